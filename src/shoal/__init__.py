@@ -1,0 +1,1 @@
+"""Shallow weight-tied autoencoders that recover the dictionary behind a data set."""

@@ -1,0 +1,519 @@
+"""One face for all data, three ways to reach the rows behind it.
+
+========================  =========================  ====================================
+class                     reached by                 used for
+========================  =========================  ====================================
+:class:`RowSource`        any row, at once           arrays, tensors, memory-mapped files
+:class:`ChunkSource`      a chunk of rows            Parquet row groups, Zarr chunks
+:class:`StreamSource`     the next batch             iterables, data loaders
+========================  =========================  ====================================
+
+Every batch that leaves a source is a new, writable, C-contiguous float32 or float64
+array: what a caller does to it never reaches the data behind it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from shoal.vocabulary import ArgumentError, SourceError, check_count
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["ChunkSource", "RowSource", "Source", "StreamSource", "Truth", "validate"]
+
+# Rows of a chunked file are shuffled within this much memory. Arbitrary: large enough to
+# hold several Parquet row groups of small data, small enough for any machine.
+WINDOW_BYTES = 64 * 2**20
+
+
+class Truth(NamedTuple):
+    """What generated the data, when the file says so."""
+
+    dictionary: NDArray  # (m, n)
+    codes: NDArray | None  # (N, m)
+
+
+class Source(ABC):
+    """Rows of data, wherever they are. Made by :func:`shoal.data.open_source`.
+
+    Attributes
+    ----------
+    name : str
+        For records: ``sample:patches``, ``data.npy``, ``array``.
+    n_samples : int or None
+        Rows; None for a stream, whose length isn't known.
+    n_features : int
+        Columns.
+    dtype : numpy.dtype
+        Of the batches: float32 or float64. What is stored may be another type: float16,
+        bfloat16, bool and integers of up to 16 bits come out as float32, wider integers
+        as float64.
+    feature_shape : tuple of int or None
+        How to draw a row (and so an atom) as an image.
+    truth : Truth or None
+        The dictionary (and codes) that made the data, where the file holds them.
+    array : ndarray or None
+        The caller's own array where the data is in memory (its dtype, its order; not to
+        be written to), for paths that need no batches.
+    tensor : torch.Tensor or None
+        The same for a caller's tensor, on its own device.
+    once : bool
+        Whether only one pass is possible, as over a generator.
+    """
+
+    array: NDArray | None = None
+    tensor: Tensor | None = None
+    once: bool = False
+
+    def __init__(
+        self,
+        shape: tuple[int | None, int],
+        dtype: DTypeLike,
+        *,
+        name: str,
+        argument: str = "source",
+        feature_shape: Sequence[int] | None = None,
+        truth: Truth | None = None,
+    ) -> None:
+        self.n_samples, self.n_features = shape
+        self.name, self.argument, self.truth = name, argument, truth
+        for count, word in ((self.n_samples, "rows"), (self.n_features, "columns")):
+            if count == 0:
+                raise SourceError(argument, f"{name} with 0 {word}", f"at least 1 of {word}")
+        self.dtype = float_dtype(dtype, argument, name)
+        self.feature_shape = None if feature_shape is None else tuple(map(int, feature_shape))
+        if self.feature_shape is not None and math.prod(self.feature_shape) != self.n_features:
+            raise ArgumentError(
+                "feature_shape",
+                str(self.feature_shape),
+                f"a shape of {self.n_features} values, the features of {name}",
+            )
+
+    def __repr__(self) -> str:
+        samples = "?" if self.n_samples is None else self.n_samples
+        return f"<Source {self.name}: {samples} x {self.n_features} {self.dtype}>"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `array` is there: the data lies in ordinary memory."""
+        return self.array is not None
+
+    def batches(
+        self, batch_size: int, *, rng: np.random.Generator | None = None
+    ) -> Iterator[NDArray]:
+        """One pass over the rows, each row once.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows a batch; the last batch may be shorter.
+        rng : numpy.random.Generator, optional
+            Shuffles. None keeps the stored order. What the pass needs of it is drawn in
+            this call, so that its state afterwards doesn't depend on when batches are
+            read. A `RowSource` permutes all rows; a `ChunkSource` permutes the chunks and
+            shuffles rows within a window of 64 MiB; a `StreamSource` keeps its order.
+
+        Yields
+        ------
+        ndarray of shape (batch_size, n_features)
+            New, writable, C-contiguous, of `dtype`.
+
+        Raises
+        ------
+        ArgumentError
+            If `batch_size` isn't a positive integer; for a stream, at a batch that holds
+            NaN or infinity.
+        SourceError
+            If a file can't be read any further, or a stream can't be read twice.
+        """
+        return self._batches(check_count("batch_size", batch_size), rng)
+
+    def rows(self, indices: Any) -> NDArray:
+        """The rows at `indices`, in that order; repeats are allowed.
+
+        Parameters
+        ----------
+        indices : array-like of int of shape (k,)
+            From 0 to n_samples - 1.
+
+        Returns
+        -------
+        ndarray of shape (k, n_features)
+
+        Raises
+        ------
+        ArgumentError
+            If an index is out of range, or the source is a stream.
+        """
+        if self.n_samples is None:
+            raise ArgumentError("indices", f"a stream, {self.name}", "a source that isn't a stream")
+        index = np.asarray(indices)
+        if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
+            raise ArgumentError(
+                "indices", f"shape {index.shape}, dtype {index.dtype}", "a 1-d array of integers"
+            )
+        wrong = index[(index < 0) | (index >= self.n_samples)]
+        if wrong.size:
+            raise ArgumentError("indices", str(wrong[0]), f"from 0 to {self.n_samples - 1}")
+        return self._rows(index.astype(np.intp))
+
+    def draw(self, n: int, rng: np.random.Generator, *, strict: bool = True) -> NDArray:
+        """`n` distinct rows at random; of a stream, the next `n` rows.
+
+        A stream keeps the rows that it gave here for its next pass, so none is lost.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        rng : numpy.random.Generator
+            Draws them; a stream leaves it alone.
+        strict : bool
+            Whether fewer rows than `n` are an error; else all that there are come back.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+
+        Raises
+        ------
+        ArgumentError
+            If there are fewer than `n` rows and `strict`.
+        """
+        if not strict and self.n_samples is not None:
+            n = min(check_count("n", n), self.n_samples)
+        return self._draw(check_count("n", n, high=self.n_samples), rng, strict)
+
+    @abstractmethod
+    def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]: ...
+
+    def _rows(self, index: NDArray[np.intp]) -> NDArray:
+        raise NotImplementedError  # streams never get here
+
+    def _draw(self, n: int, rng: np.random.Generator, strict: bool) -> NDArray:
+        assert self.n_samples is not None
+        return self._rows(rng.choice(self.n_samples, size=n, replace=False))
+
+
+class RowSource(Source):
+    """Any row at once.
+
+    Parameters
+    ----------
+    fetch : callable
+        From a slice or an index array to rows, as stored. A slice may give a view.
+    shape, dtype, **named
+        As for `Source`; `dtype` is the stored one.
+    array, tensor : optional
+        The caller's data, for `Source.array` and `Source.tensor`.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[Any], NDArray],
+        shape: tuple[int, int],
+        dtype: DTypeLike,
+        *,
+        array: NDArray | None = None,
+        tensor: Tensor | None = None,
+        **named: Any,
+    ) -> None:
+        super().__init__(shape, dtype, **named)
+        self._fetch, self._count = fetch, shape[0]
+        self.array, self.tensor = array, tensor
+
+    def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
+        order = None if rng is None else rng.permutation(self._count)
+        starts = range(0, self._count, size)
+        if order is None:
+            views = (self._fetch(slice(at, at + size)) for at in starts)
+            return (np.array(view, dtype=self.dtype, order="C") for view in views)
+        return (self._rows(order[at : at + size]) for at in starts)
+
+    def _rows(self, index: NDArray[np.intp]) -> NDArray:
+        # Indexing by an array has copied already; np.take would first copy the whole of
+        # an F-ordered array.
+        return self._fetch(index).astype(self.dtype, order="C", copy=False)
+
+
+class ChunkSource(Source):
+    """A chunk at a time, each read in pieces.
+
+    Parameters
+    ----------
+    read : callable
+        From the number of a chunk to an iterator of its pieces, in order; each piece is
+        an array of shape (rows, n_features), small against memory.
+    lengths : sequence of int
+        Rows of each chunk.
+    n_features, dtype, **named
+        As for `Source`.
+    window_bytes : int, optional
+        Memory in which rows are shuffled, 64 MiB by default.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], Iterator[NDArray]],
+        lengths: Sequence[int],
+        n_features: int,
+        dtype: DTypeLike,
+        *,
+        window_bytes: int | None = None,
+        **named: Any,
+    ) -> None:
+        super().__init__((sum(lengths), n_features), dtype, **named)
+        self._read, self._ends = read, np.cumsum(lengths)
+        budget = WINDOW_BYTES if window_bytes is None else window_bytes
+        self._window = max(1, budget // (self.dtype.itemsize * n_features))
+
+    def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
+        if rng is None:
+            pieces = chain.from_iterable(map(self._read, range(len(self._ends))))
+            return rebatch(pieces, size, self.dtype)
+        order = rng.permutation(len(self._ends))
+        child = np.random.default_rng(int(rng.integers(2**63)))
+        pieces = chain.from_iterable(map(self._read, order))
+        window = max(self._window, size)
+        blocks = (
+            block[child.permutation(len(block))] for block in rebatch(pieces, window, self.dtype)
+        )
+        return rebatch(blocks, size, self.dtype)
+
+    def _rows(self, index: NDArray[np.intp]) -> NDArray:
+        order = np.argsort(index, kind="stable")
+        wanted = index[order]  # ascending: each chunk is read once, the others never
+        out = np.empty((len(index), self.n_features), dtype=self.dtype)
+        for chunk in np.unique(np.searchsorted(self._ends, wanted, side="right")):
+            at = int(self._ends[chunk - 1]) if chunk else 0
+            for piece in self._read(int(chunk)):
+                low, high = np.searchsorted(wanted, [at, at + len(piece)])
+                out[order[low:high]] = piece[wanted[low:high] - at]
+                at += len(piece)
+        return out
+
+
+class StreamSource(Source):
+    """The next batch, and no more. Values are checked as they come.
+
+    Parameters
+    ----------
+    start : callable
+        Starts a pass: gives an iterator of batches (arrays or tensors of shape
+        (rows, n_features), or tuples and lists whose first item is one).
+    once : bool
+        Whether only one pass is possible.
+    name, feature_shape
+        As for `Source`.
+
+    Notes
+    -----
+    The first batch is read on construction: it fixes `n_features` and `dtype`. Batches
+    read ahead (that one, and those of `draw`) are kept and given again by the next pass.
+    """
+
+    def __init__(
+        self, start: Callable[[], Iterator[Any]], *, once: bool, name: str, **named: Any
+    ) -> None:
+        self._start, self.once = start, once
+        self._live: Iterator[Any] | None = start()
+        self._ahead: list[NDArray] = []
+        first = next((batch for batch in map(self._convert, self._live) if len(batch)), None)
+        if first is None:
+            raise SourceError("source", f"{name} without rows", "an iterable that gives batches")
+        super().__init__((None, first.shape[1]), first.dtype, name=name, **named)
+        self._ahead.append(first.copy())  # a loader may reuse its buffer
+
+    @staticmethod
+    def _convert(item: Any) -> NDArray:
+        """The batch in `item`, as stored, of shape (rows, columns)."""
+        if isinstance(item, (tuple, list)) and item:
+            item = item[0]
+        needed = "batches that are 2-d arrays or tensors (n_samples, n_features)"
+        if is_tensor(item):
+            item = tensor_rows(item)
+        if not isinstance(item, np.ndarray):
+            raise SourceError("source", f"a batch that is a {type(item).__name__}", needed)
+        if item.ndim != 2 or item.shape[1] == 0:
+            raise SourceError("source", f"a batch of shape {item.shape}", needed)
+        float_dtype(item.dtype, "source", "a batch")
+        return item
+
+    def _pass(self) -> Iterator[NDArray]:
+        """The batches of the pass under way, or of a new one."""
+        if self._live is None:
+            if self.once:
+                raise SourceError(
+                    "source",
+                    f"{self.name}, which can be read only once and has been",
+                    "a function that returns a new iterator each time",
+                )
+            self._live = self._start()
+        ahead, live = self._ahead, self._live
+        self._ahead, self._live = [], None
+        return chain(ahead, map(self._convert, live))
+
+    def _checked(self, pieces: Iterator[NDArray]) -> Iterator[NDArray]:
+        seen = 0
+        for number, piece in enumerate(pieces):
+            if piece.shape[1] != self.n_features:
+                raise SourceError(
+                    "source",
+                    f"{piece.shape[1]} columns in batch {number} of {self.name}",
+                    f"{self.n_features} columns, as in its first batch",
+                )
+            check_finite(piece, seen, self.argument, self.name)
+            seen += len(piece)
+            yield piece
+        if seen == 0:
+            raise SourceError(
+                "source",
+                f"{self.name}, which gave nothing when read again",
+                "a function that returns a new iterator each time",
+            )
+
+    def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
+        return rebatch(self._checked(self._pass()), size, self.dtype)
+
+    def _draw(self, n: int, rng: np.random.Generator, strict: bool) -> NDArray:
+        return self.head(n, strict=strict)
+
+    def head(self, n: int, *, strict: bool = True) -> NDArray:
+        """The next `n` rows, kept for the next pass; fewer at the end if not `strict`."""
+        pieces = self._pass()
+        kept: list[NDArray] = []
+        try:
+            while sum(map(len, kept)) < n:
+                kept.append(next(pieces).copy())
+        except StopIteration:
+            pass
+        self._ahead, self._live = kept, pieces
+        rows = next(rebatch(self._checked(iter(kept)), n, self.dtype))
+        if strict and len(rows) < n:
+            raise ArgumentError("n", str(n), f"at most {len(rows)}, the rows of {self.name}")
+        return rows
+
+
+def validate(source: Source, *, batch_size: int = 4096) -> None:
+    """Read a source once and refuse NaN and infinity, before any work starts.
+
+    A stream isn't read: its batches are checked as they come.
+
+    Parameters
+    ----------
+    source : Source
+        What to check.
+    batch_size : int
+        Rows read at a time.
+
+    Raises
+    ------
+    ArgumentError
+        At the first value that isn't finite, with its row and column.
+
+    Examples
+    --------
+    >>> from shoal.data import open_source
+    >>> validate(open_source(np.array([[0.0, 1.0], [np.nan, 2.0]])))
+    Traceback (most recent call last):
+        ...
+    shoal.vocabulary.ArgumentError: data: found nan at row 1, column 0 of array; needed finite \
+numbers: drop or fill such rows first
+    """
+    if source.n_samples is None:
+        return
+    seen = 0
+    for batch in source.batches(batch_size):
+        check_finite(batch, seen, source.argument, source.name)
+        seen += len(batch)
+
+
+def check_finite(batch: NDArray, first_row: int, argument: str, name: str) -> None:
+    """Refuse NaN and infinity in rows that start at `first_row` of `name`."""
+    finite = np.isfinite(batch)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise ArgumentError(
+            argument,
+            f"{batch[row, column]} at row {first_row + row}, column {column} of {name}",
+            "finite numbers: drop or fill such rows first",
+        )
+
+
+def float_dtype(stored: DTypeLike, argument: str, name: str) -> np.dtype:
+    """float32 or float64, whichever holds `stored` exactly (long double is rounded)."""
+    dtype = np.dtype(stored)
+    if dtype.kind not in "biuf":
+        raise SourceError(
+            argument, f"{name} of dtype {dtype}", "real numbers: float, integer or bool"
+        )
+    exact = np.result_type(dtype, np.float32)  # NumPy's promotion is that very rule
+    return exact if exact.itemsize <= 8 else np.dtype(np.float64)
+
+
+def rebatch(pieces: Iterable[NDArray], size: int, dtype: np.dtype) -> Iterator[NDArray]:
+    """Cut a flow of pieces into new arrays of `size` rows; only the last may be shorter."""
+    held: list[NDArray] = []
+    count = 0
+    for piece in pieces:
+        start = 0
+        while count + len(piece) - start >= size:
+            stop = start + size - count
+            yield _joined([*held, piece[start:stop]], dtype)
+            held, count, start = [], 0, stop
+        if start < len(piece):
+            # A copy, since a stream may reuse its buffer, and a view would keep all of a
+            # large piece alive.
+            held.append(piece[start:].copy())
+            count += len(piece) - start
+    if held:
+        yield _joined(held, dtype)
+
+
+def _joined(parts: list[NDArray], dtype: np.dtype) -> NDArray:
+    out = np.empty((sum(map(len, parts)), parts[0].shape[1]), dtype=dtype)
+    at = 0
+    for part in parts:
+        out[at : at + len(part)] = part
+        at += len(part)
+    return out
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether `value` is a torch tensor; torch isn't imported to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def check_tensor(tensor: Tensor) -> None:
+    """Refuse tensors that no array of real numbers can show."""
+    import torch
+
+    odd = tensor.is_complex() or tensor.is_quantized or "float8" in str(tensor.dtype)
+    if tensor.layout is not torch.strided or odd:
+        raise SourceError(
+            "data",
+            f"a tensor of {tensor.dtype}, {tensor.layout}",
+            "a dense tensor of real numbers",
+        )
+
+
+def tensor_rows(tensor: Tensor) -> NDArray:
+    """A tensor as an array: a view where NumPy can hold it, else a copy."""
+    import torch
+
+    check_tensor(tensor)
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:  # NumPy has no such type; float32 holds it exactly
+        tensor = tensor.float()
+    return tensor.numpy()

@@ -1,0 +1,152 @@
+"""Images become rows: grey levels, positions, square patches. The one place for all three."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.vocabulary import ArgumentError, check_count
+
+__all__ = ["N_PATCHES", "PATCH_SIZE", "Positions", "draw_positions", "extract_patches", "grey"]
+
+PATCH_SIZE = 12  # as in Olshausen & Field (1997)
+N_PATCHES = 20_000  # arbitrary; some hundred rows a feature at that size
+
+# ITU-R BT.601, the weights that Pillow's mode "L" uses too.
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+class Positions(NamedTuple):
+    """Where patches lie: the image, and the row and column of the upper left pixel."""
+
+    image: NDArray[np.intp]  # (N,)
+    row: NDArray[np.intp]  # (N,)
+    column: NDArray[np.intp]  # (N,)
+
+
+def grey(image: NDArray) -> NDArray[np.float32]:
+    """Grey levels of an image: [0, 1] for whole-number pixels, floats as they are.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width) or (height, width, 3)
+        8-bit pixels are divided by 255, wider ones by 65535 (16-bit images often arrive
+        in a 32-bit array); colours are weighted by ITU-R BT.601.
+
+    Returns
+    -------
+    ndarray of shape (height, width), float32
+
+    Raises
+    ------
+    ArgumentError
+        If the shape is another.
+
+    Examples
+    --------
+    >>> grey(np.array([[0, 255]], dtype=np.uint8))
+    array([[0., 1.]], dtype=float32)
+    """
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ArgumentError(
+            "image", f"shape {image.shape}", "shape (height, width) or (height, width, 3)"
+        )
+    level = image @ _LUMA if image.ndim == 3 else image
+    if image.dtype.kind in "iu":
+        level = level / (255.0 if image.dtype.itemsize == 1 else 65535.0)
+    return np.asarray(level, dtype=np.float32)
+
+
+def draw_positions(
+    shapes: Sequence[tuple[int, int]], n_patches: int, size: int, rng: np.random.Generator
+) -> Positions:
+    """Distinct random positions, uniform over every place where a patch fits.
+
+    Parameters
+    ----------
+    shapes : sequence of (height, width)
+        One an image; a large image gets more patches than a small one.
+    n_patches : int
+        How many.
+    size : int
+        Side of the square patch in pixels.
+    rng : numpy.random.Generator
+        Draws them.
+
+    Returns
+    -------
+    Positions
+        Three arrays of shape (n_patches,), in random order.
+
+    Raises
+    ------
+    ArgumentError
+        If no image can hold a patch, or if there are fewer places than `n_patches`.
+
+    Examples
+    --------
+    >>> places = draw_positions([(20, 30)], 4, 12, np.random.default_rng(0))
+    >>> places.row.shape, bool(places.row.max() <= 8), bool(places.column.max() <= 18)
+    ((4,), True, True)
+    """
+    size = check_count("patch_size", size)
+    n_patches = check_count("n_patches", n_patches)
+    heights = np.array([max(height - size + 1, 0) for height, _ in shapes], dtype=np.intp)
+    widths = np.array([max(width - size + 1, 0) for _, width in shapes], dtype=np.intp)
+    ends = np.cumsum(heights * widths)
+    total = int(ends[-1]) if len(ends) else 0
+    if total == 0:
+        raise ArgumentError("patch_size", str(size), "a patch that fits in the images")
+    if n_patches > total:
+        raise ArgumentError(
+            "n_patches", str(n_patches), f"at most {total}, the places where a patch fits"
+        )
+    place = rng.choice(total, size=n_patches, replace=False)
+    image = np.searchsorted(ends, place, side="right")
+    offset = place - (ends - heights * widths)[image]
+    row, column = np.divmod(offset, widths[image])
+    return Positions(image, row, column)
+
+
+def extract_patches(image: NDArray, size: int, positions: NDArray) -> NDArray:
+    """Cut square patches out of one grey image.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width)
+        Grey levels.
+    size : int
+        Side of the patch in pixels.
+    positions : ndarray of int of shape (N, 2)
+        Row and column of each patch's upper left pixel.
+
+    Returns
+    -------
+    ndarray of shape (N, size * size)
+        A new array, row-major patches, with the image's dtype.
+
+    Raises
+    ------
+    ArgumentError
+        If a patch would stick out of the image.
+
+    Examples
+    --------
+    >>> extract_patches(np.arange(12.0).reshape(3, 4), 2, np.array([[0, 0], [1, 2]]))
+    array([[ 0.,  1.,  4.,  5.],
+           [ 6.,  7., 10., 11.]])
+    """
+    size = check_count("size", size)
+    positions = np.asarray(positions, dtype=np.intp).reshape(-1, 2)
+    room = np.array(image.shape) - size
+    if np.any(room < 0) or np.any(positions < 0) or np.any(positions > room):
+        raise ArgumentError(
+            "positions",
+            "a patch that sticks out of the image",
+            f"rows from 0 to {room[0]} and columns from 0 to {room[1]}",
+        )
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size))
+    return windows[positions[:, 0], positions[:, 1]].reshape(len(positions), size * size)

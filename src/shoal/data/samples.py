@@ -1,0 +1,204 @@
+"""Real data by name: what ships with a dependency, and what the internet has.
+
+A new sample is one function that returns a `Sample`, and one line in `SAMPLES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.data.images import N_PATCHES, PATCH_SIZE, draw_positions, extract_patches, grey
+from shoal.vocabulary import ArgumentError, ShoalError, SourceError
+
+__all__ = ["PREFIXES", "SAMPLES", "Sample", "digits", "load_named", "patches"]
+
+
+class Sample(NamedTuple):
+    """Rows by name, and the shape to draw one as an image."""
+
+    data: NDArray  # (N, n)
+    feature_shape: tuple[int, ...] | None
+
+
+def patches(size: int = PATCH_SIZE, n_patches: int = N_PATCHES, random_state: int = 0) -> Sample:
+    """Grey patches of scikit-learn's two photographs (china.jpg, flower.jpg; 427 x 640).
+
+    Parameters
+    ----------
+    size : int
+        Side of a patch in pixels.
+    n_patches : int
+        How many, at distinct random positions.
+    random_state : int or numpy.random.Generator
+        Seed of the positions.
+
+    Returns
+    -------
+    Sample
+        `data` of shape (n_patches, size * size), float32 in [0, 1]; mean not removed.
+
+    Raises
+    ------
+    ArgumentError
+        If the patch doesn't fit, or there are fewer places than `n_patches`.
+
+    Examples
+    --------
+    >>> sample = patches(size=8, n_patches=100)
+    >>> sample.data.shape, sample.feature_shape
+    ((100, 64), (8, 8))
+    """
+    from sklearn.datasets import load_sample_images
+
+    images = [grey(image) for image in load_sample_images().images]
+    rng = np.random.default_rng(random_state)
+    places = draw_positions([image.shape for image in images], n_patches, size, rng)
+    data = np.empty((len(places.image), size * size), dtype=np.float32)
+    for i, image in enumerate(images):
+        here = places.image == i
+        at = np.column_stack([places.row[here], places.column[here]])
+        data[here] = extract_patches(image, size, at)
+    return Sample(data, (size, size))
+
+
+def digits() -> Sample:
+    """Scikit-learn's 1797 handwritten digits of 8 x 8 pixels, divided by 16.
+
+    Returns
+    -------
+    Sample
+        `data` of shape (1797, 64), float32 in [0, 1].
+
+    Examples
+    --------
+    >>> digits().data.shape
+    (1797, 64)
+    """
+    from sklearn.datasets import load_digits
+
+    return Sample((load_digits().data / 16).astype(np.float32), (8, 8))
+
+
+SAMPLES: dict[str, Callable[..., Sample]] = {"patches": patches, "digits": digits}
+
+# Data sets of OpenML that hold images; the rest have no shape to draw.
+_OPENML_SHAPES = {"mnist_784": (28, 28), "Fashion-MNIST": (28, 28), "Kuzushiji-MNIST": (28, 28)}
+
+
+def _openml(name: str, version: int | str = "active") -> Sample:
+    """The numeric matrix of OpenML's data set `name`, raw values."""
+    from sklearn.datasets import fetch_openml
+
+    # scikit-learn's own default wants pandas; its slower parser doesn't.
+    parser = "pandas" if importlib.util.find_spec("pandas") else "liac-arff"
+    bunch = fetch_openml(name, version=version, as_frame=False, parser=parser)
+    return Sample(np.asarray(bunch.data), _OPENML_SHAPES.get(name))
+
+
+def _hugging_face(name: str, split: str = "train", column: str | None = None) -> Sample:
+    """One column of a Hugging Face data set: its images in grey, or its vectors."""
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        raise SourceError(
+            "source",
+            f"'hf:{name}', but the package datasets isn't installed",
+            "pip install datasets",
+        ) from error
+    table = datasets.load_dataset(name, split=split)
+    names = list(table.column_names)
+    if column is None:
+        # "image" and "data" are the usual names; a lone column needs none.
+        usual = [word for word in ("data", "image", "img") if word in names]
+        column = usual[0] if usual else names[0] if len(names) == 1 else None
+    if column not in names:
+        raise ArgumentError("key", repr(column), f"one of the columns {', '.join(names)}")
+    rows = [_row(value) for value in table[column]]
+    shapes = {row.shape for row in rows}
+    if len(shapes) != 1:
+        found = f"rows of shape {', '.join(map(str, sorted(shapes)[:3]))}" if rows else "no rows"
+        raise SourceError("source", f"'hf:{name}' with {found}", "rows of one shape")
+    shape = shapes.pop()
+    return Sample(np.stack(rows).reshape(len(rows), -1), shape if len(shape) == 2 else None)
+
+
+def _row(value: Any) -> NDArray:
+    """A value of a Hugging Face column: an image as grey levels, anything else as an array."""
+    if hasattr(value, "convert"):
+        return grey(np.asarray(value if value.mode in ("L", "I;16") else value.convert("RGB")))
+    return np.asarray(value)
+
+
+def _sample(name: str, **options: Any) -> Sample:
+    return SAMPLES[name](**options)
+
+
+PREFIXES: dict[str, Callable[..., Sample]] = {
+    "sample": _sample,
+    "openml": _openml,
+    "hf": _hugging_face,
+}
+
+
+def load_named(spec: str, **options: Any) -> Sample:
+    """Load data by a name such as ``sample:patches?size=16`` or ``openml:mnist_784``.
+
+    Parameters
+    ----------
+    spec : str
+        ``prefix:name``, then optionally ``?option=value&option=value``.
+    **options
+        The same options as keywords; they win over those in `spec`.
+
+    Returns
+    -------
+    Sample
+
+    Raises
+    ------
+    SourceError
+        If the name isn't known, or the data can't be fetched.
+    ArgumentError
+        If an option isn't one of the loader's.
+
+    Examples
+    --------
+    >>> load_named("sample:patches?size=16&n_patches=50").data.shape
+    (50, 256)
+    """
+    prefix, _, rest = spec.partition(":")
+    name, _, query = rest.partition("?")
+    load = PREFIXES[prefix]
+    if prefix == "sample" and name not in SAMPLES:
+        known = ", ".join(f"sample:{known}" for known in SAMPLES)
+        raise SourceError("source", repr(spec), f"one of {known}")
+    if not name:
+        raise SourceError("source", repr(spec), f"a name after '{prefix}:'")
+    written = {
+        word: int(value) if value.isdecimal() else value
+        for word, value in parse_qsl(query, keep_blank_values=True)
+    }
+    options = {**written, **options}
+    signature = inspect.signature(SAMPLES[name] if prefix == "sample" else load)
+    allowed = [word for word in signature.parameters if word != "name"]
+    for word in options:
+        if word not in allowed:
+            needed = f"one of {', '.join(allowed)}" if allowed else "no option"
+            raise ArgumentError("source", f"option {word!r} for {prefix}:{name}", needed)
+    try:
+        return load(name, **options)
+    except (ShoalError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SourceError(
+            "source", f"{spec!r}, which can't be loaded ({reason})", "a data set within reach"
+        ) from error

@@ -1,0 +1,228 @@
+"""One door to all data: whatever holds rows becomes a :class:`Source`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.data.access import (
+    RowSource,
+    Source,
+    StreamSource,
+    Truth,
+    check_tensor,
+    is_tensor,
+    tensor_rows,
+    validate,
+)
+from shoal.data.formats import (
+    FORMATS,
+    Options,
+    array_source,
+    open_path,
+    refuse_options,
+    zarr_array,
+)
+from shoal.data.samples import PREFIXES, SAMPLES, load_named
+from shoal.vocabulary import SourceError
+
+__all__ = ["Source", "Truth", "open_source", "validate"]
+
+
+def open_source(
+    spec: Any,
+    *,
+    key: str | None = None,
+    patch_size: int | None = None,
+    n_patches: int | None = None,
+    random_state: Any = 0,
+    feature_shape: tuple[int, ...] | None = None,
+) -> Source:
+    """Open data of any kind as one `Source` of rows.
+
+    Parameters
+    ----------
+    spec : ndarray, torch.Tensor, str, Path, iterable, callable or Source
+        - an array (any order; also a memory map, a data frame, an open Zarr array) or a
+          tensor on any device, of shape (n_samples, n_features); never copied as a whole,
+          never written to;
+        - a path to ``.npy`` (memory-mapped), ``.npz`` (read into memory), ``.safetensors``
+          (memory-mapped), ``.parquet`` (read by row groups; all numeric columns, or one
+          list column), a Zarr array or group (read by chunks), an image, or a folder of
+          images (searched with its subfolders; cut into grey patches);
+        - ``sample:patches``, ``sample:digits``, with options as in
+          ``sample:patches?size=16&n_patches=50000``; with internet ``openml:NAME`` and
+          ``hf:NAME?split=train``;
+        - an iterable of batches (a data loader, a list of arrays), or a function without
+          arguments that returns one. A batch is an array, a tensor, or a tuple or list
+          whose first item is one. A generator can be read only once;
+        - a `Source`, returned as it is.
+    key : str, optional
+        Which array of a file with several, which column of Parquet or of ``hf:``. By
+        default ``data``, else the only one that can be meant. Where a file also holds
+        ``dictionary`` (and ``codes``), they become ``source.truth``.
+    patch_size : int, optional
+        Side of the patches of images, in pixels; 12 by default.
+    n_patches : int, optional
+        Patches drawn from images, at distinct random positions; 20 000 by default.
+    random_state : int or numpy.random.Generator
+        Seed of those positions.
+    feature_shape : tuple of int, optional
+        How to draw a row as an image, such as (28, 28); known already for patches.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    SourceError
+        If the data is missing, unreadable, cut off, of another type than its ending says,
+        not 2-d, empty, not of real numbers, or at odds with its own truth.
+    ArgumentError
+        If an option is wrong, or means nothing for this kind of data.
+
+    Notes
+    -----
+    Values aren't read here; :func:`validate` refuses NaN and infinity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal.data import open_source
+    >>> source = open_source(np.arange(6, dtype=np.uint8).reshape(3, 2))
+    >>> source
+    <Source array: 3 x 2 float32>
+    >>> [batch.tolist() for batch in source.batches(2)]
+    [[[0.0, 1.0], [2.0, 3.0]], [[4.0, 5.0]]]
+    """
+    options = Options(key, patch_size, n_patches, random_state, feature_shape)
+    if isinstance(spec, Source):
+        refuse_options(options, (), "an open source")
+        return spec
+    if isinstance(spec, str) and spec.partition(":")[0] in PREFIXES:
+        return _named(spec, options)
+    if isinstance(spec, (str, Path)):
+        return open_path(Path(spec), options)
+    refuse_options(options, ("feature_shape",), f"a {type(spec).__name__}")
+    for matches, opener in (
+        (is_tensor, _tensor),
+        (_is_zarr, _zarr),
+        (_is_array, _array),
+        (_is_stream, _stream),
+    ):
+        if matches(spec):
+            return opener(spec, feature_shape)
+    hint = ": call .toarray() first" if hasattr(spec, "toarray") else ""
+    raise SourceError(
+        "source",
+        f"a {type(spec).__name__}",
+        f"an array, tensor, path ({' '.join(FORMATS)}), sample name "
+        f"({', '.join(f'sample:{name}' for name in SAMPLES)}) or iterable of batches{hint}",
+    )
+
+
+def _named(spec: str, options: Options) -> Source:
+    # The loaders call these options by their own names.
+    prefix = spec.partition(":")[0]
+    given: dict[str, Any] = {}
+    if prefix == "hf" and options.key is not None:
+        given["column"] = options.key
+        options = options._replace(key=None)
+    is_patches = spec.partition("?")[0] == "sample:patches"
+    if is_patches:
+        if options.patch_size is not None:
+            given["size"] = options.patch_size
+        if options.n_patches is not None:
+            given["n_patches"] = options.n_patches
+        if "random_state=" not in spec:
+            given["random_state"] = options.random_state
+    takes = ("patch_size", "n_patches") if is_patches else ("feature_shape",)
+    refuse_options(options, takes, repr(spec))
+    sample = load_named(spec, **given)
+    return array_source(
+        sample.data, spec, feature_shape=options.feature_shape or sample.feature_shape
+    )
+
+
+Shape = tuple[int, ...] | None
+
+
+def _tensor(tensor: Any, feature_shape: Shape) -> Source:
+    import torch
+
+    check_tensor(tensor)
+    tensor = tensor.detach()
+    plain = tensor.device.type == "cpu" and tensor.dtype != torch.bfloat16
+    if plain:
+        rows = tensor_rows(tensor)
+        source = array_source(rows, "tensor", argument="data", feature_shape=feature_shape)
+        source.tensor = tensor
+        return source
+    if tensor.ndim != 2:
+        raise SourceError(
+            "data",
+            f"tensor of shape {tuple(tensor.shape)}",
+            "a 2-d array (n_samples, n_features): reshape it first",
+        )
+
+    def fetch(index: Any) -> NDArray:
+        if isinstance(index, np.ndarray):
+            index = torch.from_numpy(index).to(tensor.device)
+        return tensor_rows(tensor[index])
+
+    return RowSource(
+        fetch,
+        (int(tensor.shape[0]), int(tensor.shape[1])),
+        tensor_rows(tensor[:0]).dtype,
+        tensor=tensor,
+        name="tensor",
+        argument="data",
+        feature_shape=feature_shape,
+    )
+
+
+def _is_zarr(spec: Any) -> bool:
+    return type(spec).__module__.partition(".")[0] == "zarr" and hasattr(spec, "chunks")
+
+
+def _zarr(spec: Any, feature_shape: Shape) -> Source:
+    return zarr_array(spec, "array", argument="data", feature_shape=feature_shape)
+
+
+def _is_array(spec: Any) -> bool:
+    return hasattr(spec, "__array__") and hasattr(spec, "shape")
+
+
+def _array(spec: Any, feature_shape: Shape) -> Source:
+    if isinstance(spec, np.ma.MaskedArray):
+        raise SourceError("data", "a masked array", "a plain array: fill or drop what is masked")
+    held = not isinstance(spec, np.memmap)
+    name = "array" if held or spec.filename is None else Path(spec.filename).name
+    array = np.asarray(spec)
+    return array_source(array, name, argument="data", held=held, feature_shape=feature_shape)
+
+
+def _is_stream(spec: Any) -> bool:
+    countable = isinstance(spec, Iterable) or hasattr(spec, "__getitem__")
+    plain = not isinstance(spec, (bytes, dict, set)) and not hasattr(spec, "toarray")
+    return plain and (countable or callable(spec)) and not isinstance(spec, type)
+
+
+def _stream(spec: Any, feature_shape: Shape) -> Source:
+    def start() -> Iterator[Any]:
+        flow = spec() if callable(spec) and not isinstance(spec, Iterable) else spec
+        try:
+            return iter(flow)
+        except TypeError:
+            raise SourceError(
+                "source", f"a function that returned a {type(flow).__name__}", "one of batches"
+            ) from None
+
+    # Only an iterator is its own iterator; all else can be started again.
+    once = isinstance(spec, Iterator)
+    return StreamSource(start, once=once, name="stream", feature_shape=feature_shape)

@@ -1,0 +1,69 @@
+"""Data whose truth is known: dictionaries to plant, laws of the code, and models to draw from.
+
+>>> from shoal.generative import SparseCoding, random_dictionary
+>>> world = SparseCoding(random_dictionary(128, 64, random_state=0), sparsity=3)
+>>> world.sample(1000, random_state=1).data.shape
+(1000, 64)
+"""
+
+from shoal.generative.dictionaries import (
+    coherence,
+    equiangular,
+    equiangular_sizes,
+    incoherence,
+    low_coherence,
+    orthonormal_union,
+    perturb,
+    random_dictionary,
+    welch_bound,
+)
+from shoal.generative.laws import (
+    BernoulliSupport,
+    Constant,
+    Custom,
+    DiscreteSupport,
+    Gaussian,
+    Rademacher,
+    SupportLaw,
+    Uniform,
+    UniformSupport,
+    ValuesLaw,
+)
+from shoal.generative.models import (
+    GenerativeModel,
+    IndependentComponents,
+    MixtureOfGaussians,
+    NonnegativeSparseCoding,
+    Sample,
+    SparseCoding,
+    sparsity_from_power,
+)
+
+__all__ = [
+    "BernoulliSupport",
+    "Constant",
+    "Custom",
+    "DiscreteSupport",
+    "Gaussian",
+    "GenerativeModel",
+    "IndependentComponents",
+    "MixtureOfGaussians",
+    "NonnegativeSparseCoding",
+    "Rademacher",
+    "Sample",
+    "SparseCoding",
+    "SupportLaw",
+    "Uniform",
+    "UniformSupport",
+    "ValuesLaw",
+    "coherence",
+    "equiangular",
+    "equiangular_sizes",
+    "incoherence",
+    "low_coherence",
+    "orthonormal_union",
+    "perturb",
+    "random_dictionary",
+    "sparsity_from_power",
+    "welch_bound",
+]

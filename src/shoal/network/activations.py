@@ -1,0 +1,149 @@
+"""Activations: what the encoder does to its pre-activations, as values.
+
+An activation maps pre-activations z ``(B, m)`` to codes x ``(B, m)`` and to the slope
+dx/dz ``(B, m)``, which is the derivative wherever there is one. At a kink or a jump
+(a set of measure zero) the slope is that of the inactive side, 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from shoal.vocabulary import check_count, check_number
+
+__all__ = [
+    "Activated",
+    "Activation",
+    "HardThreshold",
+    "ReLU",
+    "Sigmoid",
+    "Softplus",
+    "TopK",
+    "k_largest",
+]
+
+
+class Activated(NamedTuple):
+    """Codes and the slope of the activation, both (B, m)."""
+
+    codes: Tensor
+    slope: Tensor
+
+
+class Activation(Protocol):
+    """Anything that maps pre-activations (B, m) to codes and slopes (B, m)."""
+
+    def __call__(self, z: Tensor) -> Activated: ...  # noqa: D102
+
+
+def _gate(z: Tensor, open_: Tensor) -> Activated:
+    """Pass z where `open_` is true: the form of every piecewise linear activation here."""
+    slope = open_.to(z.dtype)
+    return Activated(z * slope, slope)
+
+
+@dataclass(frozen=True)
+class ReLU:
+    """x = max(z, 0). Rangamani et al. 2017, section 2; Nguyen et al. 2018, section 2.1.
+
+    >>> ReLU()(torch.tensor([[-1.0, 2.0]])).codes.tolist()
+    [[0.0, 2.0]]
+    """
+
+    def __call__(self, z: Tensor) -> Activated:  # noqa: D102
+        return _gate(z, z > 0)
+
+
+@dataclass(frozen=True)
+class HardThreshold:
+    """x = z where \\|z\\| > threshold, else 0. Nguyen et al. 2018, section 2.1.
+
+    With `signed=False` negative values are silenced as well: x = z where z > threshold.
+
+    >>> HardThreshold(1.0)(torch.tensor([[-1.5, 0.5, 1.0, 2.0]])).codes.tolist()
+    [[-1.5, 0.0, 0.0, 2.0]]
+    """
+
+    threshold: float
+    signed: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("threshold", self.threshold, low=0.0)
+
+    def __call__(self, z: Tensor) -> Activated:  # noqa: D102
+        return _gate(z, (z.abs() if self.signed else z) > self.threshold)
+
+
+def k_largest(values: Tensor, k: int) -> Tensor:
+    """Boolean mask (B, m) of the k largest entries of each row of `values` (B, m).
+
+    Ties at the k-th place go to the lowest index, on every device. With k >= m all are
+    taken. `values` must be free of NaN.
+    """
+    m = values.shape[1]
+    if k >= m:
+        return torch.ones_like(values, dtype=torch.bool)
+    kth = values.topk(k, dim=1, sorted=True).values[:, -1:]  # (B, 1)
+    mask = values >= kth
+    if int(mask.sum()) == k * values.shape[0]:
+        return mask
+    # torch.topk leaves the choice among equals open; settle it by the index.
+    above = values > kth
+    level = mask & ~above
+    room = k - above.sum(dim=1, keepdim=True)
+    return above | (level & (level.cumsum(dim=1) <= room))
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Keep the k units of largest \\|z\\| (signed), or of largest positive z; others are 0.
+
+    The k-largest encoder. Ties go to the lowest index; a unit whose z is 0 stays
+    inactive, so a row can have fewer than k active units.
+
+    >>> TopK(1)(torch.tensor([[-3.0, 2.0]])).codes.tolist()
+    [[-3.0, 0.0]]
+    >>> TopK(1, signed=False)(torch.tensor([[-3.0, 2.0]])).codes.tolist()
+    [[0.0, 2.0]]
+    """
+
+    k: int
+    signed: bool = True
+
+    def __post_init__(self) -> None:
+        check_count("k", self.k)
+
+    def __call__(self, z: Tensor) -> Activated:  # noqa: D102
+        if self.signed:
+            return _gate(z, k_largest(z.abs(), self.k) & (z != 0))
+        return _gate(z, k_largest(z, self.k) & (z > 0))
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """x = 1 / (1 + exp(-z)). Arpit et al. 2016, section 4.
+
+    >>> Sigmoid()(torch.tensor([[0.0]])).codes.tolist()
+    [[0.5]]
+    """
+
+    def __call__(self, z: Tensor) -> Activated:  # noqa: D102
+        codes = torch.sigmoid(z)
+        return Activated(codes, codes * (1 - codes))
+
+
+@dataclass(frozen=True)
+class Softplus:
+    """x = log(1 + exp(z)). Arpit et al. 2016, section 4.
+
+    >>> Softplus()(torch.tensor([[0.0]])).slope.tolist()
+    [[0.5]]
+    """
+
+    def __call__(self, z: Tensor) -> Activated:  # noqa: D102
+        # logaddexp keeps full precision where softplus() switches to a linear branch.
+        return Activated(torch.logaddexp(z, torch.zeros_like(z)), torch.sigmoid(z))

@@ -1,0 +1,41 @@
+"""The dense torch kernel: five products, any device, any activation. Correct by definition."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from shoal.network import autoencoder
+from shoal.network.activations import Activation
+from shoal.vocabulary import Parameters, active
+
+__all__ = ["StepSums", "encode", "step"]
+
+encode = autoencoder.encode
+
+
+class StepSums(NamedTuple):
+    """Sums over a batch: what an update needs, ready to be added over batches and ranks."""
+
+    dictionary: Tensor  # (m, n) gradient of the summed loss
+    bias: Tensor  # (m,) gradient of the summed loss
+    losses: Tensor  # (B,) 1/2 |y - y_hat|^2, sample by sample
+    counts: Tensor  # (m,) samples on which the unit is active
+    energy: Tensor  # (m,) sum of x_i^2
+    n_samples: int
+
+
+def step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSums:
+    """Loss, gradient and activity of a batch (B, n), summed over its samples."""
+    codes, slope = activation(autoencoder.preactivation(parameters, data))  # (B, m) each
+    residual = data - autoencoder.reconstruct(parameters, codes)  # (B, n)
+    back = slope * (residual @ parameters.dictionary.T)  # (B, m) sigma'(z) <r, D_i>
+    return StepSums(
+        dictionary=-(codes.T @ residual + back.T @ data),  # Nguyen et al. 2018, eq. (4)
+        bias=-back.sum(dim=0),
+        losses=0.5 * residual.square().sum(dim=1),
+        counts=active(codes).sum(dim=0).to(data.dtype),
+        energy=codes.square().sum(dim=0),
+        n_samples=data.shape[0],
+    )

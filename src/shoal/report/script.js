@@ -1,0 +1,122 @@
+"use strict";
+(() => {
+  const grid = document.getElementById("grid");
+  const inspector = document.getElementById("inspector");
+  const dialog = document.getElementById("large");
+  const numbers = document.querySelector("#numbers tbody");
+  const cells = [...grid.children];
+  const byIndex = new Map(cells.map((cell) => [cell.dataset.i, cell]));
+  document.querySelectorAll(".sort, .js").forEach((e) => { e.hidden = false; });
+  // Without a script the numbers are the tooltip; with one they are the label.
+  cells.forEach((cell) => {
+    cell.setAttribute("aria-label", cell.title);
+    cell.removeAttribute("title");
+  });
+
+  const write = (element, cell) => {
+    const [first, ...rest] = cell.getAttribute("aria-label").split(" · ");
+    const name = document.createElement("b");
+    name.textContent = first;
+    element.replaceChildren(name, ...rest.map((fact) => {
+      const line = document.createElement("span");
+      line.textContent = fact;
+      return line;
+    }));
+  };
+  const place = (tile, cell) => {
+    for (const axis of ["--x", "--y"]) tile.style.setProperty(axis, cell.style.getPropertyValue(axis));
+  };
+  const fill = (panel, cell) => {
+    write(panel.querySelector(".facts"), cell);
+    const near = panel.querySelector(".near");
+    if (!near) return;
+    const mate = byIndex.get(cell.dataset.n);
+    place(panel.querySelector(".this"), cell);
+    near.hidden = !mate;
+    if (mate) place(near.querySelector(".tile"), mate);
+  };
+
+  let on = cells[0];
+  let mate = null;
+  const point = (cell) => {
+    on.classList.remove("on");
+    if (mate) mate.classList.remove("mate");
+    on = cell;
+    mate = byIndex.get(cell.dataset.n) || null;
+    on.classList.add("on");
+    if (mate) mate.classList.add("mate");
+    if (inspector) fill(inspector, cell);
+  };
+  if (inspector) fill(inspector, on);
+
+  // One tab stop for the whole grid; the arrow keys move within it.
+  let stop = cells[0];
+  stop.tabIndex = 0;
+  const hold = (cell) => {
+    stop.tabIndex = -1;
+    stop = cell;
+    stop.tabIndex = 0;
+  };
+  const rowLength = () => {
+    const top = grid.children[0].offsetTop;
+    const next = [...grid.children].findIndex((cell) => cell.offsetTop !== top);
+    return next < 0 ? grid.children.length : next;
+  };
+  grid.addEventListener("pointerover", (event) => {
+    const cell = event.target.closest("[data-i]");
+    if (cell) point(cell);
+  });
+  grid.addEventListener("focusin", (event) => {
+    const cell = event.target.closest("[data-i]");
+    if (cell) { hold(cell); point(cell); }
+  });
+  grid.addEventListener("keydown", (event) => {
+    const list = [...grid.children];
+    const at = list.indexOf(event.target);
+    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -rowLength(), ArrowDown: rowLength() };
+    const to = { Home: 0, End: list.length - 1 }[event.key] ?? at + (moves[event.key] ?? NaN);
+    if (at < 0 || !list[to]) return;
+    event.preventDefault();
+    list[to].focus();
+  });
+
+  let shown = null;
+  const enlarge = (cell) => {
+    shown = cell;
+    fill(dialog, cell);
+    const drawing = cell.querySelector("svg");
+    if (drawing) document.getElementById("large-picture").replaceChildren(drawing.cloneNode(true));
+    if (!dialog.open) dialog.showModal();
+  };
+  const move = (by) => {
+    const list = [...grid.children];
+    const cell = list[list.indexOf(shown) + by];
+    if (cell) { hold(cell); point(cell); enlarge(cell); }
+  };
+  grid.addEventListener("click", (event) => {
+    const cell = event.target.closest("[data-i]");
+    if (cell) enlarge(cell);
+  });
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+    const by = event.target.dataset.move;
+    if (by) move(Number(by));
+  });
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") move(-1);
+    if (event.key === "ArrowRight") move(1);
+  });
+
+  const value = (element, key) => (key === "i" ? -Number(element.dataset.i) : Number(element.dataset.k.split(" ")[key]));
+  const sort = (parent, key) => {
+    const list = [...parent.children].map((element) => [value(element, key), element]);
+    list.sort((a, b) => b[0] - a[0]);
+    parent.append(...list.map((pair) => pair[1]));
+  };
+  const buttons = [...document.querySelectorAll("[data-sort]")];
+  buttons.forEach((button) => button.addEventListener("click", () => {
+    buttons.forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+    sort(grid, button.dataset.sort);
+    sort(numbers, button.dataset.sort);
+  }));
+})();

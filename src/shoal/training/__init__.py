@@ -1,0 +1,33 @@
+"""Training: where atoms start, how they move, and when they are done."""
+
+from shoal.training.descent import descend, update
+from shoal.training.initialization import initialize
+from shoal.training.polish import Polish, polish
+from shoal.training.recipes import MODELS, RECIPES, Recipe, nguyen2019, recipe_named
+from shoal.training.revival import Revival
+from shoal.training.schedules import (
+    Constant,
+    ExponentialDecay,
+    FixedStep,
+    Halving,
+    NormalizedStep,
+)
+
+__all__ = [
+    "MODELS",
+    "RECIPES",
+    "Constant",
+    "ExponentialDecay",
+    "FixedStep",
+    "Halving",
+    "NormalizedStep",
+    "Polish",
+    "Recipe",
+    "Revival",
+    "descend",
+    "initialize",
+    "nguyen2019",
+    "polish",
+    "recipe_named",
+    "update",
+]

@@ -1,0 +1,123 @@
+"""The loop: data -> encode -> reconstruct -> gradient -> update, as a generator of steps.
+
+Full batch, minibatch and stream are the same loop: a source hands out batches, a batch is
+summed in chunks, and one update follows. Consumers of the generator measure, save, draw a
+progress bar or stop early; the loop knows nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shoal.data import Source
+from shoal.network import kernels
+from shoal.network.activations import Activation
+from shoal.network.kernels import StepSums
+from shoal.training.constraints import unit_atoms
+from shoal.training.recipes import Recipe
+from shoal.training.revival import revive
+from shoal.training.schedules import StepSize
+from shoal.vocabulary import ArgumentError, Parameters, Step
+
+__all__ = ["descend", "update"]
+
+# Arbitrary: rows of a full batch that are encoded at once.
+_CHUNK = 8192
+
+
+def _sums(parameters: Parameters, batch: Tensor, activation: Activation) -> StepSums:
+    """The step's sums over a batch, in chunks: sums add, so that memory stays bounded."""
+    step = kernels.choose(batch).step
+    parts = [step(parameters, chunk, activation) for chunk in batch.split(_CHUNK)]
+    return StepSums(
+        dictionary=sum((part.dictionary for part in parts[1:]), start=parts[0].dictionary),
+        bias=sum((part.bias for part in parts[1:]), start=parts[0].bias),
+        losses=torch.cat([part.losses for part in parts]),
+        counts=sum((part.counts for part in parts[1:]), start=parts[0].counts),
+        energy=sum((part.energy for part in parts[1:]), start=parts[0].energy),
+        n_samples=batch.shape[0],
+    )
+
+
+def update(parameters: Parameters, sums: StepSums, step_size: StepSize, step: int) -> Parameters:
+    """One step against the gradient, then unit atoms.
+
+    W <- normalize(W - zeta g), Nguyen et al. 2018, Theorem 4. The bias isn't moved here:
+    it follows its schedule.
+    """
+    rates = step_size.rates(step, sums.energy, sums.n_samples)  # (m,)
+    moved = parameters.dictionary - rates[:, None] * (sums.dictionary / sums.n_samples)
+    return parameters._replace(dictionary=unit_atoms(moved, fallback=parameters.dictionary))
+
+
+def _passes(source: Source, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Batches of one pass after another; a source that can be read once gives one pass.
+
+    A last batch of less than half the size is left out: few samples make a noisy step.
+    """
+    first = True
+    while first or not source.once:
+        for number, batch in enumerate(source.batches(batch_size, rng=rng)):
+            if number == 0 or 2 * len(batch) >= batch_size:
+                yield batch
+        first = False
+
+
+def descend(
+    parameters: Parameters, source: Source, recipe: Recipe, rng: np.random.Generator
+) -> Iterator[Step]:
+    """Gradient descent by `recipe`, from `parameters`, on the batches of `source`.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        The start, (m, n) and (m,), with unit atoms; it stays as it is.
+    source : Source
+        Where batches come from; shuffled by `rng` if it can be.
+    recipe : Recipe
+        What a step is and how many there are.
+    rng : numpy.random.Generator
+        The only randomness: the same state gives the same steps, bit for bit.
+
+    Yields
+    ------
+    Step
+        After every update.
+    """
+    size = recipe.batch_size or source.n_samples
+    if size is None:
+        raise ArgumentError("batch_size", "None (full batch) on a stream", "a number of rows")
+    dictionary = parameters.dictionary
+    n_components = dictionary.shape[0]
+    usage = torch.zeros(n_components, dtype=dictionary.dtype, device=dictionary.device)
+    for index, batch in zip(range(recipe.n_steps), _passes(source, size, rng), strict=False):
+        data = torch.from_numpy(batch).to(dictionary)
+        if recipe.bias is not None:
+            parameters = parameters._replace(
+                bias=torch.full_like(parameters.bias, recipe.bias(index))
+            )
+        sums = _sums(parameters, data, recipe.activation)
+        parameters = update(parameters, sums, recipe.step_size, index)
+        usage += sums.counts
+        replaced = 0
+        if recipe.revival is not None and (index + 1) % recipe.revival.every == 0:
+            dictionary, replaced = revive(
+                parameters, usage, data, sums.losses, recipe.activation, recipe.revival
+            )
+            parameters = parameters._replace(dictionary=dictionary)
+            usage.zero_()
+        yield Step(
+            number=index + 1,
+            phase="descent",
+            progress=(index + 1) / recipe.n_steps,
+            parameters=parameters,
+            loss=sums.losses.mean(),
+            variance=0.5 * data.square().sum(dim=1).mean(),
+            learning_rate=recipe.step_size.schedule(index),
+            activation_fraction=sums.counts.sum() / (sums.n_samples * n_components),
+            replaced=replaced,
+        )

@@ -1,0 +1,173 @@
+"""Recipes: activation, step size, bias schedule and polish, combined under a name.
+
+`default` is the one that recovers from data alone. The others are what Nguyen et al.
+2018, Theorem 4, proves something about, as they stand there: full batch, hard threshold
+or ReLU, constant step. They need a start near the truth, and recover nothing from data
+at practical sizes, where the cross-talk between atoms swamps the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shoal.network.activations import Activation, HardThreshold, ReLU, TopK
+from shoal.training.polish import Polish
+from shoal.training.revival import Revival
+from shoal.training.schedules import (
+    Constant,
+    ExponentialDecay,
+    Halving,
+    NormalizedStep,
+    Schedule,
+    StepSize,
+)
+from shoal.vocabulary import ArgumentError, check_choice, check_count, check_number
+
+__all__ = ["MODELS", "RECIPES", "Recipe", "default", "nguyen2019", "recipe_named"]
+
+MODELS = ("sparse", "nonnegative", "mixture")
+"""Signed sparse codes; non-negative sparse codes; one active unit a sample."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that descent and polish need to know beside the data and the start.
+
+    Parameters
+    ----------
+    activation : Activation
+        The encoder's.
+    step_size : StepSize
+        `NormalizedStep` or `FixedStep`, with a schedule.
+    n_steps : int
+        Updates of the descent.
+    batch_size : int or None
+        Samples an update; None is the full batch.
+    bias : Schedule or None
+        The bias of all units, step by step; None leaves it at its start, 0.
+    revival : Revival or None
+        Replacement of dead and duplicate atoms.
+    polish : Polish or None
+        What follows the descent.
+    """
+
+    activation: Activation
+    step_size: StepSize
+    n_steps: int
+    batch_size: int | None = None
+    bias: Schedule | None = None
+    revival: Revival | None = None
+    polish: Polish | None = None
+
+    def __post_init__(self) -> None:
+        check_count("n_steps", self.n_steps)
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size)
+
+
+def default(model: str, n_components: int, k: int, n_samples: int | None) -> Recipe:
+    """The recipe that recovers from data alone: k-largest encoder, minibatches, polish.
+
+    Parameters
+    ----------
+    model : str
+        One of `MODELS`.
+    n_components, k : int
+        Atoms m, and active units a sample.
+    n_samples : int or None
+        Rows of the data; None for a stream, which is read until it ends.
+    """
+    signed = model == "sparse"
+    # Eight active samples an atom and batch: what the step sizes below were tried at.
+    batch = min(max(32, 1 << round(8 * n_components / k - 1).bit_length()), 4096)
+    if n_samples is not None:
+        batch = min(batch, n_samples)
+    # Six passes, but never so few steps that atoms can't travel, nor more than convergence
+    # takes however many rows there are.
+    passes = 400 if n_samples is None else 6 * n_samples // batch
+    planned = min(max(400, passes), 6000)
+    return Recipe(
+        activation=TopK(k, signed=signed),
+        step_size=NormalizedStep(ExponentialDecay(0.5, 0.03, planned)),
+        n_steps=planned if n_samples is not None else 10**9,
+        batch_size=batch,
+        revival=Revival(),
+        polish=Polish(k, signed=signed),
+    )
+
+
+def nguyen2019(
+    model: str,
+    activation: str,
+    *,
+    a1: float = 1.0,
+    step: float = 1.0,
+    n_steps: int = 50,
+    initial_bias: float | None = None,
+    floor: float = 0.0,
+) -> Recipe:
+    """What Theorem 4 of Nguyen et al. 2018 certifies near the truth.
+
+    Parameters
+    ----------
+    model : str
+        One of `MODELS`.
+    activation : {"threshold", "relu"}
+        Hard threshold at a1 / 2 with no bias, (i.1), (ii), (iii.1); or ReLU whose
+        negative bias halves every step, (i.2), (iii.2), not for signed codes.
+    a1 : float
+        The least magnitude of a non-zero coefficient (Assumption A3).
+    step : float
+        The step size in units of 1 / mean(x_i^2), which estimates the theorem's
+        1 / (p_i kappa2) = Theta(m / k). For non-negative codes the mean direction is
+        steeper by L = 1 + (k-1) kappa1^2 / kappa2 and step * L < 2 is needed.
+    n_steps : int
+        Full-batch updates.
+    initial_bias : float, optional
+        Where the ReLU's bias starts, at most 0; -a1 / 2 by default.
+    floor : float
+        Where the halving stops, 0 in the theorem. On finite data a floor of about
+        -0.2 a1 keeps off-support units silent, and the weights from being destroyed.
+    """
+    check_choice("model", model, MODELS)
+    check_choice("activation", activation, ("threshold", "relu"))
+    check_number("a1", a1, low=0.0, open_low=True)
+    bias: Schedule | None = None
+    chosen: Activation = HardThreshold(a1 / 2, signed=model == "sparse")
+    if activation == "relu":
+        if model == "sparse":
+            needed = "'threshold': Theorem 4 has no ReLU for signed codes"
+            raise ArgumentError("activation", "'relu' with model='sparse'", needed)
+        chosen = ReLU()
+        bias = Halving(-a1 / 2 if initial_bias is None else initial_bias, floor=floor)
+    return Recipe(chosen, NormalizedStep(Constant(step)), n_steps, bias=bias)
+
+
+RECIPES: dict[str, Callable[[str, int, int, int | None], Recipe]] = {"default": default}
+"""From a name to a function of (model, n_components, k, n_samples)."""
+
+
+def _register(model: str, activation: str) -> None:
+    def build(asked: str, n_components: int, k: int, n_samples: int | None) -> Recipe:
+        if asked != model:
+            raise ArgumentError("model", repr(asked), f"{model!r}, which this recipe is about")
+        return nguyen2019(model, activation)
+
+    RECIPES[f"nguyen2019-{model}-{activation}"] = build
+
+
+_register("sparse", "threshold")
+for _model in ("nonnegative", "mixture"):
+    for _activation in ("threshold", "relu"):
+        _register(_model, _activation)
+
+
+def recipe_named(name: str, model: str, n_components: int, k: int, n_samples: int | None) -> Recipe:
+    """The recipe of that name for a problem of this size.
+
+    >>> recipe_named("default", "sparse", 128, 3, 20_000).batch_size
+    512
+    """
+    check_choice("recipe", name, RECIPES)
+    return RECIPES[name](model, n_components, k, n_samples)

@@ -1,0 +1,131 @@
+"""Schedules: values of the step number, fixed before the loop starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from shoal.vocabulary import ArgumentError, check_count, check_number
+
+__all__ = [
+    "Constant",
+    "ExponentialDecay",
+    "FixedStep",
+    "Halving",
+    "NormalizedStep",
+    "Schedule",
+    "StepSize",
+]
+
+_TINY = 1e-30  # arbitrary: keeps 0/0 out of a branch that is not taken
+
+Schedule = Callable[[int], float]
+"""A schedule maps the step number, from 0, to a value."""
+
+
+class StepSize(Protocol):
+    """How far each unit moves against its gradient."""
+
+    @property
+    def schedule(self) -> Schedule: ...  # noqa: D102
+
+    def rates(self, step: int, energy: Tensor, n_samples: int) -> Tensor: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value at every step.
+
+    >>> Constant(0.5)(10)
+    0.5
+    """
+
+    value: float
+
+    def __call__(self, step: int) -> float:  # noqa: D102
+        return self.value
+
+
+@dataclass(frozen=True)
+class ExponentialDecay:
+    """From `initial` to `final` by a constant factor over `n_steps`, then `final`.
+
+    >>> [round(ExponentialDecay(1.0, 0.01, 2)(s), 4) for s in range(4)]
+    [1.0, 0.1, 0.01, 0.01]
+    """
+
+    initial: float
+    final: float
+    n_steps: int
+
+    def __post_init__(self) -> None:
+        check_number("initial", self.initial, low=0.0, open_low=True)
+        check_number("final", self.final, low=0.0, open_low=True)
+        check_count("n_steps", self.n_steps)
+
+    def __call__(self, step: int) -> float:  # noqa: D102
+        share = min(step / self.n_steps, 1.0)
+        return float(self.initial * (self.final / self.initial) ** share)
+
+
+@dataclass(frozen=True)
+class Halving:
+    """The bias schedule b <- b/2 of Nguyen et al. 2018, Theorem 4 (i.2) and (iii.2).
+
+    Starts at `initial` (negative or 0) and halves every `every` steps. The theorem has no
+    floor, infinitely many samples and stops in time; on finite data every off-support
+    unit fires once b is near 0 and the weights are destroyed. `floor` (between `initial`
+    and 0) holds the bias there instead.
+
+    >>> [Halving(-1.0, floor=-0.2)(s) for s in range(4)]
+    [-1.0, -0.5, -0.25, -0.2]
+    """
+
+    initial: float
+    floor: float = 0.0
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        check_number("initial", self.initial, high=0.0)
+        check_count("every", self.every)
+        if not self.initial <= self.floor <= 0.0:
+            raise ArgumentError(
+                "floor", f"{self.floor:g}", f"a number from initial={self.initial:g} to 0"
+            )
+
+    def __call__(self, step: int) -> float:  # noqa: D102
+        return min(self.initial * 0.5 ** (step // self.every), self.floor)
+
+
+@dataclass(frozen=True)
+class NormalizedStep:
+    """Step size zeta_i = c / mean(x_i^2), unit by unit, with c from a schedule.
+
+    mean(x_i^2) estimates p_i kappa2, so that c is the step in units of the theory's
+    1 / (p_i kappa2): Nguyen et al. 2018, Theorem 4, takes zeta of that order. One step
+    contracts the squared distance by about (1 - c)^2; c > 1.5 oscillates. For
+    non-negative codes the mean direction is steeper by L = 1 + (k-1) kappa1^2 / kappa2
+    and c L < 2 is needed.
+    """
+
+    schedule: Schedule
+
+    def rates(self, step: int, energy: Tensor, n_samples: int) -> Tensor:
+        """Step sizes (m,) from the summed squares `energy` (m,) of the batch's codes."""
+        mean = energy / n_samples
+        return torch.where(mean > 0, self.schedule(step) / mean.clamp_min(_TINY), 0.0)
+
+
+@dataclass(frozen=True)
+class FixedStep:
+    """One step size zeta for all units, from a schedule."""
+
+    schedule: Schedule
+
+    def rates(self, step: int, energy: Tensor, n_samples: int) -> Tensor:
+        """Step sizes (m,), all equal."""
+        return torch.full_like(energy, self.schedule(step))

@@ -1,0 +1,151 @@
+"""The words of shoal: shapes, records, checks and errors. Every room speaks in these.
+
+Orientation, said once for the whole library: **atoms are rows**.
+
+==============  ============  ====================================================
+word            shape         meaning
+==============  ============  ====================================================
+data ``y``      ``(N, n)``    N samples of n features
+dictionary      ``(m, n)``    m atoms of n features; the papers write A* and W with
+                              atoms as columns, here they are always rows
+code ``x``      ``(N, m)``    one coefficient a sample and atom
+bias ``b``      ``(m,)``      one a unit
+support         ``(N, k)``    the indices of the active units of each sample
+==============  ============  ====================================================
+
+A unit is **active** on a sample where its code is not 0 (:func:`active`). Support, L0,
+activation fraction and dead atoms all follow from that one definition.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "ArgumentError",
+    "Parameters",
+    "RunError",
+    "ShoalError",
+    "SourceError",
+    "Step",
+    "active",
+    "check_choice",
+    "check_count",
+    "check_number",
+]
+
+
+class ShoalError(Exception):
+    """Base of every error that shoal raises on purpose; its text is one line."""
+
+
+class ArgumentError(ShoalError, ValueError):
+    """An argument can't be used.
+
+    Parameters
+    ----------
+    argument : str
+        The name of the argument, as the caller wrote it.
+    found : str
+        What was found.
+    needed : str
+        What would do.
+    """
+
+    def __init__(self, argument: str, found: str, needed: str) -> None:
+        self.argument, self.found, self.needed = argument, found, needed
+        super().__init__(f"{argument}: found {found}; needed {needed}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.argument, self.found, self.needed)
+
+
+class SourceError(ArgumentError):
+    """A data source is missing, unreadable, of another type or inconsistent."""
+
+
+class RunError(ShoalError):
+    """A run folder is missing, incomplete, or would be overwritten."""
+
+
+class Parameters(NamedTuple):
+    """The weights of the tied autoencoder: x = sigma(y D^T + b), y_hat = x D."""
+
+    dictionary: Tensor  # (m, n)
+    bias: Tensor  # (m,)
+
+
+class Step(NamedTuple):
+    """What training yields after every update: the moving state and what it cost."""
+
+    number: int  # updates so far in this phase, from 1
+    phase: str  # "descent" or "polish"
+    progress: float  # share of this phase's planned work that is done, at most 1
+    parameters: Parameters  # after the update
+    loss: Tensor  # () 1/2 |y - y_hat|^2 a sample, measured before the update
+    variance: Tensor  # () 1/2 |y|^2 a sample of the same data: 1 - loss/variance is its R^2 at 0
+    learning_rate: float | None
+    activation_fraction: Tensor  # () share of the (sample, unit) pairs that are active
+    replaced: int  # atoms replaced or split at this step
+
+
+def active(codes: Any) -> Any:
+    """Where a unit is active: its code is not 0. Same shape as `codes`, boolean.
+
+    Works on NumPy arrays and torch tensors alike.
+    """
+    return codes != 0
+
+
+def check_count(argument: str, value: Any, *, low: int = 1, high: int | None = None) -> int:
+    """`value` as an int in ``[low, high]``, or an `ArgumentError` that names `argument`."""
+    needed = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+    if isinstance(value, bool):
+        raise ArgumentError(argument, repr(value), needed)
+    try:
+        count = value.__index__()
+    except (AttributeError, TypeError):
+        raise ArgumentError(argument, repr(value), needed) from None
+    if count < low or (high is not None and count > high):
+        raise ArgumentError(argument, str(count), needed)
+    return int(count)
+
+
+def check_number(
+    argument: str,
+    value: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    open_low: bool = False,
+) -> float:
+    """`value` as a finite float within the bounds, or an `ArgumentError`.
+
+    `open_low` excludes `low` itself.
+    """
+    bounds = []
+    if low is not None:
+        bounds.append(f"{'>' if open_low else '>='} {low:g}")
+    if high is not None:
+        bounds.append(f"<= {high:g}")
+    needed = " ".join(["a finite number", " and ".join(bounds)]).strip()
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(argument, repr(value), needed) from None
+    below = low is not None and (number <= low if open_low else number < low)
+    above = high is not None and number > high
+    if number != number or number in (float("inf"), float("-inf")) or below or above:
+        raise ArgumentError(argument, f"{number:g}", needed)
+    return number
+
+
+def check_choice(argument: str, value: Any, choices: Any) -> Any:
+    """`value` if it is one of `choices`, or an `ArgumentError` that lists them."""
+    options = list(choices)
+    if value not in options:
+        raise ArgumentError(argument, repr(value), "one of " + ", ".join(map(repr, options)))
+    return value
