@@ -1,1 +1,72 @@
-"""Shallow weight-tied autoencoders that recover the dictionary behind a data set."""
+"""Shallow weight-tied autoencoders that recover the dictionary behind a data set.
+
+>>> import shoal
+>>> model = shoal.DictionaryAutoencoder(n_components=256, n_nonzero_coefs=8, random_state=0)
+
+``shoal.generative`` makes data whose truth is known, ``shoal.data`` opens data whose truth
+is not, ``shoal.network`` holds the autoencoder as pure functions, ``shoal.training`` its
+descent and ``shoal.diagnosis`` what can be said of the result. Names load when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shoal.data import Preprocessing, open_source
+    from shoal.diagnosis import Recovery, recovery, support_recovery
+    from shoal.estimators import DictionaryAutoencoder
+    from shoal.runs import load_run, save_run
+    from shoal.training import Recipe
+    from shoal.vocabulary import ArgumentError, RunError, ShoalError, SourceError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ArgumentError": "shoal.vocabulary",
+    "DictionaryAutoencoder": "shoal.estimators",
+    "Preprocessing": "shoal.data",
+    "Recipe": "shoal.training",
+    "Recovery": "shoal.diagnosis",
+    "RunError": "shoal.vocabulary",
+    "ShoalError": "shoal.vocabulary",
+    "SourceError": "shoal.vocabulary",
+    "load_run": "shoal.runs",
+    "open_source": "shoal.data",
+    "recovery": "shoal.diagnosis",
+    "save_run": "shoal.runs",
+    "support_recovery": "shoal.diagnosis",
+}
+_ROOMS = ("data", "diagnosis", "generative", "network", "report", "training")
+
+__all__ = [
+    "ArgumentError",
+    "DictionaryAutoencoder",
+    "Preprocessing",
+    "Recipe",
+    "Recovery",
+    "RunError",
+    "ShoalError",
+    "SourceError",
+    "__version__",
+    "load_run",
+    "open_source",
+    "recovery",
+    "save_run",
+    "support_recovery",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    if name in _ROOMS:
+        return import_module(f"shoal.{name}")
+    raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ROOMS])

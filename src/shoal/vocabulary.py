@@ -86,7 +86,7 @@ class Step(NamedTuple):
     progress: float  # share of this phase's planned work that is done, at most 1
     parameters: Parameters  # after the update
     loss: Tensor  # () 1/2 |y - y_hat|^2 a sample, measured before the update
-    variance: Tensor  # () 1/2 |y|^2 a sample of the same data: 1 - loss/variance is its R^2 at 0
+    variance: Tensor  # () 1/2 |y - mean|^2 a sample: 1 - loss/variance is explained variance
     learning_rate: float | None
     activation_fraction: Tensor  # () share of the (sample, unit) pairs that are active
     replaced: int  # atoms replaced or split at this step

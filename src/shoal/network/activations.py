@@ -42,8 +42,8 @@ class Activation(Protocol):
 
 def _gate(z: Tensor, open_: Tensor) -> Activated:
     """Pass z where `open_` is true: the form of every piecewise linear activation here."""
-    slope = open_.to(z.dtype)
-    return Activated(z * slope, slope)
+    # where() rather than a product, which would give -0.0 for -1.0 and NaN for -inf.
+    return Activated(torch.where(open_, z, 0.0), open_.to(z.dtype))
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,9 @@ def orthogonal_matching_pursuit(
     Each of the k rounds adds to every row the atom that correlates most with its residual
     (in absolute value, or with ``signed=False`` in value), then projects the residual off
     the span of the atoms taken so far. With ``signed=False`` coefficients that come out
-    negative are set to 0. Ties go to either atom.
+    negative are set to 0. A row stops early where no atom is left to gain from: the largest
+    correlation is at rounding level (or with ``signed=False`` not positive). Ties go to
+    either atom.
 
     Parameters
     ----------
@@ -97,19 +99,21 @@ def orthogonal_matching_pursuit(
     residual = data.clone()
     # Arbitrary: an atom nearer than this to the span of those taken adds only noise.
     dependent = torch.finfo(data.dtype).eps ** 0.5
+    # Arbitrary: a few times what rounding leaves of data that is explained exactly.
+    rounding = 32 * torch.finfo(data.dtype).eps * torch.linalg.vector_norm(data, dim=1)
     for taken in range(k):
         score = residual @ dictionary.T  # (B, m)
         if signed:
             score.abs_()
         if taken:
             score.scatter_(1, indices[:, :taken], -torch.inf)
-        index = score.argmax(dim=1)
+        best, index = score.max(dim=1)
         indices[:, taken] = index
         atom = dictionary[index]  # (B, n)
         inside = torch.einsum("bkn,bn->bk", basis[:, :taken], atom)
         direction = atom - torch.einsum("bk,bkn->bn", inside, basis[:, :taken])
         length = torch.linalg.vector_norm(direction, dim=1)
-        useful = length > dependent
+        useful = (length > dependent) & (best > rounding)
         direction = torch.where(
             useful[:, None], direction / length.clamp_min(dependent)[:, None], 0.0
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from shoal.files import write_bytes
 from shoal.report import figures
 from shoal.report.run import Run, number, read_run
 from shoal.report.words import (
@@ -28,7 +29,6 @@ from shoal.report.words import (
     plural,
     tiles,
 )
-from shoal.vocabulary import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ def write_atoms(folder: str | os.PathLike[str]) -> Path:
     image = Image.fromarray(picture)
     if run.feature_shape is not None and len(order) < total:
         image = _captioned(image, f"first {len(order)} of {total} atoms, by energy")
-    return _replace(run.folder / "atoms.png", _png(image))
+    return write_bytes(run.folder / "atoms.png", _png(image))
 
 
 def write_report(folder: str | os.PathLike[str]) -> Path:
@@ -110,28 +110,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
         Where the folder isn't a run or can't be written to.
     """
     run = read_run(folder)
-    return _replace(run.folder / "report.html", _render(run).encode())
-
-
-def _replace(path: Path, data: bytes) -> Path:
-    """`data` in `path`, all or nothing."""
-    # The process id keeps two writers apart; a plain open keeps the umask, mkstemp would not.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise RunError(
-            f"{path}: {error.strerror}; needed a folder that can be written to"
-        ) from error
-    return path
+    return write_bytes(run.folder / "report.html", _render(run).encode())
 
 
 def _png(image: Any) -> bytes:

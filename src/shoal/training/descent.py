@@ -68,7 +68,12 @@ def _passes(source: Source, batch_size: int, rng: np.random.Generator) -> Iterat
 
 
 def descend(
-    parameters: Parameters, source: Source, recipe: Recipe, rng: np.random.Generator
+    parameters: Parameters,
+    source: Source,
+    recipe: Recipe,
+    rng: np.random.Generator,
+    *,
+    start: int = 0,
 ) -> Iterator[Step]:
     """Gradient descent by `recipe`, from `parameters`, on the batches of `source`.
 
@@ -82,6 +87,8 @@ def descend(
         What a step is and how many there are.
     rng : numpy.random.Generator
         The only randomness: the same state gives the same steps, bit for bit.
+    start : int
+        The step number to begin at, for schedules; `recipe.n_steps` is where it ends.
 
     Yields
     ------
@@ -94,7 +101,7 @@ def descend(
     dictionary = parameters.dictionary
     n_components = dictionary.shape[0]
     usage = torch.zeros(n_components, dtype=dictionary.dtype, device=dictionary.device)
-    for index, batch in zip(range(recipe.n_steps), _passes(source, size, rng), strict=False):
+    for index, batch in zip(range(start, recipe.n_steps), _passes(source, size, rng), strict=False):
         data = torch.from_numpy(batch).to(dictionary)
         if recipe.bias is not None:
             parameters = parameters._replace(
@@ -116,7 +123,7 @@ def descend(
             progress=(index + 1) / recipe.n_steps,
             parameters=parameters,
             loss=sums.losses.mean(),
-            variance=0.5 * data.square().sum(dim=1).mean(),
+            variance=0.5 * data.var(dim=0, correction=0).sum(),
             learning_rate=recipe.step_size.schedule(index),
             activation_fraction=sums.counts.sum() / (sums.n_samples * n_components),
             replaced=replaced,

@@ -104,10 +104,10 @@ def polish(parameters: Parameters, data: Tensor, settings: Polish) -> Iterator[S
         With the best parameters so far, and the loss of this round's codes.
     """
     dictionary = parameters.dictionary
-    variance = 0.5 * data.square().sum(dim=1).mean()
+    variance = 0.5 * data.var(dim=0, correction=0).sum()
     best, best_loss, stalled = parameters, torch.inf, 0
     # Arbitrary: residuals at this share of the data are rounding.
-    floor = float(variance) * torch.finfo(data.dtype).eps ** 1.5
+    floor = 0.5 * float(data.square().sum(dim=1).mean()) * torch.finfo(data.dtype).eps ** 1.5
     for index in range(1, settings.max_rounds + 1):
         codes, losses, gram, cross = _code(dictionary, data, settings)
         loss = losses.mean()

@@ -170,4 +170,5 @@ def recipe_named(name: str, model: str, n_components: int, k: int, n_samples: in
     512
     """
     check_choice("recipe", name, RECIPES)
+    check_choice("model", model, MODELS)
     return RECIPES[name](model, n_components, k, n_samples)

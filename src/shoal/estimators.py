@@ -1,0 +1,505 @@
+"""The scikit-learn face of the autoencoder: it validates, calls the rooms, keeps the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
+from shoal.diagnosis import CodeStatistics, Diagnosis
+from shoal.network import kernels
+from shoal.network.inference import (
+    least_squares,
+    orthogonal_matching_pursuit,
+    sparse_codes,
+)
+from shoal.training import MODELS, Recipe, descend, initialize, polish, recipe_named
+from shoal.vocabulary import (
+    ArgumentError,
+    Parameters,
+    Step,
+    active,
+    check_choice,
+    check_count,
+)
+
+__all__ = ["METHODS", "DictionaryAutoencoder", "History"]
+
+METHODS = ("encoder", "least_squares", "omp")
+"""How codes are inferred: the encoder's own code x = sigma(D y + b); least squares on its
+support; orthogonal matching pursuit."""
+
+# Arbitrary: rows coded at once, so that a pass over any source needs bounded memory.
+_CHUNK = 4096
+
+
+class History:
+    """Steps gathered into records of plain numbers, a few hundred for a fit of any length.
+
+    A record averages the steps since the one before it: ``step``, ``phase``, ``progress``,
+    ``loss``, ``explained_variance`` (of the codes of that phase), ``learning_rate``,
+    ``activation_fraction``, ``replaced`` and ``seconds`` since the start.
+    """
+
+    def __init__(self, most: int = 200) -> None:
+        self.records: list[dict[str, Any]] = []
+        self._most, self._start = most, time.perf_counter()
+        self._pending: list[Step] = []
+
+    def add(self, step: Step) -> None:
+        """Take in one step."""
+        if self._pending and self._pending[-1].phase != step.phase:
+            self._flush()
+        self._pending.append(step)
+        due = step.progress * self._most >= self._due(step.phase) + 1
+        if due or step.phase == "polish" or step.progress >= 1:
+            self._flush()
+
+    def close(self) -> list[dict[str, Any]]:
+        """The records, the last steps included."""
+        self._flush()
+        return self.records
+
+    def _due(self, phase: str) -> float:
+        last = self.records[-1] if self.records else None
+        return last["progress"] * self._most if last and last["phase"] == phase else 0.0
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        steps, self._pending = self._pending, []
+        loss = float(torch.stack([step.loss for step in steps]).mean())
+        variance = float(torch.stack([step.variance for step in steps]).mean())
+        fraction = torch.stack([step.activation_fraction for step in steps]).mean()
+        self.records.append(
+            {
+                "step": steps[-1].number,
+                "phase": steps[-1].phase,
+                "progress": steps[-1].progress,
+                "loss": loss,
+                "explained_variance": 1 - loss / variance if variance > 0 else None,
+                "learning_rate": steps[-1].learning_rate,
+                "activation_fraction": float(fraction),
+                "replaced": sum(step.replaced for step in steps),
+                "seconds": time.perf_counter() - self._start,
+            }
+        )
+
+
+class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Recover the dictionary behind data with a shallow weight-tied autoencoder.
+
+    The code of a sample is x = sigma(D y + b) and its reconstruction x D, with the m atoms
+    of D as unit rows. By default sigma keeps the k largest entries, and the fit is a
+    minibatch descent that replaces dead and duplicate atoms, followed by a polish that
+    removes the bias of the tied code (``recipe="default"``).
+
+    Parameters
+    ----------
+    n_components : int, optional
+        Number of atoms m. By default min(n_samples, n_features).
+    n_nonzero_coefs : int, optional
+        Active units a sample, k; from 1 to m. By default a tenth of m, at least 1; 1 for
+        ``model="mixture"``.
+    model : {"sparse", "nonnegative", "mixture"}
+        Signed sparse codes; non-negative sparse codes; one active unit a sample, a mixture
+        of clusters about the directions of the atoms.
+    recipe : str or Recipe
+        A name from `shoal.training.RECIPES`, or a `shoal.training.Recipe` of your own:
+        activation, step size, schedules, revival and polish.
+    init : {"data", "random"} or array of shape (n_components, n_features)
+        Where atoms start: rows of the data, random directions, or given (in the
+        preprocessed space).
+    preprocessing : str or Preprocessing, optional
+        "none", "center", "scale", "whiten" or a `shoal.data.Preprocessing`. Fitted with
+        the model; `transform` applies it and `inverse_transform` undoes it.
+    device : str or torch.device
+        "cpu", "cuda", ..., or "auto": CUDA where there is one.
+    random_state : int, RandomState instance or None
+        The same seed gives the same bits, on the same machine with the same number of
+        threads.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        The dictionary: unit atoms as rows, in the preprocessed space.
+    bias_ : ndarray of shape (n_components,)
+        The encoder's bias b.
+    preprocessing_ : FittedPreprocessing
+    recipe_ : Recipe
+        What was used.
+    history_ : list of dict
+        Learning curves, as described at :class:`History`.
+    n_steps_ : int
+        Updates of the descent.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only where the data has string column names.
+
+    See Also
+    --------
+    sklearn.decomposition.MiniBatchDictionaryLearning : l1-penalised dictionary learning.
+    shoal.recovery : How well a known dictionary was recovered.
+
+    References
+    ----------
+    Rangamani et al. 2017, Sparse Coding and Autoencoders. Nguyen, Wong, Hegde 2018,
+    Autoencoders Learn Generative Linear Models: eq. (2) for the network, eq. (4) for its
+    gradient.
+
+    Examples
+    --------
+    >>> import shoal
+    >>> from shoal.generative import SparseCoding, random_dictionary
+    >>> world = SparseCoding(random_dictionary(32, 16, random_state=0), sparsity=2)
+    >>> planted = world.sample(3000, random_state=1)
+    >>> model = shoal.DictionaryAutoencoder(32, 2, random_state=0).fit(planted.data)
+    >>> shoal.recovery(model.components_, world.dictionary).recovered(0.99)
+    1.0
+    """
+
+    def __init__(
+        self,
+        n_components: int | None = None,
+        n_nonzero_coefs: int | None = None,
+        *,
+        model: str = "sparse",
+        recipe: str | Recipe = "default",
+        init: str | NDArray = "data",
+        preprocessing: str | Preprocessing | None = None,
+        device: str | torch.device = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.n_nonzero_coefs = n_nonzero_coefs
+        self.model = model
+        self.recipe = recipe
+        self.init = init
+        self.preprocessing = preprocessing
+        self.device = device
+        self.random_state = random_state
+
+    # ------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: None = None) -> Self:
+        """Learn the dictionary of `X`.
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+            Arrays of either order, torch tensors and memory-mapped arrays are not copied.
+            A path, a spec such as ``"sample:patches"``, or an iterable of batches is
+            opened by :func:`shoal.data.open_source`.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Before any work, where the data or an argument can't be used
+            (`shoal.vocabulary.ArgumentError` for arguments).
+        """
+        for _ in self.iter_fit(X):
+            pass
+        return self
+
+    def iter_fit(self, X: Any, y: None = None) -> Iterator[Step]:
+        """:meth:`fit` as a generator of steps; the model is fitted when it is exhausted.
+
+        Arguments are checked in this call, before the first step is asked for. A generator
+        that is dropped half-way leaves the model as it was before.
+        """
+        source, seed = self._source(X, reset=True), self._seed()
+        m, k = self._sizes(source.n_samples, source.n_features, whole=True)
+        recipe = self._recipe(m, k, source.n_samples)
+        if recipe.batch_size is None and source.n_samples is None:
+            raise ArgumentError("recipe", "a full batch on a stream", "one with a batch_size")
+        device = self._device()
+        spec = self._preprocessing()
+        if not isinstance(self.init, str):
+            initialize(self.init, np.empty((0, source.n_features)), m, np.random.default_rng(0))
+        else:
+            check_choice("init", self.init, ("data", "random"))
+        return self._fit_steps(source, spec, recipe, m, device, np.random.default_rng(seed))
+
+    def _fit_steps(
+        self,
+        source: Source,
+        spec: Preprocessing,
+        recipe: Recipe,
+        m: int,
+        device: torch.device,
+        rng: np.random.Generator,
+    ) -> Iterator[Step]:
+        history = History()
+        fitted = spec.fit(source)
+        source = fitted.through(source)
+        rows = 10 * m if recipe.polish is None else max(10 * m, recipe.polish.max_samples)
+        sample = source.draw(rows, rng, strict=False)
+        parameters = self._start(sample, m, device, rng)
+        step = None
+        for step in descend(parameters, source, recipe, rng):
+            history.add(step)
+            yield step
+        assert step is not None, "a source has at least one batch"
+        n_steps, parameters = step.number, step.parameters
+        if recipe.polish is not None:
+            data = torch.from_numpy(sample[: recipe.polish.max_samples]).to(device)
+            for step in polish(parameters, data, recipe.polish):
+                history.add(step)
+                yield step
+            parameters = step.parameters
+        self._keep(parameters, recipe, fitted, source, n_steps, rng)
+        self.history_ = history.close()
+
+    def partial_fit(self, X: Any, y: None = None) -> Self:
+        """One pass of minibatch descent over `X`, from where the last call stopped.
+
+        The first call starts the atoms and fits the preprocessing on its `X`. The step
+        size decays over the first 400 updates and then stays. There is no polish: it needs
+        data that a stream doesn't keep. After :meth:`fit` it goes on from that result.
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        first = not hasattr(self, "components_")
+        source = self._source(X, reset=first)
+        if first:
+            seed = self._seed()
+            m, k = self._sizes(source.n_samples, source.n_features, whole=False)
+            recipe, start = self._recipe(m, k, None), 0
+            rng = np.random.default_rng(seed)
+            fitted = self._preprocessing().fit(source)
+            prepared = fitted.through(source)
+            parameters = self._start(
+                prepared.draw(10 * m, rng, strict=False), m, self._device(), rng
+            )
+        else:
+            recipe, start, rng, fitted = self.recipe_, self.n_steps_, self._rng, self.preprocessing_
+            prepared = fitted.through(source)
+            parameters = self._parameters(prepared.dtype, self._device())
+        size = recipe.batch_size or source.n_samples or _CHUNK
+        for batch in prepared.batches(size, rng=rng):
+            part = replace(recipe, n_steps=start + 1, batch_size=len(batch))
+            for step in descend(parameters, open_source(batch), part, rng, start=start):
+                parameters, start = step.parameters, step.number
+        self._keep(parameters, recipe, fitted, source, start, rng)
+        return self
+
+    def _start(
+        self, sample: NDArray, m: int, device: torch.device, rng: np.random.Generator
+    ) -> Parameters:
+        atoms = initialize(self.init, sample, m, rng).astype(sample.dtype)
+        dictionary = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
+        return Parameters(dictionary, torch.zeros(m, dtype=dictionary.dtype, device=device))
+
+    def _keep(
+        self,
+        parameters: Parameters,
+        recipe: Recipe,
+        fitted: FittedPreprocessing,
+        source: Source,
+        n_steps: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self.components_ = parameters.dictionary.cpu().numpy()
+        self.bias_ = parameters.bias.cpu().numpy()
+        self.preprocessing_, self.recipe_ = fitted, recipe
+        self.feature_shape_ = source.feature_shape
+        self.n_steps_, self._rng = n_steps, rng
+        self._n_features_out = self.components_.shape[0]
+
+    # ------------------------------------------------------------------ using the model
+
+    def transform(self, X: Any, method: str = "encoder") -> NDArray:
+        """The codes of `X`.
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        method : {"encoder", "least_squares", "omp"}
+            The encoder's own code, x = sigma(D y + b), one product and biased; least squares
+            on its support; orthogonal matching pursuit with k atoms.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            With at most `n_nonzero_coefs` non-zeros a row under the k-largest encoder.
+        """
+        check_is_fitted(self)
+        source = self._source(X, reset=False)
+        blocks = [codes for _, codes in self._coded(source, method)]
+        return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+
+    def iter_transform(
+        self, X: Any, method: str = "encoder", *, batch_size: int = _CHUNK
+    ) -> Iterator[NDArray]:
+        """:meth:`transform` in blocks of at most `batch_size` rows, for data of any length."""
+        check_is_fitted(self)
+        source = self._source(X, reset=False)
+        return (codes for _, codes in self._coded(source, method, batch_size))
+
+    def inverse_transform(self, X: Any) -> NDArray:
+        """Data from codes: x D, with the preprocessing undone.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        m = self.components_.shape[0]
+        if codes.shape[1] != m:
+            raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
+        return self.preprocessing_.undo(np.asarray(codes @ self.components_.astype(codes.dtype)))
+
+    def score(self, X: Any, y: None = None, method: str = "encoder") -> float:
+        """Explained variance of `X` by its reconstruction: 1 - FVU, at most 1.
+
+        FVU = sum \\|y - y_hat\\|^2 / sum \\|y - mean(y)\\|^2 over samples and features, in the
+        preprocessed space. Where the data do not vary, which leaves it undefined, it is 1
+        for an exact reconstruction and else 0.
+        """
+        diagnosis = self.diagnose(X, method)
+        value = diagnosis.explained_variance
+        return float(value) if np.isfinite(value) else float(diagnosis.mse == 0)
+
+    def diagnose(self, X: Any, method: str = "encoder") -> Diagnosis:
+        """Sparsity and reconstruction of `X` under this model, in one streaming pass.
+
+        Returns
+        -------
+        shoal.diagnosis.Diagnosis
+            L0, activation fraction, dead atoms, MSE, FVU, explained variance, in the
+            preprocessed space.
+        """
+        check_is_fitted(self)
+        statistics = CodeStatistics()
+        for data, codes in self._coded(self._source(X, reset=False), method):
+            statistics.update(data, codes, codes @ self.components_.astype(codes.dtype))
+        return statistics.result()
+
+    def _coded(
+        self, source: Source, method: str, batch_size: int = _CHUNK
+    ) -> Iterator[tuple[NDArray, NDArray]]:
+        """Pairs of a preprocessed batch (B, n) and its codes (B, m)."""
+        check_choice("method", method, METHODS)
+        device = self._device()
+        parameters = self._parameters(source.dtype, device)
+        return (
+            (batch, self._code(parameters, torch.from_numpy(batch).to(device), method))
+            for batch in self.preprocessing_.through(source).batches(batch_size)
+        )
+
+    def _code(self, parameters: Parameters, data: torch.Tensor, method: str) -> NDArray:
+        signed = self.model == "sparse"
+        dictionary = parameters.dictionary
+        if method == "omp":
+            k = self._sizes(None, self.n_features_in_, whole=False)[1]
+            found = orthogonal_matching_pursuit(dictionary, data, k, signed=signed)
+            return found.dense(len(dictionary)).cpu().numpy()
+        codes = kernels.choose(data).encode(parameters, data, self.recipe_.activation)
+        if method == "least_squares":
+            most = max(1, int(active(codes).sum(dim=1).max()))
+            support = sparse_codes(codes, most)
+            codes = least_squares(dictionary, data, support, signed=signed).dense(len(dictionary))
+        return codes.cpu().numpy()
+
+    def _parameters(self, dtype: np.dtype, device: torch.device) -> Parameters:
+        return Parameters(
+            torch.from_numpy(self.components_.astype(dtype)).to(device),
+            torch.from_numpy(self.bias_.astype(dtype)).to(device),
+        )
+
+    # ------------------------------------------------------------------ checks
+
+    def _source(self, X: Any, *, reset: bool) -> Source:
+        """`X` as a checked source. Arrays and frames go through scikit-learn's own checks."""
+        stream = hasattr(X, "__iter__") and not hasattr(X, "__len__")
+        if isinstance(X, (Source, str, Path, torch.Tensor)) or callable(X) or stream:
+            source = open_source(X)
+            validate(source)
+            if reset:
+                self.n_features_in_ = source.n_features
+                if hasattr(self, "feature_names_in_"):
+                    del self.feature_names_in_
+            elif source.n_features != self.n_features_in_:
+                needed = f"{self.n_features_in_} features, as the model was fitted with"
+                raise ArgumentError("X", f"{source.n_features} features", needed)
+            return source
+        return open_source(validate_data(self, X, reset=reset, dtype="numeric"))
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _sizes(self, n_samples: int | None, n_features: int, *, whole: bool) -> tuple[int, int]:
+        """The numbers of atoms and of active units, m and k."""
+        if hasattr(self, "components_") and n_samples is None:
+            m = len(self.components_)
+        elif self.n_components is None:
+            m = min(n_features, n_samples or n_features)
+        else:
+            m = check_count("n_components", self.n_components)
+        if whole and n_samples is not None and n_samples < m:
+            found = f"{m} atoms for n_samples={n_samples}"
+            raise ArgumentError("n_components", found, "at least as many samples as atoms")
+        check_choice("model", self.model, MODELS)
+        if self.n_nonzero_coefs is None:
+            return m, 1 if self.model == "mixture" else max(1, round(m / 10))
+        most = 1 if self.model == "mixture" else m
+        try:
+            return m, check_count("n_nonzero_coefs", self.n_nonzero_coefs, high=most)
+        except ArgumentError as error:
+            why = "the one unit of a mixture" if self.model == "mixture" else "n_components"
+            raise ArgumentError(error.argument, error.found, f"{error.needed}, {why}") from None
+
+    def _recipe(self, m: int, k: int, n_samples: int | None) -> Recipe:
+        if isinstance(self.recipe, Recipe):
+            return self.recipe
+        return recipe_named(self.recipe, self.model, m, k, n_samples)
+
+    def _preprocessing(self) -> Preprocessing:
+        if isinstance(self.preprocessing, Preprocessing):
+            return self.preprocessing
+        return Preprocessing("none" if self.preprocessing is None else self.preprocessing)
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            needed = f"a device that this torch {torch.__version__} can use, such as 'cpu'"
+            raise ArgumentError("device", repr(self.device), needed) from error
+        return device
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn should know: float32 and float64 are kept."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
