@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from shoal.vocabulary import __version__
+
 if TYPE_CHECKING:
     from shoal.data import Preprocessing, open_source
     from shoal.diagnosis import Recovery, recovery, support_recovery
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from shoal.runs import load_run, save_run
     from shoal.training import Recipe
     from shoal.vocabulary import ArgumentError, RunError, ShoalError, SourceError
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "ArgumentError": "shoal.vocabulary",

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
 from shoal.diagnosis import CodeStatistics, Diagnosis
-from shoal.network import kernels
+from shoal.network import fast_encode
 from shoal.network.inference import (
     least_squares,
     orthogonal_matching_pursuit,
@@ -328,6 +328,21 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.n_steps_, self._rng = n_steps, rng
         self._n_features_out = self.components_.shape[0]
 
+    def restore_(
+        self,
+        dictionary: NDArray,
+        bias: NDArray,
+        recipe: Recipe,
+        fitted: FittedPreprocessing,
+        feature_shape: tuple[int, ...] | None,
+    ) -> Self:
+        """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
+        self.components_, self.bias_, self.recipe_ = dictionary, bias, recipe
+        self.preprocessing_, self.feature_shape_ = fitted, feature_shape
+        self.n_features_in_, self._n_features_out = dictionary.shape[1], dictionary.shape[0]
+        self.n_steps_, self._rng = 0, np.random.default_rng(self._seed())
+        return self
+
     # ------------------------------------------------------------------ using the model
 
     def transform(self, X: Any, method: str = "encoder") -> NDArray:
@@ -422,7 +437,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             k = self._sizes(None, self.n_features_in_, whole=False)[1]
             found = orthogonal_matching_pursuit(dictionary, data, k, signed=signed)
             return found.dense(len(dictionary)).cpu().numpy()
-        codes = kernels.choose(data).encode(parameters, data, self.recipe_.activation)
+        codes = fast_encode(parameters, data, self.recipe_.activation)
         if method == "least_squares":
             most = max(1, int(active(codes).sum(dim=1).max()))
             support = sparse_codes(codes, most)

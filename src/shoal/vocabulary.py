@@ -31,11 +31,15 @@ __all__ = [
     "ShoalError",
     "SourceError",
     "Step",
+    "__version__",
     "active",
     "check_choice",
     "check_count",
     "check_number",
 ]
+
+
+__version__ = "0.1.0"
 
 
 class ShoalError(Exception):

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from shoal.vocabulary import ArgumentError, check_count
 
-__all__ = ["N_PATCHES", "PATCH_SIZE", "Positions", "draw_positions", "extract_patches", "grey"]
+__all__ = [
+    "N_PATCHES",
+    "PATCH_SIZE",
+    "Positions",
+    "draw_positions",
+    "extract_patches",
+    "grey",
+    "reduce",
+]
 
 PATCH_SIZE = 12  # as in Olshausen & Field (1997)
 N_PATCHES = 20_000  # arbitrary; some hundred rows a feature at that size
@@ -58,6 +66,19 @@ def grey(image: NDArray) -> NDArray[np.float32]:
     if image.dtype.kind in "iu":
         level = level / (255.0 if image.dtype.itemsize == 1 else 65535.0)
     return np.asarray(level, dtype=np.float32)
+
+
+def reduce(image: NDArray, factor: int) -> NDArray:
+    """`image` (height, width) by the mean of square blocks; a remainder is cut off.
+
+    >>> reduce(np.array([[0.0, 2.0, 9.0], [4.0, 6.0, 9.0]]), 2).tolist()
+    [[3.0]]
+    """
+    most = min(image.shape)
+    factor = check_count("shrink", factor, high=most)
+    height, width = (side // factor for side in image.shape)
+    blocks = image[: height * factor, : width * factor].reshape(height, factor, width, factor)
+    return blocks.mean(axis=(1, 3), dtype=image.dtype)
 
 
 def draw_positions(

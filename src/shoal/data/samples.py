@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -15,8 +16,14 @@ from urllib.parse import parse_qsl
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.data.images import N_PATCHES, PATCH_SIZE, draw_positions, extract_patches, grey
-from shoal.vocabulary import ArgumentError, ShoalError, SourceError
+from shoal.data.images import draw_positions, extract_patches, grey, reduce
+from shoal.vocabulary import (
+    ArgumentError,
+    ShoalError,
+    SourceError,
+    check_count,
+    check_number,
+)
 
 __all__ = ["PREFIXES", "SAMPLES", "Sample", "digits", "load_named", "patches"]
 
@@ -28,7 +35,13 @@ class Sample(NamedTuple):
     feature_shape: tuple[int, ...] | None
 
 
-def patches(size: int = PATCH_SIZE, n_patches: int = N_PATCHES, random_state: int = 0) -> Sample:
+def patches(
+    size: int = 16,
+    n_patches: int = 36_000,
+    random_state: int = 0,
+    shrink: int = 2,
+    contrast: float = 0.3,
+) -> Sample:
     """Grey patches of scikit-learn's two photographs (china.jpg, flower.jpg; 427 x 640).
 
     Parameters
@@ -36,9 +49,16 @@ def patches(size: int = PATCH_SIZE, n_patches: int = N_PATCHES, random_state: in
     size : int
         Side of a patch in pixels.
     n_patches : int
-        How many, at distinct random positions.
+        How many, at distinct positions.
     random_state : int or numpy.random.Generator
         Seed of the positions.
+    shrink : int
+        The photographs are first reduced by this factor, by the mean of square blocks: at
+        2, the grid of JPEG's own 8 x 8 blocks and the sensor's noise are gone.
+    contrast : float
+        Share of the patches tried, those of largest standard deviation, that is kept: most
+        of these photographs is sky and blurred background, which holds no structure. At 1
+        every patch is taken.
 
     Returns
     -------
@@ -48,7 +68,7 @@ def patches(size: int = PATCH_SIZE, n_patches: int = N_PATCHES, random_state: in
     Raises
     ------
     ArgumentError
-        If the patch doesn't fit, or there are fewer places than `n_patches`.
+        If the patch doesn't fit, or there are fewer places than patches to try.
 
     Examples
     --------
@@ -58,14 +78,20 @@ def patches(size: int = PATCH_SIZE, n_patches: int = N_PATCHES, random_state: in
     """
     from sklearn.datasets import load_sample_images
 
-    images = [grey(image) for image in load_sample_images().images]
+    contrast = check_number("contrast", contrast, low=0.0, high=1.0, open_low=True)
+    wanted = check_count("n_patches", n_patches)
+    images = [reduce(grey(image), shrink) for image in load_sample_images().images]
     rng = np.random.default_rng(random_state)
-    places = draw_positions([image.shape for image in images], n_patches, size, rng)
-    data = np.empty((len(places.image), size * size), dtype=np.float32)
+    tried = math.ceil(wanted / contrast)
+    places = draw_positions([image.shape for image in images], tried, size, rng)
+    data = np.empty((tried, size * size), dtype=np.float32)
     for i, image in enumerate(images):
         here = places.image == i
         at = np.column_stack([places.row[here], places.column[here]])
         data[here] = extract_patches(image, size, at)
+    if tried > wanted:
+        flattest_first = np.argsort(data.std(axis=1), kind="stable")
+        data = data[np.sort(flattest_first[tried - wanted :])]
     return Sample(data, (size, size))
 
 

@@ -2,7 +2,7 @@
 
 from shoal.network.activations import HardThreshold, ReLU, Sigmoid, Softplus, TopK
 from shoal.network.autoencoder import encode, loss, preactivation, reconstruct
-from shoal.network.gradients import Gradient, approximate_gradient, sample_gradient
+from shoal.network.gradients import Gradient, approximate_gradient, fast_encode, sample_gradient
 
 __all__ = [
     "Gradient",
@@ -13,6 +13,7 @@ __all__ = [
     "TopK",
     "approximate_gradient",
     "encode",
+    "fast_encode",
     "loss",
     "preactivation",
     "reconstruct",

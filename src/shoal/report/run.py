@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Run", "number", "read_run"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "Run", "number", "read_config", "read_run", "read_tensors"]
 
 FORMAT = "shoal-run"
 FORMAT_VERSION = 1
@@ -101,9 +101,9 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise RunError(f"{path}: found {found}; needed a run folder, as `shoal fit` writes it")
-    config = _read_config(path / "config.json")
-    history = _read_history(path / "history.jsonl")
-    tensors = _read_tensors(path / "dictionary.safetensors")
+    config = read_config(path / "config.json")
+    history = read_history(path / "history.jsonl")
+    tensors = read_tensors(path / "dictionary.safetensors")
     dictionary = tensors["dictionary"]
     finite = np.isfinite(dictionary)
     m, n = dictionary.shape
@@ -133,7 +133,8 @@ def _text(path: Path) -> str:
         raise RunError(f"{path}: {reason}; needed a readable file of UTF-8 text") from None
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration in a run's ``config.json``; `RunError` where it isn't one."""
     text = _text(path)
     try:
         config = _finite(json.loads(text))
@@ -151,7 +152,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read_history(path: Path) -> list[dict[str, Any]]:
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The records in a run's ``history.jsonl``, oldest first."""
     lines = _text(path).split("\n")
     records = []
     for i, line in enumerate(lines, start=1):
@@ -171,7 +173,8 @@ def _read_history(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of a run's ``dictionary.safetensors``; `RunError` where it can't be used."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

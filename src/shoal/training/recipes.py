@@ -9,14 +9,23 @@ at practical sizes, where the cross-talk between atoms swamps the threshold.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
-from shoal.network.activations import Activation, HardThreshold, ReLU, TopK
+from shoal.network.activations import (
+    Activation,
+    HardThreshold,
+    ReLU,
+    Sigmoid,
+    Softplus,
+    TopK,
+)
 from shoal.training.polish import Polish
 from shoal.training.revival import Revival
 from shoal.training.schedules import (
     Constant,
     ExponentialDecay,
+    FixedStep,
     Halving,
     NormalizedStep,
     Schedule,
@@ -24,7 +33,16 @@ from shoal.training.schedules import (
 )
 from shoal.vocabulary import ArgumentError, check_choice, check_count, check_number
 
-__all__ = ["MODELS", "RECIPES", "Recipe", "default", "nguyen2019", "recipe_named"]
+__all__ = [
+    "MODELS",
+    "RECIPES",
+    "Recipe",
+    "default",
+    "describe",
+    "nguyen2019",
+    "recipe_named",
+    "restore",
+]
 
 MODELS = ("sparse", "nonnegative", "mixture")
 """Signed sparse codes; non-negative sparse codes; one active unit a sample."""
@@ -172,3 +190,56 @@ def recipe_named(name: str, model: str, n_components: int, k: int, n_samples: in
     check_choice("recipe", name, RECIPES)
     check_choice("model", model, MODELS)
     return RECIPES[name](model, n_components, k, n_samples)
+
+
+_PARTS: dict[str, type] = {
+    part.__name__: part
+    for part in (
+        Recipe,
+        ReLU,
+        HardThreshold,
+        TopK,
+        Sigmoid,
+        Softplus,
+        NormalizedStep,
+        FixedStep,
+        Constant,
+        ExponentialDecay,
+        Halving,
+        Revival,
+        Polish,
+    )
+}
+
+
+def describe(part: Any) -> Any:
+    """A recipe (or a part of one) as plain values for JSON; :func:`restore` undoes it.
+
+    Raises
+    ------
+    ArgumentError
+        At a part of your own making, which a file can't hold.
+
+    Examples
+    --------
+    >>> describe(TopK(3))
+    {'kind': 'TopK', 'k': 3, 'signed': True}
+    >>> restore(describe(TopK(3)))
+    TopK(k=3, signed=True)
+    """
+    if part is None or isinstance(part, (bool, int, float, str)):
+        return part
+    name = type(part).__name__
+    if _PARTS.get(name) is not type(part):
+        raise ArgumentError("recipe", f"a part of type {name}", "parts from shoal to write it down")
+    values = {field.name: describe(getattr(part, field.name)) for field in fields(_PARTS[name])}
+    return {"kind": name, **values}
+
+
+def restore(description: Any) -> Any:
+    """What :func:`describe` described."""
+    if not isinstance(description, dict):
+        return description
+    values = {name: restore(value) for name, value in description.items() if name != "kind"}
+    kind = check_choice("recipe", description.get("kind"), _PARTS)
+    return _PARTS[kind](**values)

@@ -138,9 +138,10 @@ def split(
         mine = SparseCodes(codes.indices[rows], codes.values[rows])
         residual = data[rows] - mine.reconstruct(dictionary)
         scale, directions = torch.linalg.eigh(residual.T @ residual)  # ascending
-        # Arbitrary: worth it if the direction explains twice what the spare atom does,
-        # and stands out from the rest of the residual's spectrum.
-        if scale[-1] < 2 * worth[spare] or scale[-1] < 3 * scale.mean():
+        # Arbitrary: worth it if the direction explains twice what the spare atom does, and
+        # stands out from the rest of the residual's spectrum and from rounding.
+        rounding = torch.finfo(data.dtype).eps * data[rows].square().sum()
+        if scale[-1] < torch.stack([2 * worth[spare], 3 * scale.mean(), rounding]).max():
             break
         if n_split == 0:
             dictionary = dictionary.clone()

@@ -1,0 +1,477 @@
+"""The command line: shoal fit | transform | generate | score | report | info.
+
+Every command checks its arguments before any work starts, and says what is wrong in one
+line. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from shoal.files import check_free, whole_file
+from shoal.vocabulary import ArgumentError, ShoalError, __version__, check_count
+
+if TYPE_CHECKING:
+    from shoal.data import Source
+    from shoal.vocabulary import Step
+
+__all__ = ["app", "main"]
+
+
+class _Group(TyperGroup):
+    """Turns the errors a person can mend into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ShoalError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted: no unfinished result was left behind", err=True)
+            raise typer.Exit(130) from None
+        except MemoryError as error:
+            typer.echo(f"error: out of memory ({error}); needed a smaller problem", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+    help="""Recover the dictionary behind a data set with a shallow weight-tied autoencoder.
+
+    Start here:
+
+        shoal fit sample:patches -m 256 -k 8 --preprocess whiten -o runs/patches
+
+    A SOURCE is a file (.npy, .npz, .safetensors, .parquet, .zarr), a folder of images, or a
+    named sample (sample:patches, sample:digits). A RUN is the folder that `fit` writes.""",
+)
+
+
+Model = Literal["sparse", "nonnegative", "mixture"]
+World = Literal["sparse", "nonnegative", "mixture", "independent"]
+Kind = Literal["none", "center", "scale", "whiten"]
+Method = Literal["encoder", "least_squares", "omp"]
+Atoms = Literal["random", "low-coherence", "orthonormal-union"]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, written by `fit`.")]
+SourceSpec = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A file, a folder of images, or sample:NAME.")
+]
+Key = Annotated[str | None, typer.Option(help="Which array, in a file that holds several.")]
+PatchSize = Annotated[int | None, typer.Option(help="Side of the patches, for a folder of images.")]
+PatchCount = Annotated[int | None, typer.Option(help="How many patches, for a folder of images.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"shoal {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def fit(
+    source: SourceSpec,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="RUN", help="The run folder to make.")
+    ],
+    n_components: Annotated[
+        int | None,
+        typer.Option("--n-components", "--atoms", "-m", help="Atoms to learn. Default: features."),
+    ] = None,
+    n_nonzero_coefs: Annotated[
+        int | None,
+        typer.Option("--n-nonzero-coefs", "-k", help="Active atoms a sample. Default: m / 10."),
+    ] = None,
+    model: Annotated[
+        Model, typer.Option(help="Signed, non-negative, or one-active codes.")
+    ] = "sparse",
+    preprocess: Annotated[Kind, typer.Option(help="Kept with the model.")] = "none",
+    roll_off: Annotated[
+        float | None,
+        typer.Option(help="Share of directions that whitening keeps, by variance; the rest fades."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="A recipe's name; `default` recovers from data alone.")
+    ] = "default",
+    init: Annotated[str, typer.Option(help="Where atoms start: data or random.")] = "data",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    key: Key = None,
+    patch_size: PatchSize = None,
+    n_patches: PatchCount = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn a dictionary from SOURCE and write a RUN folder with a report.
+
+    For example:
+
+        shoal fit sample:patches -m 256 -k 8 --preprocess whiten -o runs/patches
+
+        shoal fit planted.npz -m 128 -k 3 -o runs/planted
+
+    Where SOURCE holds its true `dictionary` (as `shoal generate` writes it), the report says
+    how much of it was recovered.
+    """
+    check_free(output, overwrite=force)
+    check_count("seed", seed, low=0)
+    from shoal.data import Preprocessing, open_source
+
+    spec = Preprocessing(preprocess)
+    if roll_off is not None:
+        if preprocess != "whiten":
+            raise ArgumentError("roll_off", str(roll_off), "--preprocess whiten with it")
+        spec = Preprocessing(preprocess, roll_off=roll_off)
+    data = open_source(
+        source, key=key, patch_size=patch_size, n_patches=n_patches, **_seeded(source, seed)
+    )
+    from shoal.estimators import DictionaryAutoencoder
+    from shoal.runs import save_run
+
+    estimator = DictionaryAutoencoder(
+        n_components,
+        n_nonzero_coefs,
+        model=model,
+        recipe=recipe,
+        init=init,
+        preprocessing=spec,
+        device=device,
+        random_state=seed,
+    )
+    steps = estimator.iter_fit(data)
+    start = time.perf_counter()
+    _follow(steps, quiet=quiet)
+    seconds = time.perf_counter() - start
+    command = shlex.join(["shoal", *sys.argv[1:]]) if sys.argv[1:2] == ["fit"] else None
+    run = save_run(estimator, output, data, command=command, seconds=seconds, overwrite=force)
+    if not quiet:
+        _summary(run)
+        for name, what in (("", "run folder"), ("report.html", "report"), ("atoms.png", "atoms")):
+            typer.echo(f"{what:>11}: {run / name}")
+
+
+@app.command()
+def transform(
+    run: RunPath,
+    source: SourceSpec,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="CODES", help="An .npz file to write.")
+    ],
+    method: Annotated[
+        Method,
+        typer.Option(help="The encoder's code, least squares on its support, or matching pursuit."),
+    ] = "encoder",
+    key: Key = None,
+    patch_size: PatchSize = None,
+    n_patches: PatchCount = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the codes of SOURCE under RUN, as a sparse matrix of shape (samples, atoms).
+
+    Read them with scipy.sparse.load_npz.
+    """
+    _check_suffix(output, ".npz")
+    check_free(output, overwrite=force)
+    from scipy import sparse
+
+    from shoal.data import open_source, validate
+    from shoal.runs import load_run
+
+    model = load_run(run)
+    data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
+    validate(data)
+    blocks = [
+        sparse.csr_array(block)
+        for block in _counted(model.iter_transform(data, method), data, quiet=quiet)
+    ]
+    codes = sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
+    with whole_file(output) as temporary, open(temporary, "wb") as file:
+        sparse.save_npz(file, codes)
+    if not quiet:
+        active = codes.nnz / max(codes.shape[0], 1)
+        typer.echo(
+            f"{codes.shape[0]} x {codes.shape[1]} codes, {active:.4g} active a sample: {output}"
+        )
+
+
+@app.command()
+def generate(
+    world: Annotated[World, typer.Argument(help="Which generative model.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="An .npz file to write.")
+    ],
+    n_features: Annotated[int, typer.Option("--n-features", "-n", help="Features a sample.")] = 64,
+    atoms: Annotated[
+        int, typer.Option("--atoms", "--n-components", "-m", help="Atoms of the true dictionary.")
+    ] = 128,
+    sparsity: Annotated[
+        int | None,
+        typer.Option(
+            "--sparsity", "-k", help="Active atoms a sample (expected, if independent). Default: 3."
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="How many samples.")] = 20_000,
+    noise: Annotated[float, typer.Option(help="Standard deviation a coordinate.")] = 0.0,
+    low: Annotated[float, typer.Option(help="Least magnitude of a non-zero.")] = 1.0,
+    high: Annotated[float, typer.Option(help="Largest magnitude of a non-zero.")] = 2.0,
+    dictionary: Annotated[Atoms, typer.Option(help="How the true dictionary is made.")] = "random",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make data whose dictionary is known: `data`, `dictionary` and `codes` in one .npz.
+
+    For example:
+
+        shoal generate sparse --n-features 64 --atoms 128 -k 3 --samples 20000 -o planted.npz
+    """
+    _check_suffix(output, ".npz")
+    check_free(output, overwrite=force)
+    check_count("seed", seed, low=0)
+    check_count("samples", samples)
+    import numpy as np
+
+    from shoal import generative
+
+    # Two streams of one seed: the dictionary stays when the number of samples changes.
+    for_atoms, for_samples = np.random.default_rng(seed).spawn(2)
+    makers = {
+        "random": generative.random_dictionary,
+        "low-coherence": generative.low_coherence,
+        "orthonormal-union": generative.orthonormal_union,
+    }
+    truth = makers[dictionary](atoms, n_features, random_state=for_atoms)
+    k = 3 if sparsity is None else sparsity
+    if world == "mixture":
+        if sparsity not in (None, 1):
+            raise ArgumentError("sparsity", str(sparsity), "1 for a mixture")
+        made: generative.GenerativeModel = generative.MixtureOfGaussians(truth, noise=noise)
+    else:
+        kinds = {
+            "sparse": generative.SparseCoding,
+            "nonnegative": generative.NonnegativeSparseCoding,
+            "independent": generative.IndependentComponents,
+        }
+        made = kinds[world](truth, sparsity=k, low=low, high=high, noise=noise)
+    drawn = made.sample(samples, random_state=for_samples)
+    with whole_file(output) as temporary, open(temporary, "wb") as file:
+        np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes)
+    if not quiet:
+        typer.echo(f"{samples} samples of {n_features} features from {atoms} atoms: {output}")
+
+
+@app.command()
+def score(
+    run: RunPath,
+    source: SourceSpec,
+    as_json: Annotated[bool, typer.Option("--json", help="All numbers, as JSON.")] = False,
+    key: Key = None,
+) -> None:
+    """Say how well RUN explains SOURCE, and how much of its true dictionary it recovered."""
+    from shoal.data import open_source, validate
+    from shoal.runs import evaluate, load_run
+
+    model = load_run(run)
+    data = open_source(source, key=key)
+    validate(data)
+    result = evaluate(model, data)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        return
+    _print_table("Codes", *_codes_table(result["diagnosis"]))
+    if result["recovery"] is None:
+        typer.echo("The truth behind this source isn't known: nothing can be said of recovery.")
+    else:
+        _print_table("Recovery of the true dictionary", *_recovery_table(result["recovery"]))
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write report.html and atoms.png of RUN again."""
+    from shoal.report import write_atoms, write_report
+
+    typer.echo(str(write_atoms(run)))
+    typer.echo(str(write_report(run)))
+
+
+@app.command()
+def info(run: RunPath) -> None:
+    """Say what RUN holds."""
+    from shoal.report.run import read_run
+
+    read_run(run)
+    _summary(run)
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+def _seeded(source: str, seed: int) -> dict[str, Any]:
+    return {"random_state": seed}
+
+
+def _check_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise ArgumentError("output", str(path), f"a name that ends in {suffix}")
+
+
+@contextmanager
+def _bar(*columns: str, quiet: bool) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        *(TextColumn(column) for column in columns),
+        console=Console(stderr=True),
+        disable=quiet,
+    ) as progress:
+        yield progress
+
+
+def _follow(steps: Iterator[Step], *, quiet: bool) -> None:
+    """Run a fit to its end under a progress bar a phase."""
+    with _bar("{task.fields[note]}", quiet=quiet) as progress:
+        tasks: dict[str, Any] = {}
+        shown = 0.0
+        for step in steps:
+            if step.phase not in tasks:
+                tasks[step.phase] = progress.add_task(step.phase, total=1.0, note="")
+            now = time.perf_counter()
+            # Reading the loss waits for the device: not at every step.
+            if quiet or (step.progress < 1 and now - shown < 0.2):
+                continue
+            shown = now
+            variance = float(step.variance)
+            note = f"explained {1 - float(step.loss) / variance:.1%}" if variance > 0 else ""
+            progress.update(tasks[step.phase], completed=step.progress, note=note)
+
+
+def _counted(blocks: Iterable[Any], source: Source, *, quiet: bool) -> Iterator[Any]:
+    with _bar(quiet=quiet) as progress:
+        task = progress.add_task("encode", total=source.n_samples)
+        for block in blocks:
+            yield block
+            progress.advance(task, len(block))
+
+
+def _print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(head):
+        table.add_column(name, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _codes_table(diagnosis: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    names = ("explained_variance", "mse", "l0")
+    truth = ("exact", "signed_exact", "f1")
+    codes = diagnosis.get("codes", {})
+    known = any("support" in numbers for numbers in codes.values())
+    head = ["codes", *names, *(f"support {name}" for name in truth if known)]
+    rows = []
+    for method, numbers in codes.items():
+        row = [method, *(_number(numbers.get(name)) for name in names)]
+        support = numbers.get("support") or {}
+        rows.append(row + [_number(support.get(name)) for name in truth if known])
+    return head, rows
+
+
+def _recovery_table(recovery: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [f"atoms at |cosine| >= {c}", f"{share:.2%}"] for c, share in recovery["recovered"].items()
+    ]
+    rows += [
+        [name.replace("_", " "), _number(recovery[name])]
+        for name in (
+            "mean_distance",
+            "max_distance",
+            "mcc",
+            "mcc_signed",
+            "mcc_chance",
+            "mcc_corrected",
+        )
+    ]
+    return ["measure", "value"], rows
+
+
+def _summary(run: Path) -> None:
+    """The key facts of a run, from its files."""
+    from shoal.report.run import read_run
+
+    config = read_run(run).config
+    source, model = config.get("source", {}), config.get("model", {})
+    diagnosis = config.get("diagnosis", {})
+    seconds = config.get("seconds", {}).get("fit")
+    dead = diagnosis.get("dead_atoms")
+    rows = [
+        ["source", f"{source.get('name')}, {source.get('n_samples')} x {source.get('n_features')}"],
+        [
+            "model",
+            f"{model.get('model')}, {model.get('n_components')} atoms, recipe {model.get('recipe')}",
+        ],
+        ["preprocessing", str(config.get("preprocessing", {}).get("kind"))],
+        ["active a sample", _number(diagnosis.get("l0"))],
+        ["explained variance", _number(diagnosis.get("explained_variance"))],
+        ["dead / duplicate atoms", f"{_count(dead)} / {_count(diagnosis.get('duplicate_atoms'))}"],
+        ["coherence", _number(diagnosis.get("coherence"))],
+        ["seconds to fit", _number(seconds)],
+        ["made", f"{config.get('created')} by shoal {config.get('shoal_version')}"],
+    ]
+    if config.get("recovery"):
+        share = config["recovery"]["recovered"]["0.95"]
+        distance = _number(config["recovery"]["mean_distance"])
+        rows.append(["recovered at 0.95", f"{share:.2%}, mean distance {distance}"])
+    _print_table(str(run), ["what", "value"], rows)
+
+
+def _count(items: Any) -> str:
+    return "-" if items is None else str(len(items))
+
+
+def main() -> None:
+    """The `shoal` command."""
+
+    def terminate(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)  # so that nothing half-written is left
+    app()
+
+
+if __name__ == "__main__":
+    main()

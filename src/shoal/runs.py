@@ -1,0 +1,295 @@
+"""Runs: a fitted model as a folder of plain files. Never pickle.
+
+=========================  =====================================================
+file                       what
+=========================  =====================================================
+``config.json``            what was run, on what, and how far it can be trusted
+``dictionary.safetensors`` dictionary, bias, preprocessing, per-atom statistics
+``history.jsonl``          learning curves, a record a line
+``report.html``            the page
+``atoms.png``              the atoms as one picture
+=========================  =====================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source
+from shoal.diagnosis import (
+    Diagnosis,
+    Recovery,
+    SupportRecovery,
+    coherence,
+    dead_atoms,
+    duplicate_atoms,
+    recovery,
+    support_recovery,
+)
+from shoal.estimators import DictionaryAutoencoder
+from shoal.files import whole_folder
+from shoal.report import write_atoms, write_report
+from shoal.report.run import FORMAT, FORMAT_VERSION, read_config, read_tensors
+from shoal.training.recipes import describe, restore
+from shoal.vocabulary import ArgumentError, RunError, __version__
+
+__all__ = ["evaluate", "load_run", "save_run"]
+
+# Arbitrary: rows, evenly spaced over the data, that a model is evaluated on.
+_EVALUATED = 20_000
+
+
+def save_run(
+    model: DictionaryAutoencoder,
+    folder: str | os.PathLike[str],
+    X: Any,
+    *,
+    command: str | None = None,
+    seconds: float | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a fitted model, its evaluation on `X`, its report and picture to a new folder.
+
+    Parameters
+    ----------
+    model : DictionaryAutoencoder
+        Fitted.
+    folder : path
+        It appears whole when everything is written, or not at all.
+    X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        What the model is evaluated on, usually what it was fitted on. Where the source
+        knows the truth (a ``dictionary`` in the file), recovery is scored.
+    command : str, optional
+        What a person would type to do it again.
+    seconds : float, optional
+        How long the fit took.
+    overwrite : bool
+        Whether an existing folder may be replaced.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    RunError
+        Where the folder exists, or can't be written.
+    """
+    source = open_source(X)
+    evaluation, statistics = _evaluate(model, source)
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "shoal_version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "versions": _versions(),
+        "source": {
+            "name": source.name,
+            "n_samples": source.n_samples,
+            "n_features": source.n_features,
+            "feature_shape": _listed(source.feature_shape),
+            "dtype": str(source.dtype),
+        },
+        "model": _arguments(model),
+        "recipe": describe(model.recipe_),
+        "preprocessing": model.preprocessing_.spec.as_dict(),
+        "seconds": {} if seconds is None else {"fit": seconds},
+        **evaluation,
+    }
+    tensors = {
+        "dictionary": model.components_,
+        "bias": model.bias_,
+        **{f"preprocessing.{k}": v for k, v in model.preprocessing_.tensors().items()},
+    }
+    if statistics is not None:
+        tensors["atom_activation"] = statistics.atom_activation
+        tensors["atom_energy"] = statistics.atom_energy
+    with whole_folder(folder, overwrite=overwrite) as partial:
+        _write_tensors(partial / "dictionary.safetensors", tensors)
+        (partial / "config.json").write_text(_json(config, indent=2) + "\n", encoding="utf-8")
+        lines = [_json(record) + "\n" for record in getattr(model, "history_", [])]
+        (partial / "history.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_atoms(partial)
+        write_report(partial)
+    return Path(folder)
+
+
+def load_run(folder: str | os.PathLike[str]) -> DictionaryAutoencoder:
+    """The fitted model in a run folder, ready to `transform`.
+
+    Raises
+    ------
+    RunError
+        Where the folder is missing, incomplete, damaged, or of another version.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise RunError(f"{path}: found {found}; needed a run folder, as `shoal fit` writes it")
+    config = read_config(path / "config.json")
+    tensors = read_tensors(path / "dictionary.safetensors")
+    try:
+        arguments = dict(config["model"])
+        recipe = restore(config["recipe"])
+        spec = Preprocessing(**config["preprocessing"])
+        model = DictionaryAutoencoder(**{**arguments, "preprocessing": spec})
+        dictionary, bias = tensors["dictionary"], tensors["bias"]
+        if bias.shape != dictionary.shape[:1]:
+            raise ArgumentError("bias", f"shape {bias.shape}", f"({len(dictionary)},)")
+        prefix = "preprocessing."
+        arrays = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        fitted = FittedPreprocessing.from_tensors(spec, arrays)
+        if fitted.n_features != dictionary.shape[1]:
+            found = f"{fitted.n_features} features"
+            raise ArgumentError("preprocessing", found, f"{dictionary.shape[1]}")
+    except (KeyError, TypeError, ArgumentError) as error:
+        raise RunError(
+            f"{path}: inconsistent ({error}); needed a folder as `shoal fit` wrote it"
+        ) from error
+    shape = config.get("source", {}).get("feature_shape")
+    model.restore_(dictionary, bias, recipe, fitted, None if shape is None else tuple(shape))
+    return model
+
+
+def evaluate(model: DictionaryAutoencoder, X: Any) -> dict[str, Any]:
+    """How well `model` explains `X`, and recovers its truth where the source knows it.
+
+    Parameters
+    ----------
+    model : DictionaryAutoencoder
+        Fitted.
+    X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        Of more than 20000 rows, that many evenly spaced ones are used.
+
+    Returns
+    -------
+    dict
+        Plain values for JSON: ``diagnosis`` (with ``codes``, the same for each way of
+        inferring codes) and ``recovery`` (None where the truth isn't known).
+    """
+    return _evaluate(model, open_source(X))[0]
+
+
+def _evaluate(
+    model: DictionaryAutoencoder, source: Source
+) -> tuple[dict[str, Any], Diagnosis | None]:
+    dictionary = {
+        "coherence": coherence(model.components_),
+        "duplicate_atoms": [list(pair) for pair in duplicate_atoms(model.components_)],
+    }
+    if source.n_samples is None:  # a stream is gone; what it taught is in the history
+        return {"diagnosis": dictionary, "recovery": None}, None
+    most = min(source.n_samples, _EVALUATED)
+    index = np.linspace(0, source.n_samples - 1, most).round().astype(np.intp)
+    rows = source.rows(index)
+    if rows.shape[1] != model.n_features_in_:
+        needed = f"{model.n_features_in_} features, as the model was fitted with"
+        raise ArgumentError("source", f"{rows.shape[1]} features", needed)
+    methods = ("encoder", "omp")
+    results = {method: model.diagnose(rows, method) for method in methods}
+    encoder = results["encoder"]
+    diagnosis = {
+        "n_samples": encoder.n_samples,
+        **_numbers(encoder),
+        "dead_atoms": dead_atoms(encoder.atom_activation).tolist(),
+        **dictionary,
+        "l0_histogram": np.trim_zeros(encoder.histogram, "b").tolist(),
+        "codes": {method: _numbers(result) for method, result in results.items()},
+    }
+    found = None
+    if source.truth is not None:
+        found = _recovery(model, source.truth.dictionary)
+    if found is None or source.truth is None:
+        return {"diagnosis": diagnosis, "recovery": None}, encoder
+    record = _recovery_record(found)
+    if source.truth.codes is not None:
+        codes = source.truth.codes[index]
+        for method in methods:
+            support = support_recovery(model.transform(rows, method), codes, found)
+            diagnosis["codes"][method]["support"] = _support_record(support)
+        record["support"] = diagnosis["codes"]["encoder"]["support"]
+    return {"diagnosis": diagnosis, "recovery": record}, encoder
+
+
+def _recovery(model: DictionaryAutoencoder, truth: NDArray) -> Recovery:
+    """Recovery in the space the atoms live in: directions go through the linear part."""
+    fitted = model.preprocessing_
+    truth = np.asarray(truth, dtype=np.float64)
+    directions = fitted.apply(truth) - fitted.apply(np.zeros_like(truth))
+    return recovery(model.components_, directions, signs="free")
+
+
+def _recovery_record(found: Recovery) -> dict[str, Any]:
+    scores = found.to_dict(atoms=True)
+    recovered = {
+        key.removeprefix("recovered_at_"): scores.pop(key)
+        for key in list(scores)
+        if key.startswith("recovered_at_")
+    }
+    return {"recovered": recovered, **scores}
+
+
+def _support_record(support: SupportRecovery) -> dict[str, Any]:
+    return support.to_dict()
+
+
+def _numbers(result: Diagnosis) -> dict[str, Any]:
+    values = result.to_dict()
+    names = ("l0", "activation_fraction", "mse", "fvu", "explained_variance")
+    return {name: values[name] for name in names}
+
+
+def _arguments(model: DictionaryAutoencoder) -> dict[str, Any]:
+    """The constructor's arguments as plain values; what can't be one is left to a default."""
+    plain = model.get_params(deep=False)
+    plain["n_components"] = len(model.components_)
+    plain["device"] = str(plain["device"])
+    if not isinstance(plain["recipe"], str):
+        plain["recipe"] = "default"  # the recipe itself is written beside it, in full
+    if not isinstance(plain["init"], str):
+        plain["init"] = "data"
+    if not isinstance(plain["random_state"], (int, np.integer)):
+        plain["random_state"] = None
+    del plain["preprocessing"]  # written beside it
+    return plain
+
+
+def _versions() -> dict[str, str]:
+    import sklearn
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": str(torch.__version__),
+        "scikit-learn": sklearn.__version__,
+    }
+
+
+def _write_tensors(path: Path, tensors: dict[str, NDArray]) -> None:
+    from safetensors.numpy import save
+
+    path.write_bytes(save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+
+
+def _listed(shape: tuple[int, ...] | None) -> list[int] | None:
+    return None if shape is None else list(shape)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    def plain(odd: Any) -> Any:
+        if isinstance(odd, np.generic):
+            return odd.item()
+        raise TypeError(f"{type(odd).__name__} in a record")
+
+    return json.dumps(value, indent=indent, allow_nan=False, default=plain)

@@ -1,0 +1,248 @@
+"""Each room imports only from rooms above its own; the light ones stay light."""
+
+import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import shoal
+
+SOURCE = Path(shoal.__file__).parent
+
+# From the words down to the command line. A module may import from its own room and from
+# rooms above. `shoal/__init__.py` is the door: it may import from any room but the command line.
+ROOMS = [
+    "vocabulary",
+    "files",
+    "generative",
+    "data",
+    "network",
+    "training",
+    "diagnosis",
+    "estimators",
+    "report",  # above the runs, which write one; it knows nothing of what made the files
+    "runs",
+    "papers",
+    "shoal",
+    "cli",
+]
+
+# Rooms that may import less than what is above them, and why.
+LESS = {
+    "files": {"vocabulary"},
+    "report": {"vocabulary", "files"},  # it reads finished runs from their files, nothing else
+}
+
+# Kernels are called by the network and by the step of the loop; all others go through these.
+KERNELS = "shoal.network.kernels"
+MAY_USE_KERNELS = {"shoal.training.descent"}
+
+# (importing module, imported module): the reason. None is wanted.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+
+def module_name(path, source=SOURCE):
+    parts = path.relative_to(source.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules(source=SOURCE):
+    return {module_name(path, source): path for path in sorted(source.rglob("*.py"))}
+
+
+def imports(name, path, known):
+    """The modules of shoal that a module imports anywhere in its text, lazily or for types."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+                package = package[: len(package) - node.level + 1]
+                base = ".".join([*package, base]).rstrip(".")
+            for alias in node.names:  # `from package import module` is an import of the module
+                whole = f"{base}.{alias.name}"
+                found.add(whole if whole in known else base)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            found |= {each.value for each in node.args if isinstance(each, ast.Constant)}
+    return {each for each in found if each == "shoal" or each.startswith("shoal.")}
+
+
+def graph(source=SOURCE):
+    known = modules(source)
+    return {name: imports(name, path, known) for name, path in known.items()}
+
+
+def room(name):
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else "shoal"
+
+
+def breaches(edges):
+    """What is imported against the order, as lines to read."""
+    for name, targets in sorted(edges.items()):
+        for target in sorted(targets):
+            here, there = room(name), room(target)
+            if here not in ROOMS or there not in ROOMS:
+                yield f"{name} -> {target}: a room that isn't listed"
+            elif here != there and ROOMS.index(there) > ROOMS.index(here):
+                yield f"{name} -> {target}: below its own room"
+            elif here != there and there not in LESS.get(here, ROOMS):
+                yield f"{name} -> {target}: more than {here} may import"
+            inside = name.startswith("shoal.network")
+            if target.startswith(KERNELS) and not inside and name not in MAY_USE_KERNELS:
+                yield f"{name} -> {target}: kernels are for the network and the loop"
+
+
+def test_each_room_imports_from_rooms_above():
+    edges = {
+        name: {target for target in targets if (name, target) not in EXCEPTIONS}
+        for name, targets in graph().items()
+    }
+    assert len(edges) > 30
+    assert sum(map(len, edges.values())) > 100
+    assert list(breaches(edges)) == []
+
+
+def test_exceptions_are_still_needed():
+    edges = graph()
+    assert all(target in edges[name] for name, target in EXCEPTIONS)
+
+
+def test_no_module_imports_itself_by_a_detour():
+    try:
+        TopologicalSorter(graph()).prepare()
+    except CycleError as error:
+        pytest.fail(f"a cycle: {' -> '.join(error.args[1])}")
+
+
+def test_the_walk_sees_what_it_should(tmp_path):
+    source = tmp_path / "shoal"
+    (source / "network" / "kernels").mkdir(parents=True)
+    texts = {
+        "__init__.py": "",
+        "vocabulary.py": "def f():\n    from shoal.network import autoencoder\n",
+        "report.py": "import shoal.training\n",
+        "network/__init__.py": "from .kernels import reference\n",
+        "network/autoencoder.py": "from . import kernels\nfrom .. import vocabulary\n",
+        "network/kernels/__init__.py": "",
+        "network/kernels/reference.py": "from shoal.network.autoencoder import encode\n",
+        "training.py": "import importlib\nimportlib.import_module('shoal.network.kernels')\n",
+        "data.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import shoal.cli\n",
+        "cli.py": "import torch\nfrom shoal.attic import dust\n",
+    }
+    for name, text in texts.items():
+        (source / name).write_text(text)
+    edges = graph(source)
+    assert edges["shoal.network.autoencoder"] == {KERNELS, "shoal.vocabulary"}
+    assert edges["shoal.network"] == {f"{KERNELS}.reference"}
+    assert edges["shoal.cli"] == {"shoal.attic"}
+    assert list(breaches(edges)) == [
+        "shoal.cli -> shoal.attic: a room that isn't listed",
+        "shoal.data -> shoal.cli: below its own room",
+        "shoal.report -> shoal.training: more than report may import",
+        f"shoal.training -> {KERNELS}: kernels are for the network and the loop",
+        "shoal.vocabulary -> shoal.network.autoencoder: below its own room",
+    ]
+    with pytest.raises(CycleError):
+        TopologicalSorter(edges).prepare()
+
+
+# --- what no module does ---------------------------------------------------------------------
+
+PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+TORCH_FILES = {"load", "save"}
+
+
+def unsafe(tree):
+    """Calls and imports by which a file could run code, as (line, what)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] in PICKLES:
+                    yield node.lineno, f"import {alias.name}"
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if module.split(".")[0] in PICKLES:
+                yield node.lineno, f"from {module}"
+            if module in ("torch", "torch.serialization"):
+                names = {alias.name for alias in node.names} & TORCH_FILES
+                if names:
+                    yield node.lineno, f"from torch import {names}"
+        elif isinstance(node, ast.Attribute) and node.attr in TORCH_FILES:
+            if ast.unparse(node.value) in ("torch", "torch.serialization", "torch.jit"):
+                yield node.lineno, ast.unparse(node)
+        elif (
+            isinstance(node, ast.keyword)
+            and node.arg == "allow_pickle"
+            and ast.unparse(node.value) != "False"
+        ):
+            yield node.value.lineno, "allow_pickle"
+
+
+def test_no_module_can_be_made_to_run_code_from_a_file():
+    found = [
+        (name, line, what)
+        for name, path in modules().items()
+        for line, what in unsafe(ast.parse(path.read_text()))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle",
+        "def f():\n    from pickle import loads",
+        "import joblib.numpy_pickle",
+        "torch.load('x')",
+        "torch.save(x, 'x', **named)",
+        "from torch import load",
+        "np.load(path, allow_pickle=True)",
+        "np.load(path, allow_pickle=trust)",
+    ],
+)
+def test_the_search_for_unsafe_calls_finds(text):
+    assert list(unsafe(ast.parse(text)))
+
+
+def test_the_search_for_unsafe_calls_lets_pass():
+    text = "np.load(path, allow_pickle=False)\nsafetensors.load(b)\nself.load()\nimport json"
+    assert not list(unsafe(ast.parse(text)))
+
+
+# --- what an import costs --------------------------------------------------------------------
+
+
+def loaded_by(statement):
+    """The top-level names and submodules in sys.modules after a statement in a new process."""
+    code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return set(run.stdout.split())
+
+
+HEAVY = {"numba", "matplotlib", "sklearn", "scipy", "pandas", "plotly", "pyarrow", "zarr", "PIL"}
+
+
+def test_import_shoal_is_light():
+    assert not loaded_by("import shoal") & (HEAVY | {"torch"})
+
+
+def test_the_words_need_no_torch():
+    assert not loaded_by("import shoal.vocabulary") & (HEAVY | {"torch", "numpy"})
+
+
+def test_the_report_needs_no_torch():
+    assert not loaded_by("import shoal.report") & {"torch", "sklearn", "numba", "scipy"}
+
+
+def test_training_needs_no_plots_nor_estimators():
+    assert not loaded_by("import shoal.training") & {"numba", "matplotlib", "sklearn", "pandas"}
