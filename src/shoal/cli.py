@@ -145,7 +145,7 @@ def fit(
             raise ArgumentError("roll_off", str(roll_off), "--preprocess whiten with it")
         spec = Preprocessing(preprocess, roll_off=roll_off)
     data = open_source(
-        source, key=key, patch_size=patch_size, n_patches=n_patches, **_seeded(source, seed)
+        source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed
     )
     from shoal.estimators import DictionaryAutoencoder
     from shoal.runs import save_run
@@ -329,10 +329,6 @@ def info(run: RunPath) -> None:
 # ---------------------------------------------------------------------- helpers
 
 
-def _seeded(source: str, seed: int) -> dict[str, Any]:
-    return {"random_state": seed}
-
-
 def _check_suffix(path: Path, suffix: str) -> None:
     if path.suffix != suffix:
         raise ArgumentError("output", str(path), f"a name that ends in {suffix}")
@@ -442,7 +438,7 @@ def _summary(run: Path) -> None:
         ["source", f"{source.get('name')}, {source.get('n_samples')} x {source.get('n_features')}"],
         [
             "model",
-            f"{model.get('model')}, {model.get('n_components')} atoms, recipe {model.get('recipe')}",
+            f"{model.get('model')}, {model.get('n_components')} atoms by {model.get('recipe')}",
         ],
         ["preprocessing", str(config.get("preprocessing", {}).get("kind"))],
         ["active a sample", _number(diagnosis.get("l0"))],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,7 @@ from shoal.network.inference import (
     orthogonal_matching_pursuit,
     sparse_codes,
 )
-from shoal.training import MODELS, Recipe, descend, initialize, polish, recipe_named
+from shoal.training import MODELS, Activity, Recipe, descend, initialize, polish, recipe_named
 from shoal.vocabulary import (
     ArgumentError,
     Parameters,
@@ -189,6 +190,8 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.device = device
         self.random_state = random_state
 
+    _activity: Activity | None  # what partial_fit carries from call to call
+
     # ------------------------------------------------------------------ fitting
 
     def fit(self, X: Any, y: None = None) -> Self:
@@ -283,26 +286,26 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         first = not hasattr(self, "components_")
         source = self._source(X, reset=first)
+        device = self._device()
         if first:
-            seed = self._seed()
+            rng = np.random.default_rng(self._seed())
             m, k = self._sizes(source.n_samples, source.n_features, whole=False)
             recipe, start = self._recipe(m, k, None), 0
-            rng = np.random.default_rng(seed)
             fitted = self._preprocessing().fit(source)
             prepared = fitted.through(source)
-            parameters = self._start(
-                prepared.draw(10 * m, rng, strict=False), m, self._device(), rng
-            )
+            parameters = self._start(prepared.draw(10 * m, rng, strict=False), m, device, rng)
         else:
             recipe, start, rng, fitted = self.recipe_, self.n_steps_, self._rng, self.preprocessing_
             prepared = fitted.through(source)
-            parameters = self._parameters(prepared.dtype, self._device())
-        size = recipe.batch_size or source.n_samples or _CHUNK
-        for batch in prepared.batches(size, rng=rng):
-            part = replace(recipe, n_steps=start + 1, batch_size=len(batch))
-            for step in descend(parameters, open_source(batch), part, rng, start=start):
-                parameters, start = step.parameters, step.number
+            parameters = self._parameters(prepared.dtype, device)
+        activity = getattr(self, "_activity", None) or Activity(torch.zeros_like(parameters.bias))
+        endless = replace(recipe, n_steps=sys.maxsize)
+        for step in descend(
+            parameters, prepared, endless, rng, start=start, passes=1, activity=activity
+        ):
+            parameters, start = step.parameters, step.number
         self._keep(parameters, recipe, fitted, source, start, rng)
+        self._activity = activity
         return self
 
     def _start(
@@ -327,6 +330,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.feature_shape_ = source.feature_shape
         self.n_steps_, self._rng = n_steps, rng
         self._n_features_out = self.components_.shape[0]
+        self._activity = None
 
     def restore_(
         self,
@@ -341,6 +345,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.preprocessing_, self.feature_shape_ = fitted, feature_shape
         self.n_features_in_, self._n_features_out = dictionary.shape[1], dictionary.shape[0]
         self.n_steps_, self._rng = 0, np.random.default_rng(self._seed())
+        self._activity = None
         return self
 
     # ------------------------------------------------------------------ using the model

@@ -196,7 +196,7 @@ def test_max_samples():
 
 
 def test_the_default_whitening_of_photographs():
-    source = open_source("sample:patches", n_patches=4000)
+    source = open_source("sample:patches?size=12&shrink=1&contrast=1", n_patches=4000)
     fitted = Preprocessing("whiten").fit(source)
     out = fitted.apply(source.array)
     power = (np.abs(np.fft.fft2(out.reshape(-1, 12, 12))) ** 2).mean(0)

@@ -61,7 +61,7 @@ SUPPORTS = [
 # --- values ---
 
 
-@pytest.mark.parametrize("law", VALUES, ids=repr)
+@pytest.mark.parametrize("law", VALUES, ids=lambda law: f"{type(law).__name__}")
 def test_values_follow_their_statement(law):
     assert isinstance(law, ValuesLaw)
     n = 200_000

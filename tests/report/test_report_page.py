@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_run_error(write_run, monkeypatc
 
     folder = write_run()
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(RunError, match=r"atoms\.png: Permission denied"):
+    with pytest.raises(RunError, match=r"atoms\.png: can.t be written \(Permission denied\)"):
         write_atoms(folder)
     assert not [name for name in os.listdir(folder) if "atoms" in name]
 

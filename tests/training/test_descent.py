@@ -303,7 +303,7 @@ def test_a_pass_takes_every_row_once():
     data = np.eye(40)
     seen = []
     source = open_source(data)
-    for batch in descent._passes(source, 20, rng()):
+    for batch in descent._batches(source, 20, rng(), None):
         seen.append(batch.argmax(axis=1))
         if len(seen) == 4:
             break
@@ -347,7 +347,7 @@ def test_what_was_used_before_the_last_look_does_not_count():
     low, high = np.eye(4)[:2].repeat(4, 0), np.eye(4)[2:].repeat(4, 0)
     source = open_source(iter([low, high, low, low]))
     still = {"activation": TopK(1), "step_size": FixedStep(Constant(0.0))}
-    plan = recipe(4, 8, revival=Revival(every=2), **still)
+    plan = recipe(5, 8, revival=Revival(every=2), **still)
     assert [step.replaced for step in descend(eye, source, plan, rng())] == [0, 0, 0, 2]
 
 
@@ -399,3 +399,14 @@ def test_halving_the_bias_of_a_mixture_needs_a_floor():
     assert floored[-1] < 1.3 * limit < 0.05 * floored[0]
     bare = distances(world, start_rows, nguyen2019("mixture", "relu", n_steps=12))
     assert bare[-1] > 100 * floored[-1]
+
+
+def test_nothing_is_replaced_at_the_last_planned_step():
+    # What is replaced there would leave the descent as a raw residual.
+    eye = parameters_of(np.eye(4))
+    low = np.eye(4)[:2].repeat(4, 0)
+    plan = recipe(
+        2, 8, revival=Revival(every=1), activation=TopK(1), step_size=FixedStep(Constant(0.0))
+    )
+    found = [step.replaced for step in descend(eye, open_source(low), plan, rng())]
+    assert found == [2, 0]

@@ -107,10 +107,11 @@ def test_the_default_is_bounded_by_the_data(m, share, n_samples, data):
     assert found.bias is None
 
 
-def test_the_default_on_a_stream_goes_on_until_it_ends():
+def test_the_default_on_a_stream_decays_early_and_has_an_end():
     found = recipe_named("default", "sparse", 128, 3, None)
     assert found.batch_size == 512
-    assert found.n_steps > 10**6
+    assert found.step_size.schedule.n_steps == 400
+    assert found.n_steps == 6000
 
 
 @pytest.mark.parametrize(

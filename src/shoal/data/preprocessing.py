@@ -156,7 +156,7 @@ class Preprocessing:
     """
 
     kind: str = "none"
-    roll_off: float | None = 0.5
+    roll_off: float | None = 0.4
     ridge: float = 0.0
 
     def __post_init__(self) -> None:

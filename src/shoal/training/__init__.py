@@ -4,7 +4,7 @@ from shoal.training.descent import descend, update
 from shoal.training.initialization import initialize
 from shoal.training.polish import Polish, polish
 from shoal.training.recipes import MODELS, RECIPES, Recipe, nguyen2019, recipe_named
-from shoal.training.revival import Revival
+from shoal.training.revival import Activity, Revival
 from shoal.training.schedules import (
     Constant,
     ExponentialDecay,
@@ -16,6 +16,7 @@ from shoal.training.schedules import (
 __all__ = [
     "MODELS",
     "RECIPES",
+    "Activity",
     "Constant",
     "ExponentialDecay",
     "FixedStep",

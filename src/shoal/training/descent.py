@@ -8,6 +8,7 @@ progress bar or stop early; the loop knows nothing of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from shoal.network.activations import Activation
 from shoal.network.kernels import StepSums
 from shoal.training.constraints import unit_atoms
 from shoal.training.recipes import Recipe
-from shoal.training.revival import revive
+from shoal.training.revival import Activity, revive
 from shoal.training.schedules import StepSize
 from shoal.vocabulary import ArgumentError, Parameters, Step
 
@@ -54,17 +55,17 @@ def update(parameters: Parameters, sums: StepSums, step_size: StepSize, step: in
     return parameters._replace(dictionary=unit_atoms(moved, fallback=parameters.dictionary))
 
 
-def _passes(source: Source, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Batches of one pass after another; a source that can be read once gives one pass.
+def _batches(
+    source: Source, batch_size: int, rng: np.random.Generator, passes: int | None
+) -> Iterator[np.ndarray]:
+    """Batches of `passes` passes, or without end; a source that can be read once gives one.
 
     A last batch of less than half the size is left out: few samples make a noisy step.
     """
-    first = True
-    while first or not source.once:
+    for _ in count() if passes is None and not source.once else range(passes or 1):
         for number, batch in enumerate(source.batches(batch_size, rng=rng)):
             if number == 0 or 2 * len(batch) >= batch_size:
                 yield batch
-        first = False
 
 
 def descend(
@@ -74,6 +75,8 @@ def descend(
     rng: np.random.Generator,
     *,
     start: int = 0,
+    passes: int | None = None,
+    activity: Activity | None = None,
 ) -> Iterator[Step]:
     """Gradient descent by `recipe`, from `parameters`, on the batches of `source`.
 
@@ -89,6 +92,10 @@ def descend(
         The only randomness: the same state gives the same steps, bit for bit.
     start : int
         The step number to begin at, for schedules; `recipe.n_steps` is where it ends.
+    passes : int, optional
+        End after so many passes over the source, if that comes first.
+    activity : Activity, optional
+        Counts to go on from, moved in place: what a descent in pieces carries along.
 
     Yields
     ------
@@ -100,8 +107,10 @@ def descend(
         raise ArgumentError("batch_size", "None (full batch) on a stream", "a number of rows")
     dictionary = parameters.dictionary
     n_components = dictionary.shape[0]
-    usage = torch.zeros(n_components, dtype=dictionary.dtype, device=dictionary.device)
-    for index, batch in zip(range(start, recipe.n_steps), _passes(source, size, rng), strict=False):
+    if activity is None:
+        activity = Activity(torch.zeros_like(parameters.bias))
+    batches = _batches(source, size, rng, passes)
+    for index, batch in zip(range(start, recipe.n_steps), batches, strict=False):
         data = torch.from_numpy(batch).to(dictionary)
         if recipe.bias is not None:
             parameters = parameters._replace(
@@ -109,14 +118,16 @@ def descend(
             )
         sums = _sums(parameters, data, recipe.activation)
         parameters = update(parameters, sums, recipe.step_size, index)
-        usage += sums.counts
+        activity.add_(sums.counts)
         replaced = 0
-        if recipe.revival is not None and (index + 1) % recipe.revival.every == 0:
+        revival, last = recipe.revival, index + 1 == recipe.n_steps
+        # Not at the very end: a new atom needs steps to become one.
+        if revival is not None and activity.steps >= revival.every and not last:
             dictionary, replaced = revive(
-                parameters, usage, data, sums.losses, recipe.activation, recipe.revival
+                parameters, activity.counts, data, sums.losses, recipe.activation, revival
             )
             parameters = parameters._replace(dictionary=dictionary)
-            usage.zero_()
+            activity.reset_()
         yield Step(
             number=index + 1,
             phase="descent",

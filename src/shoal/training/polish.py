@@ -47,7 +47,8 @@ class Polish:
         It stops after `patience` rounds in a row whose residual is not below
         (1 - tolerance) times the best before.
     max_samples : int
-        Rows used, drawn at random where there are more.
+        Rows that a fit draws at random for it, where there are more; :func:`polish` itself
+        uses all that it is given.
     """
 
     n_nonzero_coefs: int

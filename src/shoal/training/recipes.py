@@ -94,21 +94,22 @@ def default(model: str, n_components: int, k: int, n_samples: int | None) -> Rec
     n_components, k : int
         Atoms m, and active units a sample.
     n_samples : int or None
-        Rows of the data; None for a stream, which is read until it ends.
+        Rows of the data; None for a stream, of which at most 6000 batches are read.
     """
+    check_count("k", k, high=n_components)
     signed = model == "sparse"
     # Eight active samples an atom and batch: what the step sizes below were tried at.
     batch = min(max(32, 1 << round(8 * n_components / k - 1).bit_length()), 4096)
     if n_samples is not None:
         batch = min(batch, n_samples)
     # Six passes, but never so few steps that atoms can't travel, nor more than convergence
-    # takes however many rows there are.
-    passes = 400 if n_samples is None else 6 * n_samples // batch
-    planned = min(max(400, passes), 6000)
+    # takes however many rows there are. A stream may end at any time: it decays at once.
+    least, most = 400, 6000
+    planned = least if n_samples is None else min(max(least, 6 * n_samples // batch), most)
     return Recipe(
         activation=TopK(k, signed=signed),
         step_size=NormalizedStep(ExponentialDecay(0.5, 0.03, planned)),
-        n_steps=planned if n_samples is not None else 10**9,
+        n_steps=most if n_samples is None else planned,
         batch_size=batch,
         revival=Revival(),
         polish=Polish(k, signed=signed),
@@ -151,6 +152,9 @@ def nguyen2019(
     check_choice("model", model, MODELS)
     check_choice("activation", activation, ("threshold", "relu"))
     check_number("a1", a1, low=0.0, open_low=True)
+    check_number("step", step, low=0.0, open_low=True)
+    if initial_bias is not None:
+        check_number("initial_bias", initial_bias, high=0.0)
     bias: Schedule | None = None
     chosen: Activation = HardThreshold(a1 / 2, signed=model == "sparse")
     if activation == "relu":

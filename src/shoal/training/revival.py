@@ -19,7 +19,10 @@ from shoal.network.inference import SparseCodes
 from shoal.training.constraints import unit_atoms
 from shoal.vocabulary import Parameters, active, check_count, check_number
 
-__all__ = ["Revival", "duplicates", "revive", "split"]
+__all__ = ["Activity", "Revival", "duplicates", "revive", "split"]
+
+# Arbitrary: rows whose codes are held dense at once.
+_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,24 @@ class Revival:
     def __post_init__(self) -> None:
         check_count("every", self.every)
         check_number("duplicate_cosine", self.duplicate_cosine, low=0.0, high=1.0)
+
+
+@dataclass
+class Activity:
+    """How often each unit was active since the last look. It moves with the descent."""
+
+    counts: Tensor  # (m,)
+    steps: int = 0
+
+    def add_(self, counts: Tensor) -> None:
+        """Take in the counts (m,) of one step."""
+        self.counts += counts
+        self.steps += 1
+
+    def reset_(self) -> None:
+        """Start counting anew."""
+        self.counts.zero_()
+        self.steps = 0
 
 
 def duplicates(dictionary: Tensor, usage: Tensor, cosine: float) -> Tensor:
@@ -115,11 +136,12 @@ def split(
     on = active(codes.values)
     users = torch.zeros_like(worth)
     strain = torch.zeros_like(worth)
-    for column in range(codes.indices.shape[1]):  # deterministic on every device
-        unit = codes.indices[:, column]
-        hit = on[:, column].to(losses.dtype)
-        users += torch.bincount(unit, weights=hit, minlength=n_components).to(worth)
-        strain += torch.bincount(unit, weights=hit * losses, minlength=n_components).to(worth)
+    # Products, since bincount and index_add are not reproducible on CUDA.
+    for part in torch.arange(len(losses), device=losses.device).split(_CHUNK):
+        chunk = SparseCodes(codes.indices[part], codes.values[part])
+        hit = active(chunk.dense(n_components)).to(worth.dtype)  # (chunk, m)
+        users += hit.sum(dim=0)
+        strain += losses[part] @ hit
     # Arbitrary: fewer users than this leave no direction that can be told from chance.
     strain = torch.where(users >= 10, strain / users.clamp_min(1), 0.0)
     repeated = duplicates(dictionary, worth, duplicate_cosine)
@@ -128,12 +150,13 @@ def split(
     most = max(1, int(max_share * n_components))
     crowded = strain.argsort(descending=True, stable=True)[:most].tolist()
     weak = worth.argsort(stable=True)[:most].tolist()
-    n_split = 0
+    touched: set[int] = set()
     for spare in weak:
-        crowded = [atom for atom in crowded if atom != spare]
-        if not crowded or strain[crowded[0]] == 0:
+        if spare in touched:
+            continue
+        atom = next((each for each in crowded if each not in touched | {spare}), None)
+        if atom is None or strain[atom] == 0:
             break
-        atom = crowded.pop(0)
         rows = torch.nonzero(((codes.indices == atom) & on).any(dim=1)).squeeze(1)
         mine = SparseCodes(codes.indices[rows], codes.values[rows])
         residual = data[rows] - mine.reconstruct(dictionary)
@@ -143,12 +166,11 @@ def split(
         rounding = torch.finfo(data.dtype).eps * data[rows].square().sum()
         if scale[-1] < torch.stack([2 * worth[spare], 3 * scale.mean(), rounding]).max():
             break
-        if n_split == 0:
+        if not touched:
             dictionary = dictionary.clone()
         pair = torch.stack(
             [dictionary[atom] + directions[:, -1], dictionary[atom] - directions[:, -1]]
         )
         dictionary[[atom, spare]] = unit_atoms(pair)
-        weak = [other for other in weak if other != atom]
-        n_split += 1
-    return dictionary, n_split
+        touched |= {atom, spare}
+    return dictionary, len(touched) // 2
