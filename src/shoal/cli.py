@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 
+# The base of all that is wrong with how a command was called; typer doesn't export it.
+_UsageError: Any = typer.BadParameter.__base__
+
+
 class _Group(TyperGroup):
     """Turns the errors a person can mend into one line and an exit code."""
 
@@ -37,6 +41,11 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except ShoalError as error:
             typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except _UsageError as error:
+            where = error.ctx.command_path if error.ctx is not None else "shoal"
+            text = " ".join(error.format_message().split())
+            typer.echo(f"error: {text} ({where} --help says more)", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("interrupted: no unfinished result was left behind", err=True)
@@ -136,7 +145,7 @@ def fit(
     how much of it was recovered.
     """
     check_free(output, overwrite=force)
-    check_count("seed", seed, low=0)
+    check_count("seed", seed, low=0, high=2**32 - 1)
     from shoal.data import Preprocessing, open_source
 
     spec = Preprocessing(preprocess)

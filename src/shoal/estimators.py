@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -44,6 +46,9 @@ support; orthogonal matching pursuit."""
 _CHUNK = 4096
 
 
+_NO_PARAMETERS = Parameters(torch.empty(0), torch.empty(0))
+
+
 class History:
     """Steps gathered into records of plain numbers, a few hundred for a fit of any length.
 
@@ -61,7 +66,7 @@ class History:
         """Take in one step."""
         if self._pending and self._pending[-1].phase != step.phase:
             self._flush()
-        self._pending.append(step)
+        self._pending.append(step._replace(parameters=_NO_PARAMETERS))  # not kept alive
         due = step.progress * self._most >= self._due(step.phase) + 1
         if due or step.phase == "polish" or step.progress >= 1:
             self._flush()
@@ -82,18 +87,43 @@ class History:
         loss = float(torch.stack([step.loss for step in steps]).mean())
         variance = float(torch.stack([step.variance for step in steps]).mean())
         fraction = torch.stack([step.activation_fraction for step in steps]).mean()
+        defined = variance > 0 and math.isfinite(loss) and math.isfinite(variance)
         self.records.append(
             {
                 "step": steps[-1].number,
                 "phase": steps[-1].phase,
                 "progress": steps[-1].progress,
-                "loss": loss,
-                "explained_variance": 1 - loss / variance if variance > 0 else None,
+                "loss": loss if math.isfinite(loss) else None,
+                "explained_variance": 1 - loss / variance if defined else None,
                 "learning_rate": steps[-1].learning_rate,
                 "activation_fraction": float(fraction),
                 "replaced": sum(step.replaced for step in steps),
                 "seconds": time.perf_counter() - self._start,
             }
+        )
+
+
+def _is_source(X: Any) -> bool:
+    """Whether shoal opens `X` itself; arrays and frames go through scikit-learn's checks."""
+    # A data loader has a length, but no items by number as array-likes have.
+    listed = hasattr(X, "__array__") or hasattr(X, "__getitem__")
+    stream = hasattr(X, "__iter__") and not listed
+    opened = (Source, str, Path, torch.Tensor, np.ma.MaskedArray)  # the last is refused there
+    return isinstance(X, opened) or callable(X) or stream
+
+
+def _check_magnitude(sample: NDArray) -> None:
+    """Refuse data whose squares leave the range of its floats: sums of them are everywhere."""
+    largest = float(np.abs(sample).max())
+    # Arbitrary: what is left of the range holds sums over 10^8 squares. Below the least,
+    # the constants that keep the descent from 0 / 0 would be felt.
+    least, most = 1e-12, float(np.finfo(sample.dtype).max) ** 0.5 / 1e4
+    if largest and not least <= largest <= most:
+        raise ArgumentError(
+            "X",
+            f"values of up to {largest:.3g} in {sample.dtype}",
+            f"a largest one from {least:.3g} to {most:.3g}: change the unit, or use "
+            "preprocessing='scale'",
         )
 
 
@@ -225,22 +255,24 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Arguments are checked in this call, before the first step is asked for. A generator
         that is dropped half-way leaves the model as it was before.
         """
-        source, seed = self._source(X, reset=True), self._seed()
+        (source, names), seed = self._new_source(X), self._seed()
         m, k = self._sizes(source.n_samples, source.n_features, whole=True)
         recipe = self._recipe(m, k, source.n_samples)
         if recipe.batch_size is None and source.n_samples is None:
             raise ArgumentError("recipe", "a full batch on a stream", "one with a batch_size")
         device = self._device()
-        spec = self._preprocessing()
+        spec = self._preprocessing(source.n_samples)
         if not isinstance(self.init, str):
             initialize(self.init, np.empty((0, source.n_features)), m, np.random.default_rng(0))
         else:
             check_choice("init", self.init, ("data", "random"))
-        return self._fit_steps(source, spec, recipe, m, device, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        return self._fit_steps(source, names, spec, recipe, m, device, rng)
 
     def _fit_steps(
         self,
         source: Source,
+        names: NDArray | None,
         spec: Preprocessing,
         recipe: Recipe,
         m: int,
@@ -266,6 +298,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 yield step
             parameters = step.parameters
         self._keep(parameters, recipe, fitted, source, n_steps, rng)
+        self._keep_names(source, names)
         self.history_ = history.close()
 
     def partial_fit(self, X: Any, y: None = None) -> Self:
@@ -285,16 +318,17 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self
         """
         first = not hasattr(self, "components_")
-        source = self._source(X, reset=first)
         device = self._device()
         if first:
+            source, names = self._new_source(X)
             rng = np.random.default_rng(self._seed())
             m, k = self._sizes(source.n_samples, source.n_features, whole=False)
             recipe, start = self._recipe(m, k, None), 0
-            fitted = self._preprocessing().fit(source)
+            fitted = self._preprocessing(source.n_samples).fit(source)
             prepared = fitted.through(source)
             parameters = self._start(prepared.draw(10 * m, rng, strict=False), m, device, rng)
         else:
+            source = self._source(X)
             recipe, start, rng, fitted = self.recipe_, self.n_steps_, self._rng, self.preprocessing_
             prepared = fitted.through(source)
             parameters = self._parameters(prepared.dtype, device)
@@ -305,12 +339,15 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         ):
             parameters, start = step.parameters, step.number
         self._keep(parameters, recipe, fitted, source, start, rng)
+        if first:
+            self._keep_names(source, names)
         self._activity = activity
         return self
 
     def _start(
         self, sample: NDArray, m: int, device: torch.device, rng: np.random.Generator
     ) -> Parameters:
+        _check_magnitude(sample)
         atoms = initialize(self.init, sample, m, rng).astype(sample.dtype)
         dictionary = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
         return Parameters(dictionary, torch.zeros(m, dtype=dictionary.dtype, device=device))
@@ -332,6 +369,13 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self._n_features_out = self.components_.shape[0]
         self._activity = None
 
+    def _keep_names(self, source: Source, names: NDArray | None) -> None:
+        self.n_features_in_ = source.n_features
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
     def restore_(
         self,
         dictionary: NDArray,
@@ -339,12 +383,13 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         recipe: Recipe,
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
+        n_steps: int = 0,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
         self.components_, self.bias_, self.recipe_ = dictionary, bias, recipe
         self.preprocessing_, self.feature_shape_ = fitted, feature_shape
         self.n_features_in_, self._n_features_out = dictionary.shape[1], dictionary.shape[0]
-        self.n_steps_, self._rng = 0, np.random.default_rng(self._seed())
+        self.n_steps_, self._rng = n_steps, np.random.default_rng(self._seed())
         self._activity = None
         return self
 
@@ -366,7 +411,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             With at most `n_nonzero_coefs` non-zeros a row under the k-largest encoder.
         """
         check_is_fitted(self)
-        source = self._source(X, reset=False)
+        source = self._source(X)
         blocks = [codes for _, codes in self._coded(source, method)]
         return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
@@ -375,7 +420,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     ) -> Iterator[NDArray]:
         """:meth:`transform` in blocks of at most `batch_size` rows, for data of any length."""
         check_is_fitted(self)
-        source = self._source(X, reset=False)
+        source = self._source(X)
         return (codes for _, codes in self._coded(source, method, batch_size))
 
     def inverse_transform(self, X: Any) -> NDArray:
@@ -419,7 +464,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         check_is_fitted(self)
         statistics = CodeStatistics()
-        for data, codes in self._coded(self._source(X, reset=False), method):
+        for data, codes in self._coded(self._source(X), method):
             statistics.update(data, codes, codes @ self.components_.astype(codes.dtype))
         return statistics.result()
 
@@ -439,7 +484,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         signed = self.model == "sparse"
         dictionary = parameters.dictionary
         if method == "omp":
-            k = self._sizes(None, self.n_features_in_, whole=False)[1]
+            k = self._active_units(len(dictionary))
             found = orthogonal_matching_pursuit(dictionary, data, k, signed=signed)
             return found.dense(len(dictionary)).cpu().numpy()
         codes = fast_encode(parameters, data, self.recipe_.activation)
@@ -457,42 +502,54 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     # ------------------------------------------------------------------ checks
 
-    def _source(self, X: Any, *, reset: bool) -> Source:
-        """`X` as a checked source. Arrays and frames go through scikit-learn's own checks."""
-        stream = hasattr(X, "__iter__") and not hasattr(X, "__len__")
-        if isinstance(X, (Source, str, Path, torch.Tensor)) or callable(X) or stream:
-            source = open_source(X)
-            validate(source)
-            if reset:
-                self.n_features_in_ = source.n_features
-                if hasattr(self, "feature_names_in_"):
-                    del self.feature_names_in_
-            elif source.n_features != self.n_features_in_:
-                needed = f"{self.n_features_in_} features, as the model was fitted with"
-                raise ArgumentError("X", f"{source.n_features} features", needed)
-            return source
-        return open_source(validate_data(self, X, reset=reset, dtype="numeric"))
+    def _source(self, X: Any) -> Source:
+        """`X` as a checked source of the features that the model was fitted with."""
+        if not _is_source(X):
+            return open_source(validate_data(self, X, reset=False, dtype="numeric"))
+        source = open_source(X)
+        if source.n_features != self.n_features_in_:
+            needed = f"{self.n_features_in_} features, as the model was fitted with"
+            raise ArgumentError("X", f"{source.n_features} features", needed)
+        validate(source)
+        return source
+
+    def _new_source(self, X: Any) -> tuple[Source, NDArray | None]:
+        """`X` as a checked source to fit to, and its columns' names; the model stays as it is."""
+        if not _is_source(X):
+            face = copy.copy(self)  # scikit-learn's check notes what it sees on the estimator
+            source = open_source(validate_data(face, X, reset=True, dtype="numeric"))
+            return source, getattr(face, "feature_names_in_", None)
+        source = open_source(X)
+        validate(source)
+        return source, None
 
     def _seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+        try:
+            state = check_random_state(self.random_state)
+        except ValueError:
+            needed = "an integer from 0 to 2**32 - 1, a numpy RandomState, or None"
+            raise ArgumentError("random_state", repr(self.random_state), needed) from None
+        return int(state.randint(2**31 - 1))
 
     def _sizes(self, n_samples: int | None, n_features: int, *, whole: bool) -> tuple[int, int]:
         """The numbers of atoms and of active units, m and k."""
-        if hasattr(self, "components_") and n_samples is None:
-            m = len(self.components_)
-        elif self.n_components is None:
+        if self.n_components is None:
             m = min(n_features, n_samples or n_features)
         else:
             m = check_count("n_components", self.n_components)
         if whole and n_samples is not None and n_samples < m:
             found = f"{m} atoms for n_samples={n_samples}"
             raise ArgumentError("n_components", found, "at least as many samples as atoms")
+        return m, self._active_units(m)
+
+    def _active_units(self, m: int) -> int:
+        """The number k of active units a sample, of `m` atoms."""
         check_choice("model", self.model, MODELS)
         if self.n_nonzero_coefs is None:
-            return m, 1 if self.model == "mixture" else max(1, round(m / 10))
+            return 1 if self.model == "mixture" else max(1, round(m / 10))
         most = 1 if self.model == "mixture" else m
         try:
-            return m, check_count("n_nonzero_coefs", self.n_nonzero_coefs, high=most)
+            return check_count("n_nonzero_coefs", self.n_nonzero_coefs, high=most)
         except ArgumentError as error:
             why = "the one unit of a mixture" if self.model == "mixture" else "n_components"
             raise ArgumentError(error.argument, error.found, f"{error.needed}, {why}") from None
@@ -502,17 +559,24 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             return self.recipe
         return recipe_named(self.recipe, self.model, m, k, n_samples)
 
-    def _preprocessing(self) -> Preprocessing:
-        if isinstance(self.preprocessing, Preprocessing):
-            return self.preprocessing
-        return Preprocessing("none" if self.preprocessing is None else self.preprocessing)
+    def _preprocessing(self, n_samples: int | None) -> Preprocessing:
+        spec = "none" if self.preprocessing is None else self.preprocessing
+        if not isinstance(spec, Preprocessing):
+            try:
+                spec = Preprocessing(spec)
+            except ArgumentError as error:
+                needed = f"{error.needed}, or a shoal.Preprocessing"
+                raise ArgumentError("preprocessing", error.found, needed) from None
+        if spec.kind == "whiten" and n_samples == 1:
+            raise ArgumentError("X", "n_samples = 1", "at least 2 samples, to whiten them")
+        return spec
 
     def _device(self) -> torch.device:
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             device = torch.device(self.device)
-            torch.empty(0, device=device)
+            torch.zeros(1, device=device).item()  # "meta" has devices that hold no numbers
         except (RuntimeError, AssertionError, TypeError) as error:
             needed = f"a device that this torch {torch.__version__} can use, such as 'cpu'"
             raise ArgumentError("device", repr(self.device), needed) from error

@@ -47,7 +47,9 @@ def check_free(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path
         can't be made or written to.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
+    if path.name in ("", ".."):  # ".", "/" and the like can't be moved aside
+        raise RunError(f"{path}: is no name for a result; needed one, such as {path / 'run'}")
+    if os.path.lexists(path) and not overwrite:
         raise RunError(f"{path}: exists already; needed a new name, or --force to replace it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,17 +108,17 @@ def whole_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
         _remove(temporary)
         temporary.mkdir()
         yield temporary
-        if path.exists():
-            os.replace(path, old)
         try:
+            if os.path.lexists(path):
+                os.replace(path, old)
             os.replace(temporary, path)
         except BaseException:
-            if old.exists():
+            if os.path.lexists(old) and not os.path.lexists(path):
                 os.replace(old, path)
             raise
     except OSError as error:
         raise _failure(path, error) from error
     finally:
         _remove(temporary)
-        if path.exists():
+        if os.path.lexists(path):
             _remove(old)

@@ -35,11 +35,11 @@ from shoal.diagnosis import (
     support_recovery,
 )
 from shoal.estimators import DictionaryAutoencoder
-from shoal.files import whole_folder
+from shoal.files import check_free, whole_folder
 from shoal.report import write_atoms, write_report
 from shoal.report.run import FORMAT, FORMAT_VERSION, read_config, read_tensors
-from shoal.training.recipes import describe, restore
-from shoal.vocabulary import ArgumentError, RunError, __version__
+from shoal.training.recipes import Recipe, describe, restore
+from shoal.vocabulary import ArgumentError, RunError, __version__, check_count
 
 __all__ = ["evaluate", "load_run", "save_run"]
 
@@ -84,6 +84,7 @@ def save_run(
     RunError
         Where the folder exists, or can't be written.
     """
+    check_free(folder, overwrite=overwrite)
     source = open_source(X)
     evaluation, statistics = _evaluate(model, source)
     config = {
@@ -103,6 +104,7 @@ def save_run(
         "model": _arguments(model),
         "recipe": describe(model.recipe_),
         "preprocessing": model.preprocessing_.spec.as_dict(),
+        "n_steps": model.n_steps_,
         "seconds": {} if seconds is None else {"fit": seconds},
         **evaluation,
     }
@@ -140,25 +142,35 @@ def load_run(folder: str | os.PathLike[str]) -> DictionaryAutoencoder:
     tensors = read_tensors(path / "dictionary.safetensors")
     try:
         arguments = dict(config["model"])
+        if arguments["device"] != "cpu":  # the reader's machine may have another, or none
+            arguments["device"] = "auto"
         recipe = restore(config["recipe"])
+        if not isinstance(recipe, Recipe):
+            raise ArgumentError("recipe", repr(recipe), "a description of a Recipe")
         spec = Preprocessing(**config["preprocessing"])
         model = DictionaryAutoencoder(**{**arguments, "preprocessing": spec})
         dictionary, bias = tensors["dictionary"], tensors["bias"]
         if bias.shape != dictionary.shape[:1]:
             raise ArgumentError("bias", f"shape {bias.shape}", f"({len(dictionary)},)")
+        for name, array in (("dictionary", dictionary), ("bias", bias)):
+            if array.dtype.kind != "f" or not np.isfinite(array).all():
+                found = f"NaN, infinity or whole numbers in {array.dtype}"
+                raise ArgumentError(name, found, "finite floats")
         prefix = "preprocessing."
         arrays = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         fitted = FittedPreprocessing.from_tensors(spec, arrays)
         if fitted.n_features != dictionary.shape[1]:
             found = f"{fitted.n_features} features"
             raise ArgumentError("preprocessing", found, f"{dictionary.shape[1]}")
-    except (KeyError, TypeError, ArgumentError) as error:
+        shape = config["source"]["feature_shape"]
+        shape = None if shape is None else tuple(map(int, shape))
+        n_steps = check_count("n_steps", config["n_steps"], low=0)
+    except (KeyError, TypeError, ValueError) as error:  # ArgumentError is a ValueError
+        missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(
-            f"{path}: inconsistent ({error}); needed a folder as `shoal fit` wrote it"
+            f"{path}: inconsistent ({missing}); needed a folder as `shoal fit` wrote it"
         ) from error
-    shape = config.get("source", {}).get("feature_shape")
-    model.restore_(dictionary, bias, recipe, fitted, None if shape is None else tuple(shape))
-    return model
+    return model.restore_(dictionary, bias, recipe, fitted, shape, n_steps)
 
 
 def evaluate(model: DictionaryAutoencoder, X: Any) -> dict[str, Any]:
@@ -196,7 +208,8 @@ def _evaluate(
         needed = f"{model.n_features_in_} features, as the model was fitted with"
         raise ArgumentError("source", f"{rows.shape[1]} features", needed)
     methods = ("encoder", "omp")
-    results = {method: model.diagnose(rows, method) for method in methods}
+    sample = open_source(rows)  # as a source: column names were left behind
+    results = {method: model.diagnose(sample, method) for method in methods}
     encoder = results["encoder"]
     diagnosis = {
         "n_samples": encoder.n_samples,
@@ -215,7 +228,7 @@ def _evaluate(
     if source.truth.codes is not None:
         codes = source.truth.codes[index]
         for method in methods:
-            support = support_recovery(model.transform(rows, method), codes, found)
+            support = support_recovery(model.transform(sample, method), codes, found)
             diagnosis["codes"][method]["support"] = _support_record(support)
         record["support"] = diagnosis["codes"]["encoder"]["support"]
     return {"diagnosis": diagnosis, "recovery": record}, encoder

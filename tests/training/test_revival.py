@@ -232,3 +232,28 @@ def test_a_share_of_the_atoms_at_most_is_moved():
         assert recovered == 2 * expected
         norms = torch.linalg.vector_norm(found, dim=1)
         torch.testing.assert_close(norms, torch.ones(12).double())
+
+
+def test_weak_atoms_of_poorly_explained_users_do_not_stand_in_the_way_of_a_split():
+    # Of all atoms, the rare ones here leave their few users worst explained, sample by
+    # sample; the merged pair, with many users, has far more to gain.
+    generator = np.random.default_rng(5)
+    basis = np.linalg.qr(generator.standard_normal((20, 20)))[0]
+    merged = (basis[0] + basis[1]) / 2**0.5
+    rare = basis[10:14]
+    estimate = torch.from_numpy(np.vstack([merged, basis[2:9], rare]))
+    plain = np.repeat(basis[:9], 200, axis=0)
+    noise = generator.standard_normal((4 * 12, 20))
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    odd = 0.3 * np.repeat(rare, 12, axis=0) + 0.9 * noise
+    data = torch.from_numpy(np.vstack([plain, odd]))
+    indices = np.concatenate([np.repeat([0, 0, *range(1, 8)], 200), np.repeat(range(8, 12), 12)])
+    index = torch.from_numpy(indices)[:, None]
+    codes = SparseCodes(index, (data * estimate[index[:, 0]]).sum(dim=1, keepdim=True))
+    losses = 0.5 * (data - codes.reconstruct(estimate)).square().sum(dim=1)
+    worth = codes.dense(12).square().sum(dim=0)
+    assert losses[-48:].mean() > losses[:400].mean()
+    found, n_split = split(estimate, data, codes, losses, worth)
+    assert n_split == 1
+    cosines = (found @ torch.from_numpy(basis[:2]).T).abs().amax(dim=0)
+    torch.testing.assert_close(cosines, torch.ones(2, dtype=torch.float64))

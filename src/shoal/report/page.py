@@ -407,7 +407,7 @@ def _duplicates(diagnosis: dict[str, Any], drawn: set[int]) -> dict[str, Any] | 
 
 
 def _codes(diagnosis: dict[str, Any]) -> dict[str, Any] | None:
-    """Encoder and least-squares codes side by side, by the metrics that both have."""
+    """The codes of each way to infer them side by side, by the metrics that all have."""
     codes = diagnosis.get("codes")
     if not isinstance(codes, dict):
         return None
@@ -422,7 +422,11 @@ def _codes(diagnosis: dict[str, Any]) -> dict[str, Any] | None:
         for key, label, say in shown
         if any(number(kind.get(key)) is not None for kind in kinds.values())
     ]
-    names = {"encoder": "Encoder", "least_squares": "Least squares on the support"}
+    names = {
+        "encoder": "Encoder",
+        "least_squares": "Least squares on the support",
+        "omp": "Matching pursuit",
+    }
     return {"kinds": [names.get(k, str(k)) for k in kinds], "rows": rows} if rows else None
 
 

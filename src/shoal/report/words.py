@@ -305,5 +305,6 @@ def tiles(run: Run) -> list[Tile]:
 
 
 def _pace(run: Run, fit: float) -> str:
-    step = number(run.history[-1].get("step")) if run.history else None
+    descent = [r for r in run.history if r.get("phase", "descent") == "descent"]
+    step = number(descent[-1].get("step")) if descent else None
     return plural(step, "step") if step else "from start to end"

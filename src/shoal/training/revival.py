@@ -142,21 +142,20 @@ def split(
         hit = active(chunk.dense(n_components)).to(worth.dtype)  # (chunk, m)
         users += hit.sum(dim=0)
         strain += losses[part] @ hit
-    # Arbitrary: fewer users than this leave no direction that can be told from chance.
-    strain = torch.where(users >= 10, strain / users.clamp_min(1), 0.0)
-    repeated = duplicates(dictionary, worth, duplicate_cosine)
-    worth = torch.where(repeated, 0.0, worth)
-
+    # What an atom's users leave unexplained beyond the average: an atom that stands for two
+    # leads. Arbitrary: fewer users than 10 leave no direction that can be told from chance.
+    excess = torch.where(users >= 10, strain - users * losses.mean(), -torch.inf)
+    worth = torch.where(duplicates(dictionary, worth, duplicate_cosine), 0.0, worth)
     most = max(1, int(max_share * n_components))
-    crowded = strain.argsort(descending=True, stable=True)[:most].tolist()
+    crowded = [
+        a for a in excess.argsort(descending=True, stable=True)[:most].tolist() if users[a] >= 10
+    ]
     weak = worth.argsort(stable=True)[:most].tolist()
     touched: set[int] = set()
-    for spare in weak:
-        if spare in touched:
+    for atom in crowded:
+        spare = next((each for each in weak if each not in touched | {atom}), None)
+        if spare is None or atom in touched:
             continue
-        atom = next((each for each in crowded if each not in touched | {spare}), None)
-        if atom is None or strain[atom] == 0:
-            break
         rows = torch.nonzero(((codes.indices == atom) & on).any(dim=1)).squeeze(1)
         mine = SparseCodes(codes.indices[rows], codes.values[rows])
         residual = data[rows] - mine.reconstruct(dictionary)
@@ -165,7 +164,7 @@ def split(
         # stands out from the rest of the residual's spectrum and from rounding.
         rounding = torch.finfo(data.dtype).eps * data[rows].square().sum()
         if scale[-1] < torch.stack([2 * worth[spare], 3 * scale.mean(), rounding]).max():
-            break
+            continue
         if not touched:
             dictionary = dictionary.clone()
         pair = torch.stack(

@@ -1,0 +1,1 @@
+"""Measurements that take longer than a test should. Run from the root of the repository."""
