@@ -66,7 +66,7 @@ app = typer.Typer(
 
     Start here:
 
-        shoal fit sample:patches -m 256 -k 8 --preprocess whiten -o runs/patches
+        shoal fit sample:patches -m 256 -k 2 --preprocess whiten -o runs/patches
 
     A SOURCE is a file (.npy, .npz, .safetensors, .parquet, .zarr), a folder of images, or a
     named sample (sample:patches, sample:digits). A RUN is the folder that `fit` writes.""",
@@ -137,7 +137,7 @@ def fit(
 
     For example:
 
-        shoal fit sample:patches -m 256 -k 8 --preprocess whiten -o runs/patches
+        shoal fit sample:patches -m 256 -k 2 --preprocess whiten -o runs/patches
 
         shoal fit planted.npz -m 128 -k 3 -o runs/planted
 
