@@ -142,7 +142,7 @@ def test_grid_search_prefers_more_active_units(world: SimpleNamespace) -> None:
         DictionaryAutoencoder(24, random_state=0), {"n_nonzero_coefs": [1, 2]}, cv=2
     ).fit(world.data)
     assert search.best_params_ == {"n_nonzero_coefs": 2}
-    assert search.best_score_ > 0.9
+    assert search.best_score_ > 0.8
     assert search.best_estimator_.transform(world.data).astype(bool).sum(axis=1).max() == 2
 
 

@@ -106,8 +106,8 @@ class History:
 def _is_source(X: Any) -> bool:
     """Whether shoal opens `X` itself; arrays and frames go through scikit-learn's checks."""
     # A data loader has a length, but no items by number as array-likes have.
-    listed = hasattr(X, "__array__") or hasattr(X, "__getitem__")
-    stream = hasattr(X, "__iter__") and not listed
+    array_like = any(hasattr(X, name) for name in ("__array__", "__getitem__", "toarray"))
+    stream = hasattr(X, "__iter__") and not array_like
     opened = (Source, str, Path, torch.Tensor, np.ma.MaskedArray)  # the last is refused there
     return isinstance(X, opened) or callable(X) or stream
 

@@ -1,0 +1,319 @@
+"""Files and folders that are there whole or not at all, whatever goes wrong on the way."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoal.files import check_free, whole_file, whole_folder, write_bytes
+from shoal.vocabulary import RunError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def full_disk(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with whole_file(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+        assert temporary.parent == tmp_path  # a rename must not cross file systems
+        assert temporary.name.startswith(".")
+    assert path.read_text() == "whole"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_write_bytes_writes_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    assert write_bytes(str(path), b"\x00\x01") == path
+    assert path.read_bytes() == b"\x00\x01"
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        path = write_bytes(tmp_path / "a", b"x")
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError("no"), SystemExit(3)])
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_failure_in_the_block_leaves_what_was(
+    tmp_path: Path, error: BaseException, existed: bool
+) -> None:
+    path = tmp_path / "a"
+    if existed:
+        path.write_text("old")
+    kind = error if isinstance(error, type) else type(error)
+    with pytest.raises(kind), whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert names(tmp_path) == (["a"] if existed else [])
+    assert not existed or path.read_text() == "old"
+
+
+@pytest.mark.parametrize("where", ["write_bytes", "fsync", "replace"])
+def test_a_full_disk_is_one_line_and_leaves_what_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    monkeypatch.setattr(Path if where == "write_bytes" else os, where, full_disk)
+    with pytest.raises(RunError, match=r"a: can't be written \(No space left") as caught:
+        write_bytes(path, b"new")
+    monkeypatch.undo()
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == ["a"]
+    assert path.read_text() == "old"
+
+
+def test_the_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+
+        def noted(*arguments: Any, name: str = name, real: Any = real) -> Any:
+            calls.append(name)
+            return real(*arguments)
+
+        monkeypatch.setattr(os, name, noted)
+    write_bytes(tmp_path / "a", b"x")
+    assert calls == ["fsync", "replace"]
+
+
+def test_a_block_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="can't be written"), whole_file(tmp_path / "a"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_folder_under_the_name_of_a_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(RunError, match="can't be written"):
+        write_bytes(tmp_path / "a", b"x")
+    assert names(tmp_path) == ["a"]
+    assert names(tmp_path / "a") == ["b"]
+
+
+# ------------------------------------------------------------------ folders
+
+
+def make_old(path: Path, kind: str) -> None:
+    if kind == "folder":
+        path.mkdir()
+        (path / "old").write_text("old")
+    elif kind == "file":
+        path.write_text("old")
+    elif kind == "link":
+        target = path.with_name("target")
+        target.mkdir()
+        (target / "old").write_text("old")
+        path.symlink_to(target)
+
+
+def is_old(path: Path, kind: str) -> bool:
+    if kind == "nothing":
+        return not path.exists()
+    return (path if kind == "file" else path / "old").read_text() == "old"
+
+
+def visible(folder: Path) -> set[str]:
+    return set(names(folder)) - {"target"}
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "a"
+    with whole_folder(path) as partial:
+        (partial / "x").write_text("1")
+        assert not path.exists()
+    assert names(path) == ["x"]
+    assert names(path.parent) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_overwrite_takes_the_place_of_what_was(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    make_old(path, kind)
+    with whole_folder(path, overwrite=True) as partial:
+        (partial / "new").write_text("1")
+        assert is_old(path, kind)
+    assert names(path) == ["new"]
+    assert visible(tmp_path) == {"a"}
+    if kind == "link":  # what it pointed to isn't ours
+        assert (tmp_path / "target" / "old").read_text() == "old"
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_without_overwrite_nothing_starts(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    make_old(path, kind)
+    with pytest.raises(RunError, match="exists already"), whole_folder(path):
+        pytest.fail("the block ran")
+    assert is_old(path, kind)
+    assert visible(tmp_path) == {"a"}
+
+
+@pytest.mark.parametrize("kind", ["nothing", "folder", "file", "link"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), RuntimeError("no"), OSError("no")], ids=type
+)
+def test_a_failure_in_the_block_leaves_the_old_folder(
+    tmp_path: Path, kind: str, error: BaseException
+) -> None:
+    path = tmp_path / "a"
+    make_old(path, kind)
+    expected = RunError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected), whole_folder(path, overwrite=True) as partial:
+        (partial / "deep").mkdir()
+        (partial / "deep" / "x").write_text("half")
+        raise error
+    assert is_old(path, kind)
+    assert visible(tmp_path) == (set() if kind == "nothing" else {"a"})
+
+
+@pytest.mark.parametrize("kind", ["nothing", "folder", "file", "link"])
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "full")], ids=type)
+def test_an_interrupt_at_any_rename_leaves_one_whole_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    number: int,
+    when: str,
+    error: BaseException,
+) -> None:
+    path = tmp_path / "a"
+    make_old(path, kind)
+    real, calls = os.replace, [0]
+
+    def replace(source: Any, target: Any) -> None:
+        calls[0] += 1
+        if calls[0] == number and when == "before":
+            raise error
+        real(source, target)
+        if calls[0] == number:
+            raise error
+
+    monkeypatch.setattr(os, "replace", replace)
+    ended = False
+    try:
+        with whole_folder(path, overwrite=True) as partial:
+            (partial / "new").write_text("1")
+        ended = True
+    except (KeyboardInterrupt, RunError):
+        pass
+    monkeypatch.undo()
+    new = path.is_dir() and names(path) == ["new"]
+    assert new or is_old(path, kind)
+    assert not ended or new
+    assert visible(tmp_path) <= {"a"}  # nothing hidden stays beside it
+
+
+def test_a_left_over_of_a_killed_process_is_no_hindrance(tmp_path: Path) -> None:
+    stale = tmp_path / f".a.{os.getpid()}.partial"
+    stale.mkdir()
+    (stale / "half").write_text("half")
+    with whole_folder(tmp_path / "a") as partial:
+        (partial / "x").write_text("1")
+    assert names(tmp_path / "a") == ["x"]
+    assert names(tmp_path) == ["a"]
+
+
+def test_two_processes_do_not_share_a_neighbour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with whole_folder(tmp_path / "a", overwrite=True) as mine:
+        (mine / "mine").write_text("1")
+        monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)
+        with whole_folder(tmp_path / "a", overwrite=True) as other:
+            (other / "other").write_text("1")
+        monkeypatch.undo()
+    assert names(tmp_path / "a") == ["mine"]
+    assert names(tmp_path) == ["a"]
+
+
+# ------------------------------------------------------------------ asked before work
+
+
+def test_a_free_name_gets_its_parent(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "y" / "run"
+    assert check_free(str(path)) == path
+    assert path.parent.is_dir()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_a_taken_name_is_refused_unless_told(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    make_old(path, kind)
+    with pytest.raises(RunError, match=r"a: exists already; needed a new name, or --force"):
+        check_free(path)
+    assert check_free(path, overwrite=True) == path
+
+
+def test_a_dangling_link_is_a_taken_name(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="exists already"):
+        check_free(tmp_path / "a")
+
+
+@pytest.mark.parametrize("path", [".", "..", "/", "a/.."])
+def test_a_path_without_a_name_of_its_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="no name for a result"):
+        check_free(path, overwrite=True)
+
+
+def test_a_file_in_the_place_of_a_parent_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file")
+    for path in (tmp_path / "a" / "run", tmp_path / "a" / "b" / "run"):
+        with pytest.raises(RunError, match=r"run: can't be written") as caught:
+            check_free(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_parent_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        for path in (tmp_path / "run", tmp_path / "deep" / "run"):
+            with pytest.raises(RunError, match="written"):
+                check_free(path)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_parent_without_permission_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for any user but root
+    with pytest.raises(RunError, match="its folder can't be written to"):
+        check_free(tmp_path / "run")
+
+
+def test_a_read_only_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mkdir(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(RunError, match="Read-only file system"):
+        check_free(tmp_path / "x" / "run")

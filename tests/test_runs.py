@@ -1,0 +1,550 @@
+"""Runs as folders: what is written comes back, whole or not at all."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import shoal
+from shoal import DictionaryAutoencoder, Preprocessing, Recipe, RunError, load_run, save_run
+from shoal.generative import SparseCoding, random_dictionary
+from shoal.network import ReLU, Sigmoid, Softplus, TopK
+from shoal.network.activations import Activated
+from shoal.report.run import read_run
+from shoal.runs import evaluate
+from shoal.training import Constant, FixedStep, Halving, NormalizedStep, Polish, Revival
+
+FILES = ["atoms.png", "config.json", "dictionary.safetensors", "history.jsonl", "report.html"]
+
+SHORT = Recipe(TopK(2), NormalizedStep(Constant(0.3)), 12, 64, revival=Revival(5), polish=Polish(2))
+
+
+@pytest.fixture(scope="module")
+def world() -> SimpleNamespace:
+    made = SparseCoding(
+        random_dictionary(24, 16, random_state=0), sparsity=2, low=1.0, high=2.0, noise=0.0
+    )
+    drawn = made.sample(2000, random_state=1)
+    return SimpleNamespace(data=drawn.data, codes=drawn.codes, dictionary=made.dictionary)
+
+
+def short(**changes: Any) -> DictionaryAutoencoder:
+    return DictionaryAutoencoder(
+        **{
+            "n_components": 24,
+            "n_nonzero_coefs": 2,
+            "recipe": SHORT,
+            "random_state": 0,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(world: SimpleNamespace) -> DictionaryAutoencoder:
+    return short().fit(world.data)
+
+
+@pytest.fixture(scope="module")
+def saved(
+    world: SimpleNamespace,
+    fitted: DictionaryAutoencoder,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return save_run(fitted, folder, world.data, command="shoal fit x", seconds=1.5)
+
+
+@pytest.fixture
+def run(saved: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for name in FILES:
+        (copy / name).write_bytes((saved / name).read_bytes())
+    return copy
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def same_model(one: DictionaryAutoencoder, other: DictionaryAutoencoder, data: Any) -> None:
+    for method in ("encoder", "least_squares", "omp"):
+        codes = one.transform(data, method)
+        back = other.transform(data, method)
+        assert codes.dtype == back.dtype
+        assert codes.tobytes() == back.tobytes()
+        assert one.inverse_transform(codes).tobytes() == other.inverse_transform(back).tobytes()
+
+
+# ------------------------------------------------------------------ there and back
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [None, "none", "center", "scale", "whiten", Preprocessing("whiten", roll_off=None, ridge=0.1)],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_loaded_run_is_the_model(
+    world: SimpleNamespace, tmp_path: Path, preprocessing: Any, dtype: str
+) -> None:
+    data = (world.data * np.arange(1, 17) + 2).astype(dtype)
+    model = short(preprocessing=preprocessing).fit(data)
+    loaded = load_run(save_run(model, tmp_path / "run", data))
+    same_model(model, loaded, data)
+    assert loaded.recipe_ == model.recipe_
+    assert loaded.components_.dtype == dtype
+    assert loaded.preprocessing_.spec == model.preprocessing_.spec
+    assert loaded.n_features_in_ == 16
+    assert loaded.n_steps_ == model.n_steps_
+    assert loaded.score(data) == model.score(data)
+    assert loaded.get_feature_names_out().tolist() == model.get_feature_names_out().tolist()
+
+
+@pytest.mark.parametrize("activation", [ReLU(), Sigmoid(), Softplus(), TopK(3, signed=False)])
+@pytest.mark.parametrize("model", ["sparse", "nonnegative"])
+def test_other_activations_come_back(
+    world: SimpleNamespace, tmp_path: Path, activation: Any, model: str
+) -> None:
+    recipe = Recipe(activation, FixedStep(Constant(0.01)), 4, 128, bias=Halving(-1.0, floor=-0.3))
+    found = short(recipe=recipe, model=model).fit(world.data)
+    loaded = load_run(save_run(found, tmp_path / "run", world.data))
+    assert (loaded.bias_ == found.bias_).all()
+    assert (loaded.bias_ < 0).all()
+    assert loaded.recipe_ == recipe
+    same_model(found, loaded, world.data)
+
+
+def test_the_default_recipe_and_the_rest_of_the_arguments_come_back(
+    world: SimpleNamespace, tmp_path: Path
+) -> None:
+    model = DictionaryAutoencoder(
+        np.int64(24), 2, init="random", preprocessing="center", random_state=np.int64(5)
+    ).fit(world.data)
+    loaded = load_run(save_run(model, tmp_path / "run", world.data))
+    assert loaded.get_params() | {"preprocessing": None} == model.get_params() | {
+        "preprocessing": None
+    }
+    same_model(model, loaded, world.data)
+
+
+def test_a_loaded_model_goes_on_learning(
+    world: SimpleNamespace, fitted: DictionaryAutoencoder, saved: Path
+) -> None:
+    loaded = load_run(saved).partial_fit(world.data)
+    assert loaded.n_steps_ > fitted.n_steps_
+    assert loaded.fit(world.data).components_.shape == (24, 16)
+
+
+def test_what_cannot_be_written_as_text_is_left_to_a_default(
+    world: SimpleNamespace, tmp_path: Path
+) -> None:
+    init = random_dictionary(24, 16, random_state=1)
+    model = short(init=init, random_state=np.random.RandomState(0)).fit(world.data)
+    loaded = load_run(save_run(model, tmp_path / "run", world.data))
+    assert loaded.init == "data"
+    assert loaded.random_state is None
+    same_model(model, loaded, world.data)
+
+
+def test_a_run_of_another_device_opens_on_any(
+    world: SimpleNamespace, run: Path, fitted: DictionaryAutoencoder
+) -> None:
+    spoil_config(run, lambda config: config["model"].update(device="cuda:3"))
+    loaded = load_run(run)
+    assert loaded.device == "auto"
+    np.testing.assert_allclose(
+        loaded.transform(world.data), fitted.transform(world.data), atol=1e-6
+    )
+
+
+class _Mine:
+    def __call__(self, z: Any) -> Activated:
+        return ReLU()(z)
+
+
+def test_a_part_of_your_own_is_refused_by_name(world: SimpleNamespace, tmp_path: Path) -> None:
+    recipe = Recipe(_Mine(), FixedStep(Constant(0.01)), 2, 64)
+    model = short(recipe=recipe).fit(world.data)
+    with pytest.raises(shoal.ArgumentError, match="^recipe: found a part of type _Mine"):
+        save_run(model, tmp_path / "run", world.data)
+    assert names(tmp_path) == []
+
+
+# ------------------------------------------------------------------ what is in a folder
+
+
+def test_a_run_is_five_plain_files(saved: Path) -> None:
+    assert names(saved) == FILES
+    for name in FILES:
+        content = (saved / name).read_bytes()
+        assert content
+        assert not content.startswith(b"\x80")  # a pickle
+        assert b"cnumpy" not in content
+    assert (saved / "atoms.png").read_bytes().startswith(b"\x89PNG")
+    assert "<html" in (saved / "report.html").read_text()
+
+
+def strict(text: str) -> Any:
+    def refuse(word: str) -> Any:
+        raise AssertionError(f"{word} isn't JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_the_configuration_says_what_was_run(
+    saved: Path, fitted: DictionaryAutoencoder, world: SimpleNamespace
+) -> None:
+    config = strict((saved / "config.json").read_text())
+    assert config["format"] == "shoal-run"
+    assert config["format_version"] == 1
+    assert config["command"] == "shoal fit x"
+    assert config["seconds"] == {"fit": 1.5}
+    assert config["source"] == {
+        "name": "array",
+        "n_samples": 2000,
+        "n_features": 16,
+        "feature_shape": None,
+        "dtype": "float64",
+    }
+    assert config["model"]["n_components"] == 24
+    assert config["recipe"]["activation"] == {"kind": "TopK", "k": 2, "signed": True}
+    assert config["diagnosis"]["explained_variance"] == fitted.score(world.data)
+    assert config["recovery"] is None
+    history = [strict(line) for line in (saved / "history.jsonl").read_text().splitlines()]
+    assert history == fitted.history_
+    stored = load_file(saved / "dictionary.safetensors")
+    np.testing.assert_array_equal(stored["dictionary"], fitted.components_)
+    np.testing.assert_array_equal(
+        stored["atom_activation"], (fitted.transform(world.data) != 0).mean(axis=0)
+    )
+    assert read_run(saved).activation is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "m", "k"),
+    [
+        (np.ones((50, 6)), 3, 1),
+        (np.zeros((50, 6)), 3, 1),
+        (np.random.default_rng(0).standard_normal((50, 6)), 1, 1),
+        (np.random.default_rng(0).standard_normal((50, 1)), 2, 1),
+    ],
+    ids=["constant", "zeros", "one atom", "one feature"],
+)
+def test_odd_data_still_makes_a_whole_run(data: np.ndarray, m: int, k: int, tmp_path: Path) -> None:
+    model = DictionaryAutoencoder(m, k, random_state=0).fit(data)
+    folder = save_run(model, tmp_path / "run", data)
+    strict((folder / "config.json").read_text())
+    for line in (folder / "history.jsonl").read_text().splitlines():
+        strict(line)
+    same_model(model, load_run(folder), data)
+
+
+def test_a_data_frame_can_be_saved_with_its_model(world: SimpleNamespace, tmp_path: Path) -> None:
+    frame = pd.DataFrame(world.data, columns=[f"c{i}" for i in range(16)])
+    model = short().fit(frame)
+    same_model(short().fit(world.data), load_run(save_run(model, tmp_path / "run", frame)), frame)
+
+
+# ------------------------------------------------------------------ all or nothing
+
+
+STAGES = ["_evaluate", "_write_tensors", "_json", "write_atoms", "write_report"]
+
+
+@pytest.mark.parametrize("existed", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("no"), OSError(28, "full")])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_failure_at_any_stage_leaves_what_was(
+    world: SimpleNamespace,
+    fitted: DictionaryAutoencoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    error: BaseException,
+    existed: bool,
+) -> None:
+    folder = tmp_path / "run"
+    if existed:
+        folder.mkdir()
+        (folder / "old").write_text("old")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(f"shoal.runs.{stage}", fail)
+    writes = stage != "_evaluate"
+    kind = RunError if isinstance(error, OSError) and writes else type(error)
+    # _json is called for config.json before the folder, or within it: either is whole.
+    with pytest.raises(kind):
+        save_run(fitted, folder, world.data, overwrite=True)
+    assert names(tmp_path) == (["run"] if existed else [])
+    assert not existed or names(folder) == ["old"]
+
+
+def test_a_failure_half_way_through_the_page_leaves_nothing(
+    world: SimpleNamespace,
+    fitted: DictionaryAutoencoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[list[str]] = []
+
+    def fail(folder: Path) -> None:
+        seen.append(names(Path(folder)))
+        (Path(folder) / "report.html").write_text("<html>ha")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shoal.runs.write_report", fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_run(fitted, tmp_path / "run", world.data)
+    assert seen == [FILES[:-1]]  # all else was there, under another name
+    assert names(tmp_path) == []
+
+
+def test_overwrite_replaces_all_of_the_old_run(
+    world: SimpleNamespace, fitted: DictionaryAutoencoder, run: Path
+) -> None:
+    (run / "notes.txt").write_text("mine")
+    save_run(fitted, run, world.data, overwrite=True)
+    assert names(run) == FILES
+    assert names(run.parent) == ["run"]
+
+
+def test_an_existing_folder_is_refused_before_any_work(
+    world: SimpleNamespace,
+    fitted: DictionaryAutoencoder,
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def work(*_: Any) -> Any:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr("shoal.runs._evaluate", work)
+    before = {name: (run / name).read_bytes() for name in FILES}
+    with pytest.raises(RunError, match="exists already; needed a new name"):
+        save_run(fitted, run, world.data)
+    assert {name: (run / name).read_bytes() for name in names(run)} == before
+
+
+# ------------------------------------------------------------------ damage
+
+
+def spoil_config(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    config = json.loads((run / "config.json").read_text())
+    change(config)
+    (run / "config.json").write_text(json.dumps(config))
+
+
+def spoil_tensors(run: Path, **changes: Any) -> None:
+    tensors = load_file(run / "dictionary.safetensors")
+    kept = {key: value for key, value in (tensors | changes).items() if value is not None}
+    save_file(kept, run / "dictionary.safetensors")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without(key: str) -> Callable[[Path], None]:
+    return lambda run: spoil_config(run, lambda config: config.pop(key))
+
+
+def having(**changes: Any) -> Callable[[Path], None]:
+    return lambda run: spoil_config(run, lambda config: config.update(changes))
+
+
+def tensors(**changes: Any) -> Callable[[Path], None]:
+    return lambda run: spoil_tensors(run, **changes)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (lambda run: (run / "config.json").unlink(), "config.json: missing"),
+    "no tensors": (
+        lambda run: (run / "dictionary.safetensors").unlink(),
+        "dictionary.safetensors: missing",
+    ),
+    "cut config": (lambda run: truncate(run / "config.json"), "config.json: not JSON"),
+    "cut tensors": (
+        lambda run: truncate(run / "dictionary.safetensors"),
+        "not a safetensors file",
+    ),
+    "empty tensors": (
+        lambda run: (run / "dictionary.safetensors").write_bytes(b""),
+        "not a safetensors file",
+    ),
+    "another format": (having(format="other"), "found format 'other'"),
+    "a newer version": (having(format_version=99), "found format_version 99"),
+    "a list": (lambda run: (run / "config.json").write_text("[1]"), "found format 'list'"),
+    "no model": (without("model"), "inconsistent .*model"),
+    "a model in a word": (having(model="sparse"), "inconsistent"),
+    "an unknown argument": (having(model={"device": "cpu", "depth": 3}), "inconsistent .*depth"),
+    "no recipe": (without("recipe"), "inconsistent .*recipe"),
+    "a recipe in a word": (having(recipe="default"), "inconsistent .*recipe"),
+    "an unknown part": (having(recipe={"kind": "Magic"}), "inconsistent .*Magic"),
+    "a part instead": (having(recipe={"kind": "TopK", "k": 2}), "inconsistent .*recipe"),
+    "no preprocessing": (without("preprocessing"), "inconsistent .*preprocessing"),
+    "unknown preprocessing": (having(preprocessing={"kind": "pca"}), "inconsistent .*'pca'"),
+    "preprocessing without numbers": (
+        having(preprocessing={"kind": "scale"}),
+        "inconsistent .*no mean, std",
+    ),
+    "no source": (having(source=None), "inconsistent"),
+    "no steps": (having(n_steps=-1), "inconsistent .*n_steps"),
+    "no bias": (tensors(bias=None), "inconsistent .*bias"),
+    "a bias of another length": (tensors(bias=np.zeros(23)), "inconsistent .*bias"),
+    "a 1-d dictionary": (tensors(dictionary=np.zeros(16)), "`dictionary`: found shape"),
+    "no dictionary": (tensors(dictionary=None), "`dictionary`: found none"),
+    "whole numbers": (tensors(dictionary=np.ones((24, 16), np.int64)), "inconsistent .*dictionary"),
+    "NaN": (tensors(dictionary=np.full((24, 16), np.nan)), "inconsistent .*dictionary"),
+    "other features": (tensors(dictionary=np.ones((24, 15))), "inconsistent .*preprocessing"),
+    "features unsaid": (
+        lambda run: spoil_tensors(run, **{"preprocessing.n_features": np.zeros(3, np.int64)}),
+        "inconsistent",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_run_is_refused_in_one_line(run: Path, case: str) -> None:
+    spoil, message = DAMAGE[case]
+    load_run(run)  # sound until now
+    spoil(run)
+    with pytest.raises(RunError, match=message) as caught:
+        load_run(run)
+    assert "\n" not in str(caught.value)
+    assert str(run) in str(caught.value)
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("nothing", "found nothing"),
+        ("file", "found a file"),
+        ("empty", "missing"),
+    ):
+        with pytest.raises(RunError, match=message):
+            load_run(tmp_path / name)
+
+
+# ------------------------------------------------------------------ evaluation
+
+
+def planted_file(world: SimpleNamespace, folder: Path, **changes: Any) -> Path:
+    arrays = {"data": world.data, "dictionary": world.dictionary, "codes": world.codes} | changes
+    np.savez(folder / "planted.npz", **{k: v for k, v in arrays.items() if v is not None})
+    return folder / "planted.npz"
+
+
+@pytest.fixture(scope="module")
+def good(world: SimpleNamespace) -> DictionaryAutoencoder:
+    return DictionaryAutoencoder(24, 2, random_state=0).fit(world.data)
+
+
+def test_evaluation_without_the_truth(world: SimpleNamespace, good: DictionaryAutoencoder) -> None:
+    found = evaluate(good, world.data)
+    assert found["recovery"] is None
+    assert "support" not in found["diagnosis"]["codes"]["encoder"]
+    assert found["diagnosis"]["n_samples"] == 2000
+    assert found["diagnosis"]["explained_variance"] == good.score(world.data)
+    assert found["diagnosis"]["codes"]["omp"]["mse"] == good.diagnose(world.data, "omp").mse
+    assert found["diagnosis"]["dead_atoms"] == []
+    assert found["diagnosis"]["l0_histogram"] == [0, 0, 2000]
+    strict(json.dumps(found, allow_nan=False))
+
+
+def test_evaluation_with_the_truth(
+    world: SimpleNamespace, good: DictionaryAutoencoder, tmp_path: Path
+) -> None:
+    found = evaluate(good, planted_file(world, tmp_path))
+    recovery = found["recovery"]
+    assert recovery["recovered"]["0.95"] == 1
+    expected = shoal.recovery(good.components_, world.dictionary)
+    assert recovery["mean_distance"] == pytest.approx(expected.mean_distance, abs=1e-12)
+    assert len(recovery["cosines"]) == 24
+    encoder, pursuit = (found["diagnosis"]["codes"][name] for name in ("encoder", "omp"))
+    support = shoal.support_recovery(good.transform(world.data), world.codes, expected)
+    assert encoder["support"]["exact"] == support.to_dict()["exact"]
+    assert recovery["support"] == encoder["support"]
+    assert pursuit["support"]["exact"] > encoder["support"]["exact"]
+    strict(json.dumps(found, allow_nan=False))
+
+
+def test_evaluation_with_a_dictionary_and_no_codes(
+    world: SimpleNamespace, good: DictionaryAutoencoder, tmp_path: Path
+) -> None:
+    found = evaluate(good, planted_file(world, tmp_path, codes=None))
+    assert found["recovery"]["recovered"]["0.95"] == 1
+    assert "support" not in found["recovery"]
+
+
+@pytest.mark.parametrize("kind", ["center", "scale", "whiten"])
+def test_recovery_is_scored_in_the_space_of_the_atoms(
+    world: SimpleNamespace, tmp_path: Path, kind: str
+) -> None:
+    stretched = world.dictionary * np.linspace(1, 4, 16)
+    data = world.codes @ stretched + 5
+    spec = Preprocessing(kind, roll_off=None) if kind == "whiten" else kind
+    model = DictionaryAutoencoder(24, 2, preprocessing=spec, random_state=0).fit(data)
+    path = planted_file(world, tmp_path, data=data, dictionary=stretched)
+    found = evaluate(model, path)["recovery"]
+    assert found["recovered"]["0.95"] == 1
+    assert found["max_distance"] < 0.1
+    plain = shoal.recovery(model.components_, stretched)
+    if kind == "center":
+        assert found["max_distance"] == pytest.approx(plain.max_distance, abs=1e-9)
+    else:  # without the change of space the score would be another
+        assert plain.max_distance > 2 * found["max_distance"]
+
+
+def test_a_missing_atom_shows(world: SimpleNamespace, tmp_path: Path) -> None:
+    few = DictionaryAutoencoder(12, 2, random_state=0).fit(world.data)
+    found = evaluate(few, planted_file(world, tmp_path))["recovery"]
+    assert found["recovered"]["0.95"] <= 0.5
+    assert found["permutation"].count(-1) == 12
+
+
+def test_large_data_is_evaluated_on_evenly_spaced_rows(
+    world: SimpleNamespace,
+    good: DictionaryAutoencoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shoal.runs._EVALUATED", 500)
+    found = evaluate(good, planted_file(world, tmp_path))
+    index = np.linspace(0, 1999, 500).round().astype(int)
+    assert found["diagnosis"]["n_samples"] == 500
+    assert found["diagnosis"]["explained_variance"] == good.score(world.data[index])
+    # Codes of the truth are taken at the same rows.
+    assert found["recovery"]["support"]["exact"] > 0.3
+
+
+def test_a_stream_is_saved_without_an_evaluation(world: SimpleNamespace, tmp_path: Path) -> None:
+    def flow() -> Iterator[np.ndarray]:
+        return iter(np.array_split(world.data, 5))
+
+    source = shoal.open_source(flow)
+    model = short().fit(source)
+    folder = save_run(model, tmp_path / "run", source)
+    assert names(folder) == FILES
+    config = strict((folder / "config.json").read_text())
+    assert config["source"]["n_samples"] is None
+    assert "explained_variance" not in config["diagnosis"]
+    assert config["recovery"] is None
+    assert read_run(folder).activation is None
+    same_model(model, load_run(folder), world.data)
+
+
+def test_data_of_other_features_is_refused(good: DictionaryAutoencoder) -> None:
+    with pytest.raises(shoal.ArgumentError, match="^source: found 5 features; needed 16"):
+        evaluate(good, np.ones((9, 5)))
