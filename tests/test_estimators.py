@@ -89,8 +89,14 @@ def assert_unit(atoms: np.ndarray, tolerance: float = 1e-5) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"model": "nonnegative"}, {"model": "mixture"}, {"preprocessing": "whiten"}],
-    ids=str,
+    [
+        {},  # the defaults in full; the others with a recipe of few steps
+        {"model": "nonnegative", "recipe": SHORT},
+        {"model": "mixture", "recipe": SHORT},
+        {"preprocessing": "whiten", "recipe": SHORT},
+        {"preprocessing": "center", "recipe": SHORT},
+    ],
+    ids=["default", "nonnegative", "mixture", "whiten", "center"],
 )
 def test_it_passes_every_check_of_scikit_learn(arguments: dict[str, Any]) -> None:
     with warnings.catch_warnings():

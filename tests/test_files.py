@@ -57,7 +57,7 @@ def test_a_failure_in_the_block_leaves_what_was(
     if existed:
         path.write_text("old")
     kind = error if isinstance(error, type) else type(error)
-    with pytest.raises(kind), whole_file(path) as temporary:
+    with pytest.raises(kind), whole_file(path) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise error
     assert names(tmp_path) == (["a"] if existed else [])
@@ -177,7 +177,7 @@ def test_a_failure_in_the_block_leaves_the_old_folder(
     path = tmp_path / "a"
     make_old(path, kind)
     expected = RunError if isinstance(error, OSError) else type(error)
-    with pytest.raises(expected), whole_folder(path, overwrite=True) as partial:
+    with pytest.raises(expected), whole_folder(path, overwrite=True) as partial:  # noqa: PT012
         (partial / "deep").mkdir()
         (partial / "deep" / "x").write_text("half")
         raise error

@@ -89,11 +89,17 @@ def same_model(one: DictionaryAutoencoder, other: DictionaryAutoencoder, data: A
 
 
 @pytest.mark.parametrize(
-    "preprocessing",
-    [None, "none", "center", "scale", "whiten", Preprocessing("whiten", roll_off=None, ridge=0.1)],
+    ("preprocessing", "dtype"),
+    [
+        (None, "float64"),
+        (None, "float32"),
+        ("center", "float64"),
+        ("scale", "float32"),
+        ("whiten", "float64"),
+        (Preprocessing("whiten", roll_off=None, ridge=0.1), "float32"),
+    ],
     ids=str,
 )
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_loaded_run_is_the_model(
     world: SimpleNamespace, tmp_path: Path, preprocessing: Any, dtype: str
 ) -> None:
@@ -175,7 +181,7 @@ class _Mine:
 def test_a_part_of_your_own_is_refused_by_name(world: SimpleNamespace, tmp_path: Path) -> None:
     recipe = Recipe(_Mine(), FixedStep(Constant(0.01)), 2, 64)
     model = short(recipe=recipe).fit(world.data)
-    with pytest.raises(shoal.ArgumentError, match="^recipe: found a part of type _Mine"):
+    with pytest.raises(shoal.ArgumentError, match=r"^recipe: found a part of type _Mine"):
         save_run(model, tmp_path / "run", world.data)
     assert names(tmp_path) == []
 
@@ -252,7 +258,8 @@ def test_odd_data_still_makes_a_whole_run(data: np.ndarray, m: int, k: int, tmp_
 def test_a_data_frame_can_be_saved_with_its_model(world: SimpleNamespace, tmp_path: Path) -> None:
     frame = pd.DataFrame(world.data, columns=[f"c{i}" for i in range(16)])
     model = short().fit(frame)
-    same_model(short().fit(world.data), load_run(save_run(model, tmp_path / "run", frame)), frame)
+    loaded = load_run(save_run(model, tmp_path / "run", frame))
+    same_model(short().fit(world.data), loaded, world.data)
 
 
 # ------------------------------------------------------------------ all or nothing
@@ -546,5 +553,5 @@ def test_a_stream_is_saved_without_an_evaluation(world: SimpleNamespace, tmp_pat
 
 
 def test_data_of_other_features_is_refused(good: DictionaryAutoencoder) -> None:
-    with pytest.raises(shoal.ArgumentError, match="^source: found 5 features; needed 16"):
+    with pytest.raises(shoal.ArgumentError, match=r"^source: found 5 features; needed 16"):
         evaluate(good, np.ones((9, 5)))

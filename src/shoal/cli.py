@@ -408,6 +408,7 @@ def _codes_table(diagnosis: dict[str, Any]) -> tuple[list[str], list[list[str]]]
     codes = diagnosis.get("codes", {})
     known = any("support" in numbers for numbers in codes.values())
     head = ["codes", *names, *(f"support {name}" for name in truth if known)]
+    head = [name.replace("_", " ") for name in head]  # a narrow terminal breaks at spaces
     rows = []
     for method, numbers in codes.items():
         row = [method, *(_number(numbers.get(name)) for name in names)]

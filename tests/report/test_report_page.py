@@ -101,7 +101,7 @@ def test_the_page_holds_the_key_figures(write_run):
         "torch",
         "2.8.0",
         "preprocessed space (whiten)",
-        "Loss has settled",
+        "Polish has settled",
     ):
         assert words in found.words
     assert len(found.all("svg", role="img")) == 5  # loss, variance, activation, L0, likeness

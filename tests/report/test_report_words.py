@@ -107,3 +107,19 @@ def test_tiles_leave_out_what_is_unknown(write_run):
 
     run = read_run(write_run(change=bare, atom_activation=None))
     assert [tile.label for tile in tiles(run)] == ["Atoms"]
+
+
+def test_the_polish_has_the_last_word_on_settling(write_run):
+    falling = [{"step": i, "phase": "descent", "loss": 60.0 - i} for i in range(30)]
+    rounds = [{"step": i, "phase": "polish", "loss": 0.1} for i in range(1, 4)]
+
+    def said(name, rows, most):
+        def limit(config):
+            config["recipe"] = {"polish": {"max_rounds": most}}
+
+        run = read_run(write_run(name=name, rows=rows, change=limit))
+        return " ".join(plain(chip.text) for chip in chips(run))
+
+    assert "Loss still falling" in said("plain", falling, 30)
+    assert "Polish has settled" in said("settled", falling + rounds, 30)
+    assert "Polish cut off after 3 rounds" in said("cut", falling + rounds, 3)

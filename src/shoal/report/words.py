@@ -253,8 +253,15 @@ def chips(run: Run) -> list[Chip]:
             out.append(Chip("warn", plural(len(duplicates), "near-duplicate pair")))
         else:
             out.append(Chip("good", "No near-duplicates"))
+    rounds = [r for r in run.history if r.get("phase") == "polish"]
     change = settling(run.history)
-    if change is not None:
+    if rounds:  # what comes last decides: the polish has a stopping rule of its own
+        limit = _polish_limit(run)
+        if limit is not None and len(rounds) >= limit:
+            out.append(Chip("warn", f"Polish cut off after {plural(limit, 'round')}"))
+        else:
+            out.append(Chip("good", "Polish has settled"))
+    elif change is not None:
         if abs(change) < SETTLED:
             out.append(Chip("good", "Loss has settled"))
         elif change < 0:
@@ -262,6 +269,11 @@ def chips(run: Run) -> list[Chip]:
         else:
             out.append(Chip("warn", f"Loss rising: +{percent(change)} at the end"))
     return out
+
+
+def _polish_limit(run: Run) -> float | None:
+    polish = run.section("recipe").get("polish")
+    return number(polish.get("max_rounds")) if isinstance(polish, dict) else None
 
 
 def settling(history: Sequence[dict[str, Any]]) -> float | None:
