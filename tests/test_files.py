@@ -224,6 +224,27 @@ def test_an_interrupt_at_any_rename_leaves_one_whole_folder(
     assert visible(tmp_path) <= {"a"}  # nothing hidden stays beside it
 
 
+def test_if_even_the_way_back_fails_the_old_folder_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    make_old(path, "folder")
+    real = os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        if Path(target) == path:
+            full_disk()
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(RunError, match="No space left"), whole_folder(path, overwrite=True):
+        pass
+    monkeypatch.undo()
+    (kept,) = names(tmp_path)
+    assert kept.startswith(".a.")
+    assert (tmp_path / kept / "old").read_text() == "old"
+
+
 def test_a_left_over_of_a_killed_process_is_no_hindrance(tmp_path: Path) -> None:
     stale = tmp_path / f".a.{os.getpid()}.partial"
     stale.mkdir()
