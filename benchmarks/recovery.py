@@ -79,9 +79,9 @@ def main() -> None:
     arguments = parser.parse_args()
     first, last = map(int, arguments.seeds.split(":"))
     rows = []
-    print(
-        f"{'workload':<18} {'seed':>6} {'@.95':>7} {'@.99':>7} {'distance':>9} {'cpu s':>6} {'s':>6}"
-    )
+    head = ("workload", "seed", "@.95", "@.99", "distance", "cpu s", "s")
+    print("{:<18} {:>6} {:>7} {:>7} {:>9} {:>6} {:>6}".format(*head))
+
     for name in arguments.only.split(","):
         mine = [measure(name, seed) for seed in range(first, last)]
         keys = list(mine[0])[2:]
@@ -92,10 +92,9 @@ def main() -> None:
         }
         summary = [{"seed": "median", **middle}, {"seed": "worst", **worst}]
         for row in [*mine, *summary]:
-            a, b, distance, cpu, wall = (row[key] for key in keys)
-            print(
-                f"{name:<18} {row['seed']:>6} {a:7.2%} {b:7.2%} {distance:9.1e} {cpu:6.1f} {wall:6.1f}"
-            )
+            values = [row[key] for key in keys]
+            line = "{:<18} {:>6} {:7.2%} {:7.2%} {:9.1e} {:6.1f} {:6.1f}"
+            print(line.format(name, row["seed"], *values), flush=True)
         rows += mine
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")

@@ -421,7 +421,7 @@ def test_an_existing_output_is_refused_before_work_unless_forced(
 ) -> None:
     planted, run = shared / "planted.npz", shared / "run"
     Path("run").mkdir()
-    Path("run/mine").write_text("mine")
+    Path("run/config.json").write_text("mine")
     Path("x.npz").write_text("mine")
     for words in (
         ("fit", planted, "-m", 24, "-k", 2, "-o", "run"),
@@ -432,7 +432,7 @@ def test_an_existing_output_is_refused_before_work_unless_forced(
             patch.setattr("shoal.data.open_source", None)  # no work
             patch.setattr("shoal.generative.random_dictionary", None)
             assert "exists already; needed a new name, or --force" in refused(*words)
-        assert Path("run/mine").read_text() == "mine"
+        assert Path("run/config.json").read_text() == "mine"
         assert Path("x.npz").read_text() == "mine"
     done("fit", planted, "-m", 24, "-k", 2, "-o", "run", "--force", "-q")
     assert names(here / "run") == FILES
@@ -568,7 +568,7 @@ def test_a_signal_half_way_leaves_nothing_unfinished(
 ) -> None:
     if existed:
         Path("run").mkdir()
-        Path("run/old").write_text("old")
+        Path("run/config.json").write_text("old")
     words = ["fit", shared / "planted.npz", "-m", 24, "-k", 2, "-o", "run", "--force", "-q"]
     with process(when, *words) as running:
         try:
@@ -583,7 +583,7 @@ def test_a_signal_half_way_leaves_nothing_unfinished(
     assert running.returncode == 130
     assert errors == "interrupted: no unfinished result was left behind\n"
     assert names(here) == (["run"] if existed else [])
-    assert not existed or names(here / "run") == ["old"]
+    assert not existed or names(here / "run") == ["config.json"]
 
 
 def test_exit_codes_and_streams_of_the_real_command(shared: Path, here: Path) -> None:

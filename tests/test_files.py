@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shoal.files import check_free, whole_file, whole_folder, write_bytes
+from shoal.files import check_free, check_replaceable, whole_file, whole_folder, write_bytes
 from shoal.vocabulary import RunError
 
 
@@ -338,3 +338,17 @@ def test_a_read_only_file_system_is_refused(
     monkeypatch.setattr(Path, "mkdir", mkdir)
     with pytest.raises(RunError, match="Read-only file system"):
         check_free(tmp_path / "x" / "run")
+
+
+def test_only_a_folder_of_known_files_is_replaceable(tmp_path):
+    run = tmp_path / "run"
+    check_replaceable(run, ["a"])  # nothing there
+    run.mkdir()
+    check_replaceable(run, ["a"])
+    (run / "a").write_text("")
+    check_replaceable(run, ["a"])
+    (run / "thesis.tex").write_text("")
+    with pytest.raises(RunError, match=r"holds more than a run \(thesis\.tex\)"):
+        check_replaceable(run, ["a"])
+    with pytest.raises(RunError, match="is a file"):
+        check_replaceable(run / "a", ["a"])

@@ -283,7 +283,7 @@ def test_a_failure_at_any_stage_leaves_what_was(
     folder = tmp_path / "run"
     if existed:
         folder.mkdir()
-        (folder / "old").write_text("old")
+        (folder / "config.json").write_text("old")
 
     def fail(*_: Any, **__: Any) -> Any:
         raise error
@@ -295,7 +295,8 @@ def test_a_failure_at_any_stage_leaves_what_was(
     with pytest.raises(kind):
         save_run(fitted, folder, world.data, overwrite=True)
     assert names(tmp_path) == (["run"] if existed else [])
-    assert not existed or names(folder) == ["old"]
+    assert not existed or names(folder) == ["config.json"]
+    assert not existed or (folder / "config.json").read_text() == "old"
 
 
 def test_a_failure_half_way_through_the_page_leaves_nothing(
@@ -321,10 +322,21 @@ def test_a_failure_half_way_through_the_page_leaves_nothing(
 def test_overwrite_replaces_all_of_the_old_run(
     world: SimpleNamespace, fitted: DictionaryAutoencoder, run: Path
 ) -> None:
-    (run / "notes.txt").write_text("mine")
+    for name in FILES:
+        (run / name).write_text("old")
     save_run(fitted, run, world.data, overwrite=True)
     assert names(run) == FILES
+    assert all((run / name).read_bytes() != b"old" for name in FILES)
     assert names(run.parent) == ["run"]
+
+
+def test_overwrite_spares_a_folder_that_holds_anything_else(
+    world: SimpleNamespace, fitted: DictionaryAutoencoder, run: Path
+) -> None:
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"holds more than a run \(notes\.txt\)"):
+        save_run(fitted, run, world.data, overwrite=True)
+    assert (run / "notes.txt").read_text() == "mine"
 
 
 def test_an_existing_folder_is_refused_before_any_work(

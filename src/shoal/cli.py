@@ -147,7 +147,9 @@ def fit(
     check_free(output, overwrite=force)
     check_count("seed", seed, low=0, high=2**32 - 1)
     from shoal.data import Preprocessing, open_source
+    from shoal.runs import check_run_folder, save_run
 
+    check_run_folder(output, overwrite=force)
     spec = Preprocessing(preprocess)
     if roll_off is not None:
         if preprocess != "whiten":
@@ -157,7 +159,6 @@ def fit(
         source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed
     )
     from shoal.estimators import DictionaryAutoencoder
-    from shoal.runs import save_run
 
     estimator = DictionaryAutoencoder(
         n_components,

@@ -331,7 +331,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             source = self._source(X)
             recipe, start, rng, fitted = self.recipe_, self.n_steps_, self._rng, self.preprocessing_
             prepared = fitted.through(source)
-            parameters = self._parameters(prepared.dtype, device)
+            parameters = self._parameters(self.components_.dtype, device)
         activity = getattr(self, "_activity", None) or Activity(torch.zeros_like(parameters.bias))
         endless = replace(recipe, n_steps=sys.maxsize)
         for step in descend(
@@ -551,8 +551,10 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         try:
             return check_count("n_nonzero_coefs", self.n_nonzero_coefs, high=most)
         except ArgumentError as error:
-            why = "the one unit of a mixture" if self.model == "mixture" else "n_components"
-            raise ArgumentError(error.argument, error.found, f"{error.needed}, {why}") from None
+            needed = "1 with model='mixture'"
+            if self.model != "mixture":
+                needed = f"an integer from 1 to n_components={m}"
+            raise ArgumentError(error.argument, error.found, needed) from None
 
     def _recipe(self, m: int, k: int, n_samples: int | None) -> Recipe:
         if isinstance(self.recipe, Recipe):

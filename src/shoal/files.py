@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shoal.vocabulary import RunError
 
-__all__ = ["check_free", "whole_file", "whole_folder", "write_bytes"]
+__all__ = ["check_free", "check_replaceable", "whole_file", "whole_folder", "write_bytes"]
 
 
 def _neighbour(path: Path) -> Path:
@@ -58,6 +58,26 @@ def check_free(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise RunError(f"{path}: its folder can't be written to; needed one that can")
     return path
+
+
+def check_replaceable(path: str | os.PathLike[str], names: Collection[str]) -> None:
+    """Refuse to replace a folder that holds anything but the files in `names`.
+
+    Raises
+    ------
+    RunError
+        That names what else is there, or that `path` is a file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        if os.path.lexists(path):
+            raise RunError(f"{path}: is a file; needed a folder to replace, or a new name")
+        return
+    others = sorted(each.name for each in path.iterdir() if each.name not in names)
+    if others:
+        raise RunError(
+            f"{path}: holds more than a run ({others[0]}); needed a run folder, or a new name"
+        )
 
 
 @contextmanager

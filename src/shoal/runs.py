@@ -35,13 +35,21 @@ from shoal.diagnosis import (
     support_recovery,
 )
 from shoal.estimators import DictionaryAutoencoder
-from shoal.files import check_free, whole_folder
+from shoal.files import check_free, check_replaceable, whole_folder
 from shoal.report import write_atoms, write_report
 from shoal.report.run import FORMAT, FORMAT_VERSION, read_config, read_tensors
 from shoal.training.recipes import Recipe, describe, restore
 from shoal.vocabulary import ArgumentError, RunError, __version__, check_count
 
-__all__ = ["evaluate", "load_run", "save_run"]
+__all__ = ["RUN_FILES", "check_run_folder", "evaluate", "load_run", "save_run"]
+
+RUN_FILES = (
+    "config.json",
+    "dictionary.safetensors",
+    "history.jsonl",
+    "report.html",
+    "atoms.png",
+)
 
 # Arbitrary: rows, evenly spaced over the data, that a model is evaluated on.
 _EVALUATED = 20_000
@@ -84,7 +92,7 @@ def save_run(
     RunError
         Where the folder exists, or can't be written.
     """
-    check_free(folder, overwrite=overwrite)
+    check_run_folder(folder, overwrite=overwrite)
     source = open_source(X)
     evaluation, statistics = _evaluate(model, source)
     config = {
@@ -124,6 +132,19 @@ def save_run(
         write_atoms(partial)
         write_report(partial)
     return Path(folder)
+
+
+def check_run_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Whether a run may be written to `folder`; with `overwrite` it may replace a run only.
+
+    Raises
+    ------
+    RunError
+        Where something is in the way.
+    """
+    check_free(folder, overwrite=overwrite)
+    if overwrite:
+        check_replaceable(folder, RUN_FILES)
 
 
 def load_run(folder: str | os.PathLike[str]) -> DictionaryAutoencoder:

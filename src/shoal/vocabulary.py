@@ -150,6 +150,7 @@ def check_number(
 def check_choice(argument: str, value: Any, choices: Any) -> Any:
     """`value` if it is one of `choices`, or an `ArgumentError` that lists them."""
     options = list(choices)
-    if value not in options:
+    # By type first: to compare an array with a word gives an array.
+    if not any(type(value) is type(option) and value == option for option in options):
         raise ArgumentError(argument, repr(value), "one of " + ", ".join(map(repr, options)))
     return value

@@ -466,7 +466,7 @@ def test_keys(tmp_path):
     with pytest.raises(ArgumentError, match=r"^key: found 'c9'; needed one of the columns"):
         open_source(_parquet(tmp_path), key="c9")
     assert open_source(_parquet(tmp_path), key="c1").n_features == 1
-    with pytest.raises(ArgumentError, match=r"^key: found 'x'; needed None"):
+    with pytest.raises(ArgumentError, match=r"^key: found 'x'; needed to be left out"):
         open_source(_zarr(tmp_path), key="x")
 
 
@@ -716,7 +716,7 @@ def test_a_missing_extra_is_named(module, ending, tmp_path, monkeypatch):
 )
 def test_options_without_meaning_are_refused(spec, option):
     (word,) = option
-    with pytest.raises(ArgumentError, match=f"^{word}: found .*needed None"):
+    with pytest.raises(ArgumentError, match=f"^{word}: found .*needed to be left out"):
         open_source(spec, **option)
 
 

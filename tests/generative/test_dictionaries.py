@@ -292,3 +292,13 @@ def test_non_unit_rows_say_what_to_do():
     with pytest.raises(ArgumentError, match=r"norm 2 in row 1.*divide each row by its norm"):
         coherence([[1.0, 0.0], [0.0, 2.0]])
     assert coherence(1.00005 * UNIT) == 0.0  # within 1e-4
+
+
+def test_the_seed_that_made_the_atoms_moves_them_too():
+    # The directions drawn are then the atoms themselves, which have no tangent part.
+    truth = random_dictionary(64, 256, random_state=2)
+    moved = perturb(truth, 0.3, random_state=2)
+    distances = np.linalg.norm(moved - truth, axis=1)
+    np.testing.assert_allclose(distances, 0.3, rtol=1e-12)
+    directions = (moved - truth) / distances[:, None]
+    assert np.abs(directions @ directions.T - np.eye(64)).max() < 0.5

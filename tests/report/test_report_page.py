@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from run_folders import KNOWN_TRUTH
 
+from run_folders import KNOWN_TRUTH
 from shoal.report import figures, page, write_atoms, write_report
 from shoal.vocabulary import RunError
 

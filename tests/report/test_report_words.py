@@ -1,8 +1,8 @@
 """Numbers and sentences in plain, honest words."""
 
 import pytest
-from run_folders import KNOWN_TRUTH
 
+from run_folders import KNOWN_TRUTH
 from shoal.report.run import read_run
 from shoal.report.words import chips, compact, count, duration, headline, percent, settling, tiles
 

@@ -383,7 +383,9 @@ def _open_zarr(path: Path, options: Options) -> Source:
         node = zarr.open(path, mode="r")
     if not hasattr(node, "array_keys"):
         if options.key is not None:
-            raise ArgumentError("key", repr(options.key), f"None: {path.name} is one array")
+            raise ArgumentError(
+                "key", repr(options.key), f"to be left out: {path.name} is one array"
+            )
         return zarr_array(node, path.name, feature_shape=options.feature_shape)
     with _reading(path.name, "a Zarr group of arrays"):
         shapes = {word: tuple(node[word].shape) for word in node.array_keys()}
@@ -479,7 +481,7 @@ def refuse_options(options: Options, takes: tuple[str, ...], name: str) -> None:
     """Refuse an option that `name` would ignore."""
     for word, value in options._asdict().items():
         if value is not None and word not in (*takes, "random_state"):
-            raise ArgumentError(word, repr(value), f"None: it means nothing for {name}")
+            raise ArgumentError(word, repr(value), f"to be left out: {name} has no use for it")
 
 
 def open_path(path: Path, options: Options) -> Source:

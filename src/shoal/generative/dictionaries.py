@@ -537,6 +537,12 @@ def _near(m: int, n: int, sizes: list[tuple[int, int]]) -> str:
 # --- perturbation -------------------------------------------------------------------------
 
 
+def _sine(rows: Array, units: Array) -> Array:
+    """The sine of the angle between each of `rows` and its unit row: shape (m,)."""
+    tangent = rows - np.sum(rows * units, axis=1, keepdims=True) * units
+    return np.linalg.norm(tangent, axis=1) / np.linalg.norm(rows, axis=1)
+
+
 def perturb(
     dictionary: Any, distance: Any, random_state: Any = None, renormalize: bool = True
 ) -> Array:
@@ -595,6 +601,10 @@ def perturb(
             raise ArgumentError("distance", f"{length.max():g}", needed)
         direction = np.zeros((m, 1))
     else:
+        # The seed that made the atoms draws them again: a direction along its atom has no
+        # tangent part but rounding. Arbitrary: a millionth is far above that.
+        while (along := _sine(direction, units) < 1e-6).any():
+            direction[along] = rng.standard_normal((int(along.sum()), n))
         for _ in range(2):  # once is not enough for orthogonality to the last digits
             direction -= np.sum(direction * units, axis=1, keepdims=True) * units
             direction = _unit(direction)

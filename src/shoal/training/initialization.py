@@ -38,7 +38,11 @@ def from_random(sample: np.ndarray, n_components: int, rng: np.random.Generator)
 
 def from_array(array: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
     """A warm start: rows of `array` (m, n), normalised. The caller's array is not changed."""
-    rows = np.array(array, dtype=np.float64)  # a copy, whatever the order and type
+    try:
+        rows = np.array(array, dtype=np.float64)  # a copy, whatever the order and type
+    except (TypeError, ValueError):
+        found = f"a {type(array).__name__} that is no array of numbers"
+        raise ArgumentError("init", found, "'data', 'random' or an array of atoms") from None
     if rows.shape != (n_components, n_features):
         needed = f"shape (n_components, n_features) = ({n_components}, {n_features})"
         raise ArgumentError("init", f"an array of shape {rows.shape}", needed)

@@ -21,7 +21,6 @@ __all__ = [
     "StepSize",
 ]
 
-_TINY = 1e-30  # arbitrary: keeps 0/0 out of a branch that is not taken
 
 Schedule = Callable[[int], float]
 """A schedule maps the step number, from 0, to a value."""
@@ -117,7 +116,9 @@ class NormalizedStep:
     def rates(self, step: int, energy: Tensor, n_samples: int) -> Tensor:
         """Step sizes (m,) from the summed squares `energy` (m,) of the batch's codes."""
         mean = energy / n_samples
-        return torch.where(mean > 0, self.schedule(step) / mean.clamp_min(_TINY), 0.0)
+        return torch.where(
+            mean > 0, self.schedule(step) / mean.clamp_min(torch.finfo(mean.dtype).tiny), 0.0
+        )
 
 
 @dataclass(frozen=True)
