@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import shoal
 from shoal import ArgumentError, DictionaryAutoencoder, Preprocessing, Recipe
-from shoal.estimators import METHODS, History
+from shoal.estimators import METHODS
 from shoal.generative import (
     MixtureOfGaussians,
     NonnegativeSparseCoding,
@@ -30,7 +30,7 @@ from shoal.generative import (
     random_dictionary,
 )
 from shoal.network import ReLU, TopK
-from shoal.training import RECIPES, Constant, NormalizedStep, Polish, Revival
+from shoal.training import RECIPES, Constant, History, NormalizedStep, Polish, Revival
 from shoal.vocabulary import Step
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +24,16 @@ from shoal.network.inference import (
     orthogonal_matching_pursuit,
     sparse_codes,
 )
-from shoal.training import MODELS, Activity, Recipe, descend, initialize, polish, recipe_named
+from shoal.training import (
+    MODELS,
+    Activity,
+    History,
+    Recipe,
+    descend,
+    initialize,
+    polish,
+    recipe_named,
+)
 from shoal.vocabulary import (
     ArgumentError,
     Parameters,
@@ -36,7 +43,7 @@ from shoal.vocabulary import (
     check_count,
 )
 
-__all__ = ["METHODS", "DictionaryAutoencoder", "History"]
+__all__ = ["METHODS", "DictionaryAutoencoder"]
 
 METHODS = ("encoder", "least_squares", "omp")
 """How codes are inferred: the encoder's own code x = sigma(D y + b); least squares on its
@@ -44,63 +51,6 @@ support; orthogonal matching pursuit."""
 
 # Arbitrary: rows coded at once, so that a pass over any source needs bounded memory.
 _CHUNK = 4096
-
-
-_NO_PARAMETERS = Parameters(torch.empty(0), torch.empty(0))
-
-
-class History:
-    """Steps gathered into records of plain numbers, a few hundred for a fit of any length.
-
-    A record averages the steps since the one before it: ``step``, ``phase``, ``progress``,
-    ``loss``, ``explained_variance`` (of the codes of that phase), ``learning_rate``,
-    ``activation_fraction``, ``replaced`` and ``seconds`` since the start.
-    """
-
-    def __init__(self, most: int = 200) -> None:
-        self.records: list[dict[str, Any]] = []
-        self._most, self._start = most, time.perf_counter()
-        self._pending: list[Step] = []
-
-    def add(self, step: Step) -> None:
-        """Take in one step."""
-        if self._pending and self._pending[-1].phase != step.phase:
-            self._flush()
-        self._pending.append(step._replace(parameters=_NO_PARAMETERS))  # not kept alive
-        due = step.progress * self._most >= self._due(step.phase) + 1
-        if due or step.phase == "polish" or step.progress >= 1:
-            self._flush()
-
-    def close(self) -> list[dict[str, Any]]:
-        """The records, the last steps included."""
-        self._flush()
-        return self.records
-
-    def _due(self, phase: str) -> float:
-        last = self.records[-1] if self.records else None
-        return last["progress"] * self._most if last and last["phase"] == phase else 0.0
-
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        steps, self._pending = self._pending, []
-        loss = float(torch.stack([step.loss for step in steps]).mean())
-        variance = float(torch.stack([step.variance for step in steps]).mean())
-        fraction = torch.stack([step.activation_fraction for step in steps]).mean()
-        defined = variance > 0 and math.isfinite(loss) and math.isfinite(variance)
-        self.records.append(
-            {
-                "step": steps[-1].number,
-                "phase": steps[-1].phase,
-                "progress": steps[-1].progress,
-                "loss": loss if math.isfinite(loss) else None,
-                "explained_variance": 1 - loss / variance if defined else None,
-                "learning_rate": steps[-1].learning_rate,
-                "activation_fraction": float(fraction),
-                "replaced": sum(step.replaced for step in steps),
-                "seconds": time.perf_counter() - self._start,
-            }
-        )
 
 
 def _is_source(X: Any) -> bool:
@@ -170,7 +120,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     recipe_ : Recipe
         What was used.
     history_ : list of dict
-        Learning curves, as described at :class:`History`.
+        Learning curves, as described at :class:`shoal.training.History`.
     n_steps_ : int
         Updates of the descent.
     n_features_in_ : int
@@ -297,7 +247,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 history.add(step)
                 yield step
             parameters = step.parameters
-        self._keep(parameters, recipe, fitted, source, n_steps, rng)
+        self._keep(parameters, recipe, fitted, source.feature_shape, n_steps, rng)
         self._keep_names(source, names)
         self.history_ = history.close()
 
@@ -338,7 +288,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             parameters, prepared, endless, rng, start=start, passes=1, activity=activity
         ):
             parameters, start = step.parameters, step.number
-        self._keep(parameters, recipe, fitted, source, start, rng)
+        self._keep(parameters, recipe, fitted, source.feature_shape, start, rng)
         if first:
             self._keep_names(source, names)
         self._activity = activity
@@ -357,14 +307,14 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         parameters: Parameters,
         recipe: Recipe,
         fitted: FittedPreprocessing,
-        source: Source,
+        feature_shape: tuple[int, ...] | None,
         n_steps: int,
         rng: np.random.Generator,
     ) -> None:
         self.components_ = parameters.dictionary.cpu().numpy()
         self.bias_ = parameters.bias.cpu().numpy()
         self.preprocessing_, self.recipe_ = fitted, recipe
-        self.feature_shape_ = source.feature_shape
+        self.feature_shape_ = feature_shape
         self.n_steps_, self._rng = n_steps, rng
         self._n_features_out = self.components_.shape[0]
         self._activity = None
@@ -386,11 +336,10 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         n_steps: int = 0,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
-        self.components_, self.bias_, self.recipe_ = dictionary, bias, recipe
-        self.preprocessing_, self.feature_shape_ = fitted, feature_shape
-        self.n_features_in_, self._n_features_out = dictionary.shape[1], dictionary.shape[0]
-        self.n_steps_, self._rng = n_steps, np.random.default_rng(self._seed())
-        self._activity = None
+        parameters = Parameters(torch.from_numpy(dictionary), torch.from_numpy(bias))
+        rng = np.random.default_rng(self._seed())
+        self._keep(parameters, recipe, fitted, feature_shape, n_steps, rng)
+        self.n_features_in_ = dictionary.shape[1]
         return self
 
     # ------------------------------------------------------------------ using the model

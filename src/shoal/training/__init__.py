@@ -1,6 +1,7 @@
 """Training: where atoms start, how they move, and when they are done."""
 
 from shoal.training.descent import descend, update
+from shoal.training.history import History
 from shoal.training.initialization import initialize
 from shoal.training.polish import Polish, polish
 from shoal.training.recipes import MODELS, RECIPES, Recipe, nguyen2019, recipe_named
@@ -21,6 +22,7 @@ __all__ = [
     "ExponentialDecay",
     "FixedStep",
     "Halving",
+    "History",
     "NormalizedStep",
     "Polish",
     "Recipe",
