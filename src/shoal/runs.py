@@ -37,7 +37,7 @@ from shoal.diagnosis import (
 from shoal.estimators import DictionaryAutoencoder
 from shoal.files import check_free, check_replaceable, whole_folder
 from shoal.report import write_atoms, write_report
-from shoal.report.run import FORMAT, FORMAT_VERSION, read_config, read_tensors
+from shoal.report.run import FORMAT, FORMAT_VERSION, check_folder, read_config, read_tensors
 from shoal.training.recipes import Recipe, describe, restore
 from shoal.vocabulary import ArgumentError, RunError, __version__, check_count
 
@@ -155,10 +155,7 @@ def load_run(folder: str | os.PathLike[str]) -> DictionaryAutoencoder:
     RunError
         Where the folder is missing, incomplete, damaged, or of another version.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        found = "a file" if path.exists() else "nothing"
-        raise RunError(f"{path}: found {found}; needed a run folder, as `shoal fit` writes it")
+    path = check_folder(folder)
     config = read_config(path / "config.json")
     tensors = read_tensors(path / "dictionary.safetensors")
     try:

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "Run", "number", "read_config", "read_run", "read_tensors"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "Run",
+    "check_folder",
+    "number",
+    "read_config",
+    "read_run",
+    "read_tensors",
+]
 
 FORMAT = "shoal-run"
 FORMAT_VERSION = 1
@@ -78,6 +87,15 @@ def number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """`folder` as a path, or a `RunError` where it is no folder."""
+    path = Path(folder)
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise RunError(f"{path}: found {found}; needed a run folder, as `shoal fit` writes it")
+    return path
+
+
 def read_run(folder: str | os.PathLike[str]) -> Run:
     """Read a run folder.
 
@@ -97,10 +115,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         Where the folder or one of the three files is missing or can't be used; the text
         names the file and what would do.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        found = "a file" if path.exists() else "nothing"
-        raise RunError(f"{path}: found {found}; needed a run folder, as `shoal fit` writes it")
+    path = check_folder(folder)
     config = read_config(path / "config.json")
     history = read_history(path / "history.jsonl")
     tensors = read_tensors(path / "dictionary.safetensors")
