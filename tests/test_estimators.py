@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import shoal
 from shoal import ArgumentError, DictionaryAutoencoder, Preprocessing, Recipe
-from shoal.estimators import METHODS
+from shoal.estimators import METHODS, _is_source
 from shoal.generative import (
     MixtureOfGaussians,
     NonnegativeSparseCoding,
@@ -30,7 +30,15 @@ from shoal.generative import (
     random_dictionary,
 )
 from shoal.network import ReLU, TopK
-from shoal.training import RECIPES, Constant, History, NormalizedStep, Polish, Revival
+from shoal.training import (
+    RECIPES,
+    Constant,
+    History,
+    NormalizedStep,
+    Polish,
+    Revival,
+    recipe_named,
+)
 from shoal.vocabulary import Step
 
 
@@ -904,3 +912,21 @@ def test_odd_data_gives_finite_unit_atoms(case: str, preprocessing: str, model: 
         assert np.isfinite(codes).all()
         assert np.isfinite(fit.inverse_transform(codes)).all()
         assert -math.inf < fit.score(data, method=method) <= 1
+
+
+def test_an_open_zarr_array_is_read_by_chunks_and_never_whole(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    rows = np.random.default_rng(0).standard_normal((600, 8))
+    stored = zarr.create_array(tmp_path / "rows.zarr", shape=(600, 8), chunks=(100, 8), dtype="f8")
+    stored[:] = rows
+    assert _is_source(stored)
+    model = DictionaryAutoencoder(8, 2, random_state=0).fit(stored)
+    np.testing.assert_array_equal(model.transform(stored), model.transform(rows))
+
+
+def test_matching_pursuit_takes_as_many_atoms_as_the_recipes_encoder() -> None:
+    rows = np.random.default_rng(0).standard_normal((300, 8))
+    recipe = recipe_named("default", "sparse", 8, 3, 300)
+    model = DictionaryAutoencoder(8, 1, recipe=recipe, random_state=0).fit(rows)
+    assert (model.transform(rows, "encoder") != 0).sum(axis=1).max() == 3
+    assert (model.transform(rows, "omp") != 0).sum(axis=1).max() == 3

@@ -259,7 +259,7 @@ def test_a_data_frame_can_be_saved_with_its_model(world: SimpleNamespace, tmp_pa
     frame = pd.DataFrame(world.data, columns=[f"c{i}" for i in range(16)])
     model = short().fit(frame)
     loaded = load_run(save_run(model, tmp_path / "run", frame))
-    same_model(short().fit(world.data), loaded, world.data)
+    same_model(model, loaded, frame)
 
 
 # ------------------------------------------------------------------ all or nothing
@@ -567,3 +567,18 @@ def test_a_stream_is_saved_without_an_evaluation(world: SimpleNamespace, tmp_pat
 def test_data_of_other_features_is_refused(good: DictionaryAutoencoder) -> None:
     with pytest.raises(shoal.ArgumentError, match=r"^source: found 5 features; needed 16"):
         evaluate(good, np.ones((9, 5)))
+
+
+def test_column_names_come_back(world: SimpleNamespace, tmp_path: Path) -> None:
+    frame = pd.DataFrame(world.data, columns=[f"c{i}" for i in range(16)])
+    model = DictionaryAutoencoder(20, 2, random_state=0).fit(frame)
+    loaded = load_run(save_run(model, tmp_path / "run", frame))
+    assert loaded.feature_names_in_.tolist() == list(frame.columns)
+    np.testing.assert_array_equal(loaded.transform(frame), model.transform(frame))
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.transform(frame[frame.columns[::-1]])
+
+
+def test_the_device_to_use_a_run_on_can_be_chosen(run: Path) -> None:
+    assert load_run(run).device == "cpu"
+    assert load_run(run, device="auto").device == "auto"

@@ -85,6 +85,9 @@ SourceSpec = Annotated[
 Key = Annotated[str | None, typer.Option(help="Which array, in a file that holds several.")]
 PatchSize = Annotated[int | None, typer.Option(help="Side of the patches, for a folder of images.")]
 PatchCount = Annotated[int | None, typer.Option(help="How many patches, for a folder of images.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, or auto. Default: as the run was made.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 
@@ -193,6 +196,7 @@ def transform(
         Method,
         typer.Option(help="The encoder's code, least squares on its support, or matching pursuit."),
     ] = "encoder",
+    device: Device = None,
     key: Key = None,
     patch_size: PatchSize = None,
     n_patches: PatchCount = None,
@@ -210,7 +214,7 @@ def transform(
     from shoal.data import open_source, validate
     from shoal.runs import load_run
 
-    model = load_run(run)
+    model = load_run(run, device=device)
     data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
     validate(data)
     blocks = [
@@ -298,14 +302,17 @@ def score(
     run: RunPath,
     source: SourceSpec,
     as_json: Annotated[bool, typer.Option("--json", help="All numbers, as JSON.")] = False,
+    device: Device = None,
     key: Key = None,
+    patch_size: PatchSize = None,
+    n_patches: PatchCount = None,
 ) -> None:
     """Say how well RUN explains SOURCE, and how much of its true dictionary it recovered."""
     from shoal.data import open_source, validate
     from shoal.runs import evaluate, load_run
 
-    model = load_run(run)
-    data = open_source(source, key=key)
+    model = load_run(run, device=device)
+    data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
     validate(data)
     result = evaluate(model, data)
     if as_json:

@@ -59,7 +59,8 @@ def _is_source(X: Any) -> bool:
     array_like = any(hasattr(X, name) for name in ("__array__", "__getitem__", "toarray"))
     stream = hasattr(X, "__iter__") and not array_like
     opened = (Source, str, Path, torch.Tensor, np.ma.MaskedArray)  # the last is refused there
-    return isinstance(X, opened) or callable(X) or stream
+    chunked = type(X).__module__.partition(".")[0] == "zarr"  # scikit-learn would read it whole
+    return isinstance(X, opened) or callable(X) or stream or chunked
 
 
 def _check_magnitude(sample: NDArray) -> None:
@@ -334,12 +335,15 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
         n_steps: int = 0,
+        feature_names: list[str] | None = None,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
         parameters = Parameters(torch.from_numpy(dictionary), torch.from_numpy(bias))
         rng = np.random.default_rng(self._seed())
         self._keep(parameters, recipe, fitted, feature_shape, n_steps, rng)
         self.n_features_in_ = dictionary.shape[1]
+        if feature_names is not None:
+            self.feature_names_in_ = np.array(feature_names, dtype=object)
         return self
 
     # ------------------------------------------------------------------ using the model
@@ -433,7 +437,8 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         signed = self.model == "sparse"
         dictionary = parameters.dictionary
         if method == "omp":
-            k = self._active_units(len(dictionary))
+            # A k-largest encoder knows its own k, which a recipe may have set.
+            k = getattr(self.recipe_.activation, "k", None) or self._active_units(len(dictionary))
             found = orthogonal_matching_pursuit(dictionary, data, k, signed=signed)
             return found.dense(len(dictionary)).cpu().numpy()
         codes = fast_encode(parameters, data, self.recipe_.activation)

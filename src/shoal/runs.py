@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def save_run(
         "recipe": describe(model.recipe_),
         "preprocessing": model.preprocessing_.spec.as_dict(),
         "n_steps": model.n_steps_,
+        "feature_names": _listed(getattr(model, "feature_names_in_", None)),
         "seconds": {} if seconds is None else {"fit": seconds},
         **evaluation,
     }
@@ -147,8 +149,16 @@ def check_run_folder(folder: str | os.PathLike[str], *, overwrite: bool = False)
         check_replaceable(folder, RUN_FILES)
 
 
-def load_run(folder: str | os.PathLike[str]) -> DictionaryAutoencoder:
+def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> DictionaryAutoencoder:
     """The fitted model in a run folder, ready to `transform`.
+
+    Parameters
+    ----------
+    folder : path
+        As :func:`save_run` wrote it.
+    device : str, optional
+        Where to use the model; by default on the CPU where it was fitted there, else
+        "auto".
 
     Raises
     ------
@@ -183,12 +193,16 @@ def load_run(folder: str | os.PathLike[str]) -> DictionaryAutoencoder:
         shape = config["source"]["feature_shape"]
         shape = None if shape is None else tuple(map(int, shape))
         n_steps = check_count("n_steps", config["n_steps"], low=0)
+        names = config.get("feature_names")
+        if names is not None and len(names) != dictionary.shape[1]:
+            raise ArgumentError("feature_names", str(len(names)), str(dictionary.shape[1]))
     except (KeyError, TypeError, ValueError) as error:  # ArgumentError is a ValueError
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(
             f"{path}: inconsistent ({missing}); needed a folder as `shoal fit` wrote it"
         ) from error
-    return model.restore_(dictionary, bias, recipe, fitted, shape, n_steps)
+    model.set_params(device=device or model.device)
+    return model.restore_(dictionary, bias, recipe, fitted, shape, n_steps, names)
 
 
 def evaluate(model: DictionaryAutoencoder, X: Any) -> dict[str, Any]:
@@ -313,8 +327,8 @@ def _write_tensors(path: Path, tensors: dict[str, NDArray]) -> None:
     path.write_bytes(save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
 
 
-def _listed(shape: tuple[int, ...] | None) -> list[int] | None:
-    return None if shape is None else list(shape)
+def _listed(values: Iterable[Any] | None) -> list[Any] | None:
+    return None if values is None else list(values)
 
 
 def _json(value: Any, indent: int | None = None) -> str:
