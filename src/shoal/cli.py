@@ -147,12 +147,12 @@ def fit(
     Where SOURCE holds its true `dictionary` (as `shoal generate` writes it), the report says
     how much of it was recovered.
     """
-    check_free(output, overwrite=force)
-    check_count("seed", seed, low=0, high=2**32 - 1)
-    from shoal.data import Preprocessing, open_source
-    from shoal.runs import check_run_folder, save_run
+    from shoal.report.run import check_run_folder
 
     check_run_folder(output, overwrite=force)
+    check_count("seed", seed, low=0, high=2**32 - 1)
+    from shoal.data import Preprocessing, open_source
+
     spec = Preprocessing(preprocess)
     if roll_off is not None:
         if preprocess != "whiten":
@@ -162,6 +162,7 @@ def fit(
         source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed
     )
     from shoal.estimators import DictionaryAutoencoder
+    from shoal.runs import save_run
 
     estimator = DictionaryAutoencoder(
         n_components,
@@ -211,12 +212,11 @@ def transform(
     check_free(output, overwrite=force)
     from scipy import sparse
 
-    from shoal.data import open_source, validate
+    from shoal.data import open_source
     from shoal.runs import load_run
 
     model = load_run(run, device=device)
     data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
-    validate(data)
     blocks = [
         sparse.csr_array(block)
         for block in _counted(model.iter_transform(data, method), data, quiet=quiet)
@@ -337,9 +337,6 @@ def report(run: RunPath) -> None:
 @app.command()
 def info(run: RunPath) -> None:
     """Say what RUN holds."""
-    from shoal.report.run import read_run
-
-    read_run(run)
     _summary(run)
 
 

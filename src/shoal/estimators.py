@@ -18,8 +18,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
 from shoal.diagnosis import CodeStatistics, Diagnosis
-from shoal.network import fast_encode
 from shoal.network.inference import (
+    fast_encode,
     least_squares,
     orthogonal_matching_pursuit,
     sparse_codes,
@@ -29,6 +29,7 @@ from shoal.training import (
     Activity,
     History,
     Recipe,
+    check_init,
     descend,
     initialize,
     polish,
@@ -66,8 +67,8 @@ def _is_source(X: Any) -> bool:
 def _check_magnitude(sample: NDArray) -> None:
     """Refuse data whose squares leave the range of its floats: sums of them are everywhere."""
     largest = float(np.abs(sample).max())
-    # Arbitrary: what is left of the range holds sums over 10^8 squares. Below the least,
-    # the constants that keep the descent from 0 / 0 would be felt.
+    # Arbitrary: what is left of the range holds sums over 10^8 squares, and squares of the
+    # least stay far above the smallest normal float32.
     least, most = 1e-12, float(np.finfo(sample.dtype).max) ** 0.5 / 1e4
     if largest and not least <= largest <= most:
         raise ArgumentError(
@@ -171,7 +172,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.device = device
         self.random_state = random_state
 
-    _activity: Activity | None  # what partial_fit carries from call to call
+    _activity: Activity | None = None  # what partial_fit carries from call to call
 
     # ------------------------------------------------------------------ fitting
 
@@ -213,10 +214,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             raise ArgumentError("recipe", "a full batch on a stream", "one with a batch_size")
         device = self._device()
         spec = self._preprocessing(source.n_samples)
-        if not isinstance(self.init, str):
-            initialize(self.init, np.empty((0, source.n_features)), m, np.random.default_rng(0))
-        else:
-            check_choice("init", self.init, ("data", "random"))
+        check_init(self.init, m, source.n_features)
         rng = np.random.default_rng(seed)
         return self._fit_steps(source, names, spec, recipe, m, device, rng)
 
@@ -249,7 +247,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 yield step
             parameters = step.parameters
         self._keep(parameters, recipe, fitted, source.feature_shape, n_steps, rng)
-        self._keep_names(source, names)
+        self._keep_names(source.n_features, names)
         self.history_ = history.close()
 
     def partial_fit(self, X: Any, y: None = None) -> Self:
@@ -283,7 +281,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             recipe, start, rng, fitted = self.recipe_, self.n_steps_, self._rng, self.preprocessing_
             prepared = fitted.through(source)
             parameters = self._parameters(self.components_.dtype, device)
-        activity = getattr(self, "_activity", None) or Activity(torch.zeros_like(parameters.bias))
+        activity = self._activity or Activity(torch.zeros_like(parameters.bias))
         endless = replace(recipe, n_steps=sys.maxsize)
         for step in descend(
             parameters, prepared, endless, rng, start=start, passes=1, activity=activity
@@ -291,7 +289,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             parameters, start = step.parameters, step.number
         self._keep(parameters, recipe, fitted, source.feature_shape, start, rng)
         if first:
-            self._keep_names(source, names)
+            self._keep_names(source.n_features, names)
         self._activity = activity
         return self
 
@@ -320,8 +318,8 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self._n_features_out = self.components_.shape[0]
         self._activity = None
 
-    def _keep_names(self, source: Source, names: NDArray | None) -> None:
-        self.n_features_in_ = source.n_features
+    def _keep_names(self, n_features: int, names: NDArray | None) -> None:
+        self.n_features_in_ = n_features
         if names is not None:
             self.feature_names_in_ = names
         elif hasattr(self, "feature_names_in_"):
@@ -335,15 +333,13 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
         n_steps: int = 0,
-        feature_names: list[str] | None = None,
+        feature_names: NDArray | None = None,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
         parameters = Parameters(torch.from_numpy(dictionary), torch.from_numpy(bias))
         rng = np.random.default_rng(self._seed())
         self._keep(parameters, recipe, fitted, feature_shape, n_steps, rng)
-        self.n_features_in_ = dictionary.shape[1]
-        if feature_names is not None:
-            self.feature_names_in_ = np.array(feature_names, dtype=object)
+        self._keep_names(dictionary.shape[1], feature_names)
         return self
 
     # ------------------------------------------------------------------ using the model
@@ -461,10 +457,10 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if not _is_source(X):
             return open_source(validate_data(self, X, reset=False, dtype="numeric"))
         source = open_source(X)
+        validate(source)  # before the width, as scikit-learn does for arrays
         if source.n_features != self.n_features_in_:
             needed = f"{self.n_features_in_} features, as the model was fitted with"
             raise ArgumentError("X", f"{source.n_features} features", needed)
-        validate(source)
         return source
 
     def _new_source(self, X: Any) -> tuple[Source, NDArray | None]:

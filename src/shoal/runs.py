@@ -28,7 +28,6 @@ from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source
 from shoal.diagnosis import (
     Diagnosis,
     Recovery,
-    SupportRecovery,
     coherence,
     dead_atoms,
     duplicate_atoms,
@@ -36,21 +35,20 @@ from shoal.diagnosis import (
     support_recovery,
 )
 from shoal.estimators import DictionaryAutoencoder
-from shoal.files import check_free, check_replaceable, whole_folder
+from shoal.files import whole_folder
 from shoal.report import write_atoms, write_report
-from shoal.report.run import FORMAT, FORMAT_VERSION, check_folder, read_config, read_tensors
+from shoal.report.run import (
+    FORMAT,
+    FORMAT_VERSION,
+    check_folder,
+    check_run_folder,
+    read_config,
+    read_tensors,
+)
 from shoal.training.recipes import Recipe, describe, restore
 from shoal.vocabulary import ArgumentError, RunError, __version__, check_count
 
-__all__ = ["RUN_FILES", "check_run_folder", "evaluate", "load_run", "save_run"]
-
-RUN_FILES = (
-    "config.json",
-    "dictionary.safetensors",
-    "history.jsonl",
-    "report.html",
-    "atoms.png",
-)
+__all__ = ["evaluate", "load_run", "save_run"]
 
 # Arbitrary: rows, evenly spaced over the data, that a model is evaluated on.
 _EVALUATED = 20_000
@@ -136,19 +134,6 @@ def save_run(
     return Path(folder)
 
 
-def check_run_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Whether a run may be written to `folder`; with `overwrite` it may replace a run only.
-
-    Raises
-    ------
-    RunError
-        Where something is in the way.
-    """
-    check_free(folder, overwrite=overwrite)
-    if overwrite:
-        check_replaceable(folder, RUN_FILES)
-
-
 def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> DictionaryAutoencoder:
     """The fitted model in a run folder, ready to `transform`.
 
@@ -170,8 +155,8 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Di
     tensors = read_tensors(path / "dictionary.safetensors")
     try:
         arguments = dict(config["model"])
-        if arguments["device"] != "cpu":  # the reader's machine may have another, or none
-            arguments["device"] = "auto"
+        # The reader's machine may have another device than the writer's, or none.
+        arguments["device"] = device or ("cpu" if arguments["device"] == "cpu" else "auto")
         recipe = restore(config["recipe"])
         if not isinstance(recipe, Recipe):
             raise ArgumentError("recipe", repr(recipe), "a description of a Recipe")
@@ -194,14 +179,16 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Di
         shape = None if shape is None else tuple(map(int, shape))
         n_steps = check_count("n_steps", config["n_steps"], low=0)
         names = config.get("feature_names")
-        if names is not None and len(names) != dictionary.shape[1]:
-            raise ArgumentError("feature_names", str(len(names)), str(dictionary.shape[1]))
+        if names is not None:
+            names = np.array(names, dtype=object)
+            if names.shape != dictionary.shape[1:]:
+                found = f"shape {names.shape}"
+                raise ArgumentError("feature_names", found, str(dictionary.shape[1:]))
     except (KeyError, TypeError, ValueError) as error:  # ArgumentError is a ValueError
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(
             f"{path}: inconsistent ({missing}); needed a folder as `shoal fit` wrote it"
         ) from error
-    model.set_params(device=device or model.device)
     return model.restore_(dictionary, bias, recipe, fitted, shape, n_steps, names)
 
 
@@ -251,17 +238,15 @@ def _evaluate(
         "l0_histogram": np.trim_zeros(encoder.histogram, "b").tolist(),
         "codes": {method: _numbers(result) for method, result in results.items()},
     }
-    found = None
-    if source.truth is not None:
-        found = _recovery(model, source.truth.dictionary)
-    if found is None or source.truth is None:
+    if source.truth is None:
         return {"diagnosis": diagnosis, "recovery": None}, encoder
+    found = _recovery(model, source.truth.dictionary)
     record = _recovery_record(found)
     if source.truth.codes is not None:
         codes = source.truth.codes[index]
         for method in methods:
             support = support_recovery(model.transform(sample, method), codes, found)
-            diagnosis["codes"][method]["support"] = _support_record(support)
+            diagnosis["codes"][method]["support"] = support.to_dict()
         record["support"] = diagnosis["codes"]["encoder"]["support"]
     return {"diagnosis": diagnosis, "recovery": record}, encoder
 
@@ -282,10 +267,6 @@ def _recovery_record(found: Recovery) -> dict[str, Any]:
         if key.startswith("recovered_at_")
     }
     return {"recovered": recovered, **scores}
-
-
-def _support_record(support: SupportRecovery) -> dict[str, Any]:
-    return support.to_dict()
 
 
 def _numbers(result: Diagnosis) -> dict[str, Any]:

@@ -128,3 +128,10 @@ def test_hugging_face(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(SourceError, match=r"pip install datasets"):
         open_source("hf:ylecun/mnist")
+
+
+def test_too_many_patches_are_refused_in_the_callers_numbers():
+    with pytest.raises(ArgumentError, match=r"^n_patches: found 50000, the share contrast=0\.3"):
+        patches(n_patches=50_000)
+    with pytest.raises(ArgumentError, match=r"^n_patches: found 500000; needed at most"):
+        patches(n_patches=500_000, contrast=1.0)

@@ -83,7 +83,13 @@ def patches(
     images = [reduce(grey(image), shrink) for image in load_sample_images().images]
     rng = np.random.default_rng(random_state)
     tried = math.ceil(wanted / contrast)
-    places = draw_positions([image.shape for image in images], tried, size, rng)
+    try:
+        places = draw_positions([image.shape for image in images], tried, size, rng)
+    except ArgumentError as error:
+        if error.argument != "n_patches" or tried == wanted:
+            raise
+        found = f"{wanted}, the share contrast={contrast:g} of {tried} tried"
+        raise ArgumentError("n_patches", found, f"to try {error.needed}") from None
     data = np.empty((tried, size * size), dtype=np.float32)
     for i, image in enumerate(images):
         here = places.image == i

@@ -55,7 +55,7 @@ def open_source(
           list column), a Zarr array or group (read by chunks), an image, or a folder of
           images (searched with its subfolders; cut into grey patches);
         - ``sample:patches``, ``sample:digits``, with options as in
-          ``sample:patches?size=16&n_patches=50000``; with internet ``openml:NAME`` and
+          ``sample:patches?size=12&n_patches=20000``; with internet ``openml:NAME`` and
           ``hf:NAME?split=train``;
         - an iterable of batches (a data loader, a list of arrays), or a function without
           arguments that returns one. A batch is an array, a tensor, or a tuple or list

@@ -2,7 +2,8 @@
 
 from shoal.network.activations import HardThreshold, ReLU, Sigmoid, Softplus, TopK
 from shoal.network.autoencoder import encode, loss, preactivation, reconstruct
-from shoal.network.gradients import Gradient, approximate_gradient, fast_encode, sample_gradient
+from shoal.network.gradients import Gradient, approximate_gradient, sample_gradient
+from shoal.network.inference import fast_encode
 
 __all__ = [
     "Gradient",

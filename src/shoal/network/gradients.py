@@ -22,7 +22,7 @@ from shoal.network import autoencoder, kernels
 from shoal.network.activations import Activation
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["Gradient", "approximate_gradient", "fast_encode", "sample_gradient"]
+__all__ = ["Gradient", "approximate_gradient", "sample_gradient"]
 
 
 class Gradient(NamedTuple):
@@ -30,12 +30,6 @@ class Gradient(NamedTuple):
 
     dictionary: Tensor  # (m, n)
     bias: Tensor  # (m,)
-
-
-def fast_encode(parameters: Parameters, data: Tensor, activation: Activation) -> Tensor:
-    """:func:`shoal.network.encode` by the chosen kernel: not for autograd to look through."""
-    codes: Tensor = kernels.choose(data).encode(parameters, data, activation)
-    return codes
 
 
 def sample_gradient(parameters: Parameters, data: Tensor, activation: Activation) -> Gradient:

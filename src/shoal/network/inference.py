@@ -1,4 +1,4 @@
-"""Codes beyond the encoder's one product, on a dictionary of unit atoms.
+"""Codes for use: the encoder's own by a fast kernel, and better ones for more than a product.
 
 The code of a tied autoencoder, x = D y on its support, is biased: it is the correlation
 with each active atom, not the least-squares coefficient. :func:`least_squares` removes
@@ -13,9 +13,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from shoal.vocabulary import active
+from shoal.network import kernels
+from shoal.network.activations import Activation
+from shoal.vocabulary import Parameters, active
 
-__all__ = ["SparseCodes", "least_squares", "orthogonal_matching_pursuit", "sparse_codes"]
+__all__ = [
+    "SparseCodes",
+    "fast_encode",
+    "least_squares",
+    "orthogonal_matching_pursuit",
+    "sparse_codes",
+]
+
+
+def fast_encode(parameters: Parameters, data: Tensor, activation: Activation) -> Tensor:
+    """:func:`shoal.network.encode` by the chosen kernel: not for autograd to look through."""
+    codes: Tensor = kernels.choose(data).encode(parameters, data, activation)
+    return codes
 
 
 class SparseCodes(NamedTuple):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.files import check_free, check_replaceable
 from shoal.vocabulary import RunError
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
+    "RUN_FILES",
     "Run",
     "check_folder",
+    "check_run_folder",
     "number",
     "read_config",
     "read_run",
@@ -35,6 +38,13 @@ __all__ = [
 
 FORMAT = "shoal-run"
 FORMAT_VERSION = 1
+RUN_FILES = (
+    "config.json",
+    "dictionary.safetensors",
+    "history.jsonl",
+    "report.html",
+    "atoms.png",
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,19 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
         found = "a file" if path.exists() else "nothing"
         raise RunError(f"{path}: found {found}; needed a run folder, as `shoal fit` writes it")
     return path
+
+
+def check_run_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Whether a run may be written to `folder`; with `overwrite` it may replace a run only.
+
+    Raises
+    ------
+    RunError
+        Where something is in the way.
+    """
+    check_free(folder, overwrite=overwrite)
+    if overwrite:
+        check_replaceable(folder, RUN_FILES)
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:

@@ -2,7 +2,7 @@
 
 from shoal.training.descent import descend, update
 from shoal.training.history import History
-from shoal.training.initialization import initialize
+from shoal.training.initialization import check_init, initialize
 from shoal.training.polish import Polish, polish
 from shoal.training.recipes import MODELS, RECIPES, Recipe, nguyen2019, recipe_named
 from shoal.training.revival import Activity, Revival
@@ -27,6 +27,7 @@ __all__ = [
     "Polish",
     "Recipe",
     "Revival",
+    "check_init",
     "descend",
     "initialize",
     "nguyen2019",

@@ -62,7 +62,9 @@ def _batches(
 
     A last batch of less than half the size is left out: few samples make a noisy step.
     """
-    for _ in count() if passes is None and not source.once else range(passes or 1):
+    if source.once:
+        passes = 1
+    for _ in count() if passes is None else range(passes):
         for number, batch in enumerate(source.batches(batch_size, rng=rng)):
             if number == 0 or 2 * len(batch) >= batch_size:
                 yield batch

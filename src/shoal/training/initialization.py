@@ -8,7 +8,14 @@ import numpy as np
 
 from shoal.vocabulary import ArgumentError, check_choice
 
-__all__ = ["INITIALIZERS", "from_array", "from_data_rows", "from_random", "initialize"]
+__all__ = [
+    "INITIALIZERS",
+    "check_init",
+    "from_array",
+    "from_data_rows",
+    "from_random",
+    "initialize",
+]
 
 
 def _unit_rows(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -59,6 +66,14 @@ INITIALIZERS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndar
 }
 
 
+def check_init(init: str | np.ndarray, n_components: int, n_features: int) -> None:
+    """Refuse an `init` that :func:`initialize` could not use, before there is any data."""
+    if isinstance(init, str):
+        check_choice("init", init, INITIALIZERS)
+    else:
+        from_array(init, n_components, n_features)
+
+
 def initialize(
     init: str | np.ndarray, sample: np.ndarray, n_components: int, rng: np.random.Generator
 ) -> np.ndarray:
@@ -68,5 +83,5 @@ def initialize(
     """
     if not isinstance(init, str):
         return from_array(init, n_components, sample.shape[1])
-    check_choice("init", init, INITIALIZERS)
+    check_init(init, n_components, sample.shape[1])
     return INITIALIZERS[init](sample, n_components, rng)

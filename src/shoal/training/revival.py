@@ -137,19 +137,18 @@ def split(
     users = torch.zeros_like(worth)
     strain = torch.zeros_like(worth)
     # Products, since bincount and index_add are not reproducible on CUDA.
-    for part in torch.arange(len(losses), device=losses.device).split(_CHUNK):
-        chunk = SparseCodes(codes.indices[part], codes.values[part])
-        hit = active(chunk.dense(n_components)).to(worth.dtype)  # (chunk, m)
+    chunks = (part.split(_CHUNK) for part in (codes.indices, codes.values, losses))
+    for indices, values, loss in zip(*chunks, strict=True):
+        hit = active(SparseCodes(indices, values).dense(n_components)).to(worth.dtype)  # (B, m)
         users += hit.sum(dim=0)
-        strain += losses[part] @ hit
+        strain += loss @ hit
     # What an atom's users leave unexplained beyond the average: an atom that stands for two
     # leads. Arbitrary: fewer users than 10 leave no direction that can be told from chance.
     excess = torch.where(users >= 10, strain - users * losses.mean(), -torch.inf)
     worth = torch.where(duplicates(dictionary, worth, duplicate_cosine), 0.0, worth)
     most = max(1, int(max_share * n_components))
-    crowded = [
-        a for a in excess.argsort(descending=True, stable=True)[:most].tolist() if users[a] >= 10
-    ]
+    ranked = excess.argsort(descending=True, stable=True)[:most]
+    crowded = ranked[torch.isfinite(excess[ranked])].tolist()
     weak = worth.argsort(stable=True)[:most].tolist()
     touched: set[int] = set()
     for atom in crowded:
