@@ -18,11 +18,13 @@ from shoal.vocabulary import check_count, check_number
 __all__ = [
     "Activated",
     "Activation",
+    "Gate",
     "HardThreshold",
     "ReLU",
     "Sigmoid",
     "Softplus",
     "TopK",
+    "gate_of",
     "k_largest",
 ]
 
@@ -147,3 +149,32 @@ class Softplus:
     def __call__(self, z: Tensor) -> Activated:  # noqa: D102
         # logaddexp keeps full precision where softplus() switches to a linear branch.
         return Activated(torch.logaddexp(z, torch.zeros_like(z)), torch.sigmoid(z))
+
+
+class Gate(NamedTuple):
+    """A piecewise linear activation as what a sparse kernel needs to know of it.
+
+    The value of a unit is its magnitude |z| where `signed`, else z itself. A unit passes
+    z on where its value is above `threshold` and, unless k is None, among the k largest of
+    its row, ties to the lowest index. The slope is 1 where it passes.
+    """
+
+    k: int | None
+    threshold: float
+    signed: bool
+
+
+def gate_of(activation: Activation) -> Gate | None:
+    """`activation` as a :class:`Gate`, or None if it isn't one of those known here.
+
+    >>> gate_of(HardThreshold(0.5)), gate_of(Sigmoid())
+    (Gate(k=None, threshold=0.5, signed=True), None)
+    """
+    # By exact type: a subclass may do anything.
+    if type(activation) is ReLU:
+        return Gate(None, 0.0, signed=False)
+    if type(activation) is HardThreshold:
+        return Gate(None, activation.threshold, activation.signed)
+    if type(activation) is TopK:
+        return Gate(activation.k, 0.0, activation.signed)
+    return None

@@ -8,18 +8,18 @@ support, one atom at a time.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from shoal.network import kernels
 from shoal.network.activations import Activation
+from shoal.network.codes import SparseCodes, sparse_codes
 from shoal.vocabulary import Parameters, active
 
 __all__ = [
     "SparseCodes",
     "fast_encode",
+    "fast_sparse_encode",
     "least_squares",
     "orthogonal_matching_pursuit",
     "sparse_codes",
@@ -32,27 +32,10 @@ def fast_encode(parameters: Parameters, data: Tensor, activation: Activation) ->
     return codes
 
 
-class SparseCodes(NamedTuple):
-    """Codes of at most k non-zeros a sample. A unit is listed at most once a row."""
-
-    indices: Tensor  # (B, k) the units; where the value is 0 the unit is not active
-    values: Tensor  # (B, k)
-
-    def dense(self, n_components: int) -> Tensor:
-        """The codes as (B, m)."""
-        codes = self.values.new_zeros(self.values.shape[0], n_components)
-        return codes.scatter_(1, self.indices, self.values)
-
-    def reconstruct(self, dictionary: Tensor) -> Tensor:
-        """y_hat = x D: shape (B, n)."""
-        return torch.einsum("bk,bkn->bn", self.values, dictionary[self.indices])
-
-
-def sparse_codes(codes: Tensor, k: int) -> SparseCodes:
-    """Dense codes (B, m) of at most k non-zeros a row as indices and values (B, k)."""
-    k = min(k, codes.shape[1])
-    indices = codes.abs().topk(k, dim=1).indices
-    return SparseCodes(indices, codes.gather(1, indices))
+def fast_sparse_encode(parameters: Parameters, data: Tensor, activation: Activation) -> SparseCodes:
+    """The codes of :func:`fast_encode` as indices and values, without the zeros."""
+    codes: SparseCodes = kernels.choose(data).sparse_encode(parameters, data, activation)
+    return codes
 
 
 def least_squares(

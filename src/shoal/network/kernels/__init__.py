@@ -1,9 +1,10 @@
 """Kernels: the training step and the encoder, behind one chooser.
 
-A kernel is a module with two functions,
+A kernel is a module with three functions,
 
     step(parameters, data, activation) -> StepSums
     encode(parameters, data, activation) -> codes (B, m)
+    sparse_encode(parameters, data, activation) -> SparseCodes
 
 and every kernel must agree with `reference`, which is the definition of correct. Only the
 network's own modules and the loop's step call them, always through :func:`choose`.

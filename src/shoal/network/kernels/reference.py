@@ -8,9 +8,10 @@ from torch import Tensor
 
 from shoal.network import autoencoder
 from shoal.network.activations import Activation
+from shoal.network.codes import SparseCodes, sparse_codes
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["StepSums", "encode", "step"]
+__all__ = ["StepSums", "encode", "sparse_encode", "step"]
 
 encode = autoencoder.encode
 
@@ -39,3 +40,8 @@ def step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSu
         energy=codes.square().sum(dim=0),
         n_samples=data.shape[0],
     )
+
+
+def sparse_encode(parameters: Parameters, data: Tensor, activation: Activation) -> SparseCodes:
+    """The codes of a batch (B, n) without their zeros, units in ascending order."""
+    return sparse_codes(encode(parameters, data, activation))
