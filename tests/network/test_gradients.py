@@ -1,5 +1,8 @@
 """The hand-written gradient before three judges: autograd, finite differences, closed forms."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -17,11 +20,21 @@ from shoal.network import (
     reconstruct,
     sample_gradient,
 )
-from shoal.network.kernels import choose, reference
+from shoal.network.kernels import choose, cpu, reference
 from shoal.vocabulary import Parameters, active
 
+
+def screened(dtype):
+    """The CPU kernel with its product in `dtype`, whatever this machine would choose."""
+    functions = {
+        name: partial(getattr(cpu, name), screen=dtype)
+        for name in ("step", "encode", "sparse_encode")
+    }
+    return SimpleNamespace(__name__=f"cpu-{dtype}", **functions)
+
+
 # A new kernel joins by a line here.
-KERNELS = [reference]
+KERNELS = [reference, cpu, screened(None), screened(torch.bfloat16), screened(torch.float32)]
 
 GATES = [
     ReLU(),

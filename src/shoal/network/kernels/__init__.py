@@ -12,16 +12,70 @@ network's own modules and the loop's step call them, always through :func:`choos
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from shoal.network.kernels import reference
 from shoal.network.kernels.reference import StepSums
+from shoal.vocabulary import check_choice
 
-__all__ = ["StepSums", "choose"]
+__all__ = ["BACKENDS", "StepSums", "choose", "use"]
+
+BACKENDS = ("auto", "reference")
+
+_log = logging.getLogger("shoal")
+_backend: ContextVar[str] = ContextVar("backend", default="auto")
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    # Thread pools don't survive a fork; numba's ends a process that tries.
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+@cache
+def _sparse(device: str) -> ModuleType:
+    """The sparse kernel for a device, or the reference where there is none."""
+    try:
+        if device == "cpu":
+            from shoal.network.kernels import cpu as kernel
+        elif device == "cuda":
+            from shoal.network.kernels import gpu as kernel
+        else:
+            return reference
+    except (ImportError, RuntimeError) as error:  # numba: absent, or without a place to cache
+        _log.warning("no sparse kernel for %s, so the dense one is used: %s", device, error)
+        return reference
+    return kernel
+
+
+@contextmanager
+def use(backend: str) -> Iterator[None]:
+    """Within it, :func:`choose` gives this backend: "auto", or "reference" to compare with it."""
+    token = _backend.set(check_choice("backend", backend, BACKENDS))
+    try:
+        yield
+    finally:
+        _backend.reset(token)
 
 
 def choose(data: Tensor) -> ModuleType:
-    """The kernel for a batch like `data`: today always the dense torch reference."""
-    return reference
+    """The kernel for a batch like `data`: the sparse one of its device where there is one."""
+    if _backend.get() == "reference" or _forked:
+        return reference
+    if data.dtype not in (torch.float32, torch.float64):
+        return reference
+    return _sparse(data.device.type)

@@ -1,0 +1,545 @@
+"""The sparse part of the CPU kernel, in numba: which units are active, and what follows.
+
+All arrays are flat and C-ordered. A row of scores is what a matrix product left, one number a
+unit, without the bias; it is exact (the data's own precision) or *screened*: the product of
+rounded operands, from which :func:`choose` decides what it can and recomputes the rest.
+
+The error of a screened score
+-----------------------------
+Let y~ and w~ be the rounded operands (bfloat16 or float32), u = 2^-24, and s the score read.
+By Cauchy-Schwarz, with the rounding errors as they are and not as they might be,
+
+    |<y~, w~> - <y, w>| <= |y~ - y| |w~| + |y| |w~ - w|.
+
+Products of two bfloat16 are exact in float32; of two float32 they are rounded once. Summed in
+float32, in any order, n of them are off by at most n u / (1 - n u) |y~| |w~|, which is less than
+2 n u |y~| |w~| for n <= 2^22; the factor of two leaves room for units that round otherwise.
+A unit that takes subnormal numbers for zeros, on the way in or out, adds at most
+2^-124 n (1 + |y~| + |w~|). A sum rounded to bfloat16 when stored is off by another 2^-8 |s|:
+half a unit in the last of 8 places. Adding the bias b and comparing, in float32, round three
+times, b itself perhaps once: 8 u (|y~| |w~| + |b|) covers it. So with
+
+    e = |y~ - y| |w~| + |y| |w~ - w| + 2 n u |y~| |w~| + 8 u (|y~| |w~| + |b|)
+        + 2^-124 n (1 + |y~| + |w~|)
+
+and v(z) = |z| for a signed gate, z for another, the value of the exact z lies in
+
+    [lower - e, upper + e],    lower, upper = v(s + b) -+ 2^-8 |s|.
+
+Norms are taken in float64, those of atoms at their largest. What is left out when |y~| |w~|
+exceeds 2^120, where float32 could overflow, is the row: it is *unresolved*.
+
+Decisions
+---------
+*Threshold t*: a unit with upper + e < t can't be active.
+*k largest*: let L be the k-th largest of the lower ends: k units have values of at least L - e,
+so one with upper + e < L - e isn't among the k largest.
+All other units are candidates. Their z is computed from the data in float64, and it decides;
+so the support is that of float64 arithmetic.
+
+Nothing is sorted to find L. A guess that the row's norm suggests makes one pass over the
+scores keep a few more than k; their k-th largest lower end proves the guess right or is the
+bound for a second pass. How good the guesses are changes the time, never the result.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from shoal.network.kernels.vector import (
+    LANES,
+    absolute,
+    add,
+    at_least,
+    count_bits,
+    entry,
+    first_bit,
+    load,
+    load_part,
+    maximum,
+    multiply_add,
+    select,
+    splat,
+    store,
+    store_part,
+    total,
+)
+
+__all__ = ["PADDING", "accumulate", "choose", "largest_norms", "wake"]
+
+BLOCK = 4 * LANES
+
+PADDING = BLOCK
+"""Room beyond their contents that lists of units need: blocks are written whole."""
+
+_WIDE = np.zeros(1)  # of float64: what `like` is where sums are to be wide
+
+_inline = njit(cache=True, nogil=True, forceinline=True)
+_apart = njit(cache=True, nogil=True)
+_parallel = njit(cache=True, nogil=True, parallel=True)
+
+
+@_parallel
+def wake(out):
+    """Start the threads."""
+    for i in prange(len(out)):
+        out[i] = i
+
+
+# --- rows of matrices -------------------------------------------------------------------------
+
+
+@_inline
+def _part(size, parts, index):
+    """Where part `index` of range(size) begins, cut into `parts`."""
+    return size * index // parts
+
+
+@_inline
+def _projections(like, a, i, b, rows, count, n, out):
+    """out[q] = <a[i : i + n], row rows[q] of b>, summed in the precision of `like`."""
+    zero = splat(like, 0.0)
+    full = n - n % LANES
+    left = n - full
+    q = 0
+    while q + 4 <= count:  # four at once: four reads of memory are under way
+        j0, j1, j2, j3 = rows[q] * n, rows[q + 1] * n, rows[q + 2] * n, rows[q + 3] * n
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        for t in range(0, full, LANES):
+            v = load(like, a, i + t)
+            s0 = multiply_add(v, load(like, b, j0 + t), s0)
+            s1 = multiply_add(v, load(like, b, j1 + t), s1)
+            s2 = multiply_add(v, load(like, b, j2 + t), s2)
+            s3 = multiply_add(v, load(like, b, j3 + t), s3)
+        if left:
+            v = load_part(like, a, i + full, left)
+            s0 = multiply_add(v, load_part(like, b, j0 + full, left), s0)
+            s1 = multiply_add(v, load_part(like, b, j1 + full, left), s1)
+            s2 = multiply_add(v, load_part(like, b, j2 + full, left), s2)
+            s3 = multiply_add(v, load_part(like, b, j3 + full, left), s3)
+        out[q], out[q + 1], out[q + 2], out[q + 3] = total(s0), total(s1), total(s2), total(s3)
+        q += 4
+    while q < count:
+        j0 = rows[q] * n
+        s0 = zero
+        for t in range(0, full, LANES):
+            s0 = multiply_add(load(like, a, i + t), load(like, b, j0 + t), s0)
+        if left:
+            v = load_part(like, a, i + full, left)
+            s0 = multiply_add(v, load_part(like, b, j0 + full, left), s0)
+        out[q] = total(s0)
+        q += 1
+
+
+@_inline
+def _norms(a, low, i, n):
+    """|a|, |a - low| of a row in float64, but for what the square root rounds."""
+    whole, rest, minus = splat(_WIDE, 0.0), splat(_WIDE, 0.0), splat(_WIDE, -1.0)
+    full = n - n % LANES
+    for t in range(0, full, LANES):
+        v = load(_WIDE, a, i + t)
+        d = multiply_add(minus, load(_WIDE, low, i + t), v)
+        whole = multiply_add(v, v, whole)
+        rest = multiply_add(d, d, rest)
+    if full < n:
+        v = load_part(_WIDE, a, i + full, n - full)
+        d = multiply_add(minus, load_part(_WIDE, low, i + full, n - full), v)
+        whole = multiply_add(v, v, whole)
+        rest = multiply_add(d, d, rest)
+    # The smallest float64 squared is 0: what is lost is less than this.
+    return np.sqrt(total(whole)) + n * 2.0**-500, np.sqrt(total(rest)) + n * 2.0**-500
+
+
+@_parallel
+def largest_norms(a, low, m, n, parts):
+    """The largest |a| and the largest |a - low| of m rows, shape (parts, 2): take their max."""
+    found = np.zeros((parts, 2))
+    for p in prange(parts):
+        whole, rest = 0.0, 0.0
+        for j in range(_part(m, parts, p), _part(m, parts, p + 1)):
+            size, error = _norms(a, low, j * n, n)
+            whole, rest = max(whole, size), max(rest, error)
+        found[p, 0], found[p, 1] = whole, rest
+    return found
+
+
+# --- which units are active -------------------------------------------------------------------
+
+
+@_apart
+def _kth_largest(a, n, k):
+    """The k-th largest of a[:n], n >= k; reorders a and writes over PADDING entries beyond."""
+    if n <= BLOCK:
+        # By counting, for each, how many are at least as large: no branch to mispredict.
+        end = (n + LANES - 1) // LANES * LANES
+        for q in range(n, end):
+            a[q] = -np.inf
+        best = -np.inf
+        for q in range(n):
+            x, count = a[q], 0
+            for t in range(0, end, LANES):
+                count += count_bits(at_least(load(a, a, t), splat(a, x)))
+            if count >= k:
+                best = max(best, x)
+        return best
+    first, last, wanted = 0, n - 1, k - 1  # Hoare's selection
+    while first < last:
+        pivot = a[(first + last) // 2]
+        i, j = first, last
+        while i <= j:
+            while a[i] > pivot:
+                i += 1
+            while a[j] < pivot:
+                j -= 1
+            if i <= j:
+                a[i], a[j] = a[j], a[i]
+                i += 1
+                j -= 1
+        if wanted <= j:
+            last = j
+        elif wanted >= i:
+            first = i
+        else:
+            break
+    return np.float64(a[wanted])
+
+
+@_inline
+def _values(low, at, bias, j, signed):
+    """v(s + b) and |s| of the LANES units from j on."""
+    s = load(low, low, at + j)
+    z = add(s, load(low, bias, j))
+    return select(signed, absolute(z), z), absolute(s)
+
+
+@_inline
+def _value(low, at, bias, j, signed):
+    """v(s + b) and |s| of unit j."""
+    s = entry(low, low, at + j)
+    z = s + bias[j]
+    return abs(z) if signed else z, abs(s)
+
+
+@_apart
+def _floor(low, at, bias, m, slack, k, signed, best):
+    """A number that k lower ends of the row reach: k-th largest of the maxima of k sets."""
+    minus, none = splat(low, -slack), splat(low, -np.inf)
+    sets, blocks = len(best) // BLOCK - 1, m // BLOCK  # the last block of best is padding
+    for g in range(sets):
+        a, b, c, d = none, none, none, none
+        for j in range(g * BLOCK, blocks * BLOCK, sets * BLOCK):
+            v, s = _values(low, at, bias, j, signed)
+            a = maximum(multiply_add(s, minus, v), a)
+            v, s = _values(low, at, bias, j + LANES, signed)
+            b = maximum(multiply_add(s, minus, v), b)
+            v, s = _values(low, at, bias, j + 2 * LANES, signed)
+            c = maximum(multiply_add(s, minus, v), c)
+            v, s = _values(low, at, bias, j + 3 * LANES, signed)
+            d = maximum(multiply_add(s, minus, v), d)
+        store(best, g * BLOCK, a)
+        store(best, g * BLOCK + LANES, b)
+        store(best, g * BLOCK + 2 * LANES, c)
+        store(best, g * BLOCK + 3 * LANES, d)
+    return _kth_largest(best, sets * BLOCK, k)
+
+
+@_inline
+def _list_bits(mask, j, units, count):
+    """Append j + the index of each set bit to units[:count]; the new count."""
+    found = count_bits(mask)
+    for q in range(4):  # most often all: no branch to mispredict
+        units[count + q] = j + first_bit(mask)
+        mask &= mask - np.uint64(1)
+    for q in range(4, found):
+        units[count + q] = j + first_bit(mask)
+        mask &= mask - np.uint64(1)
+    return count + found
+
+
+@_apart
+def _collect(low, at, bias, m, slack, signed, bar, units):
+    """The units whose upper end reaches `bar`, ascending, into `units`; how many."""
+    plus, least = splat(low, slack), splat(low, bar)
+    count = 0
+    full = m - m % BLOCK
+    for j in range(0, full, BLOCK):
+        v, s = _values(low, at, bias, j, signed)
+        mask = at_least(multiply_add(s, plus, v), least)
+        v, s = _values(low, at, bias, j + LANES, signed)
+        mask |= at_least(multiply_add(s, plus, v), least) << np.uint64(LANES)
+        v, s = _values(low, at, bias, j + 2 * LANES, signed)
+        mask |= at_least(multiply_add(s, plus, v), least) << np.uint64(2 * LANES)
+        v, s = _values(low, at, bias, j + 3 * LANES, signed)
+        mask |= at_least(multiply_add(s, plus, v), least) << np.uint64(3 * LANES)
+        count = _list_bits(mask, j, units, count)
+    for j in range(full, m, LANES):
+        left = min(LANES, m - j)
+        s = load_part(low, low, at + j, left)
+        z = add(s, load_part(low, bias, j, left))
+        v = select(signed, absolute(z), z)
+        mask = at_least(multiply_add(absolute(s), plus, v), least)
+        mask &= (np.uint64(1) << np.uint64(left)) - np.uint64(1)
+        count = _list_bits(mask, j, units, count)
+    return count
+
+
+@_inline
+def _lower_ends(low, at, bias, slack, signed, units, count, out):
+    for q in range(count):
+        v, s = _value(low, at, bias, units[q], signed)
+        out[q] = v - slack * s
+
+
+@_inline
+def _largest(low, at, bias, m, slack, e, size, k, signed, guess, best, units, scores):
+    """The units that may be among the k largest, ascending; how many, and the next guess.
+
+    `guess` is the expected k-th largest value over `size`, 0 where there is none.
+    """
+    least = -np.inf if signed else -e  # without a sign, only positive values matter
+    reached, tries = guess * size, 0 if guess > 0 else 3
+    while True:
+        if tries == 3:
+            reached = _floor(low, at, bias, m, slack, k, signed, best)
+        bar = max(reached - 2 * e, least)
+        count = _collect(low, at, bias, m, slack, signed, bar, units)
+        if count >= k or tries == 3 or bar == least:
+            break
+        reached *= 0.8
+        tries += 1
+    if count < k:
+        return count, guess  # there are no more that matter
+    _lower_ends(low, at, bias, slack, signed, units, count, scores)
+    kth = _kth_largest(scores, count, k)
+    if kth < reached:  # k reach kth, so that it may take the place of the guess
+        bar = max(kth - 2 * e, least)
+        count = _collect(low, at, bias, m, slack, signed, bar, units)
+        _lower_ends(low, at, bias, slack, signed, units, count, scores)
+        kth = _kth_largest(scores, count, k)
+    bar = kth - 2 * e
+    kept = 0
+    for q in range(count):
+        j = units[q]
+        v, s = _value(low, at, bias, j, signed)
+        units[kept] = j
+        kept += v + slack * s >= bar
+    # Arbitrary: where about one guess in twenty is too high, few passes are wasted.
+    if tries == 3:
+        guess = 0.95 * kth / size
+    elif kth < guess * size:
+        guess *= 0.95
+    else:
+        guess *= 1.0026
+    return kept, guess
+
+
+@_parallel
+def choose(
+    low, lbias, slack, ylow, atoms, y, w, bias, n, m,
+    k, threshold, signed, screened, limit, parts, indices, values, counts,
+):  # fmt: skip
+    """The active units of each row and their exact values.
+
+    Parameters
+    ----------
+    low : array of T m
+        Scores; `lbias` (m,) is the bias in their precision, `slack` the 2^-8 of scores that
+        were rounded to bfloat16, else 0.
+    ylow, atoms
+        Where `screened`: the rounded rows (T n,), and max |w|, max |w - w~|, max |b|.
+    y, w, bias : arrays of T n, m n and m
+        Rows, atoms and bias in the data's precision.
+    k, threshold, signed
+        The gate; k is 0 where all values above the threshold pass.
+    limit : int
+        A row with more candidates is unresolved.
+    indices, values : arrays of shape (T, capacity)
+        Out: the first entries of each row; zeros after them.
+    counts : array of T
+        Out: active units, or -1 for a row that is unresolved. A count above the capacity
+        says that not all are listed.
+    """
+    rows, capacity = indices.shape
+    like = values[0]
+    for p in prange(parts):
+        units = np.empty(m + PADDING, np.int64)
+        scores = np.empty(m + PADDING, lbias.dtype)
+        exact = np.empty(m + PADDING, np.float64)
+        wide = np.empty(m + PADDING, np.float64)
+        best = np.empty((max(1, (2 * k + BLOCK - 1) // BLOCK) + 1) * BLOCK, lbias.dtype)
+        guess = 0.0
+        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
+            at = i * m
+            e, size = 0.0, 1.0
+            if screened or k > 0:
+                size, error = _norms(y, ylow, i * n, n)
+            if screened:
+                near, atom = size + error, atoms[0] + atoms[1]
+                if not near * atom <= 2.0**120:
+                    counts[i] = -1
+                    continue
+                e = error * atom + size * atoms[1] + n * 2.0**-23 * near * atom
+                e += 2.0**-21 * (near * atom + atoms[2]) + n * 2.0**-124 * (1 + near + atom)
+                e *= 1 + 2.0**-20  # its own rounding
+            if k == 0:
+                count = _collect(low, at, lbias, m, slack, signed, threshold - e, units)
+            else:
+                count, guess = _largest(
+                    low, at, lbias, m, slack, e, size, k, signed, guess, best, units, scores
+                )
+            if count > limit:
+                counts[i] = -1
+                continue
+            if screened:
+                _projections(_WIDE, y, i * n, w, units, count, n, exact)
+                for q in range(count):
+                    exact[q] += bias[units[q]]
+            else:
+                for q in range(count):
+                    exact[q] = entry(low, low, at + units[q]) + lbias[units[q]]
+            kth, ties = -np.inf, 0
+            if 0 < k < count:
+                for q in range(count):
+                    wide[q] = abs(exact[q]) if signed else exact[q]
+                kth, ties = _kth_largest(wide, count, k), k
+                for q in range(count):
+                    ties -= (abs(exact[q]) if signed else exact[q]) > kth
+            kept = 0
+            for q in range(count):
+                z = exact[q]
+                v = abs(z) if signed else z
+                level = v == kth
+                # In the data's precision it may be 0, which no active unit is.
+                passes = (v > threshold) & (like.dtype.type(z) != 0)
+                passes &= (v > kth) | (level & (ties > 0))
+                ties -= level
+                units[kept], exact[kept] = units[q], z
+                kept += passes
+            counts[i] = kept
+            for q in range(min(kept, capacity)):
+                indices[i, q], values[i, q] = units[q], exact[q]
+            for q in range(kept, capacity):
+                indices[i, q], values[i, q] = 0, 0.0
+
+
+# --- what follows from the active units -------------------------------------------------------
+
+
+@_inline
+def _residual(y, i, w, n, units, codes, count, r):
+    """r = y - x D of one row, into r[i : i + n]; its squared norm."""
+    loss = splat(y, 0.0)
+    full = n - n % BLOCK
+    for t in range(0, full, BLOCK):
+        a, b = load(y, y, i + t), load(y, y, i + t + LANES)
+        c, d = load(y, y, i + t + 2 * LANES), load(y, y, i + t + 3 * LANES)
+        for q in range(count):
+            x, j = splat(y, -codes[q]), units[q] * n + t
+            a = multiply_add(x, load(y, w, j), a)
+            b = multiply_add(x, load(y, w, j + LANES), b)
+            c = multiply_add(x, load(y, w, j + 2 * LANES), c)
+            d = multiply_add(x, load(y, w, j + 3 * LANES), d)
+        store(r, i + t, a)
+        store(r, i + t + LANES, b)
+        store(r, i + t + 2 * LANES, c)
+        store(r, i + t + 3 * LANES, d)
+        loss = multiply_add(a, a, multiply_add(b, b, multiply_add(c, c, multiply_add(d, d, loss))))
+    for t in range(full, n, LANES):
+        left = min(LANES, n - t)
+        a = load_part(y, y, i + t, left)
+        for q in range(count):
+            atom = load_part(y, w, units[q] * n + t, left)
+            a = multiply_add(splat(y, -codes[q]), atom, a)
+        store_part(r, i + t, a, left)
+        loss = multiply_add(a, a, loss)
+    return total(loss)
+
+
+@_inline
+def _atom_gradient(g, at, first, last, rows, codes, back, r, y, n):
+    """g[at : at + n] -= sum over the atom's samples of x r + e y."""
+    full = n - n % BLOCK
+    for t in range(0, full, BLOCK):
+        a, b = load(g, g, at + t), load(g, g, at + t + LANES)
+        c, d = load(g, g, at + t + 2 * LANES), load(g, g, at + t + 3 * LANES)
+        for s in range(first, last):
+            i = rows[s] * n + t
+            x, e = splat(g, -codes[s]), splat(g, -back[s])
+            a = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), a))
+            i += LANES
+            b = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), b))
+            i += LANES
+            c = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), c))
+            i += LANES
+            d = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), d))
+        store(g, at + t, a)
+        store(g, at + t + LANES, b)
+        store(g, at + t + 2 * LANES, c)
+        store(g, at + t + 3 * LANES, d)
+    for t in range(full, n, LANES):
+        left = min(LANES, n - t)
+        a = load_part(g, g, at + t, left)
+        for s in range(first, last):
+            i = rows[s] * n + t
+            x, e = splat(g, -codes[s]), splat(g, -back[s])
+            a = multiply_add(e, load_part(g, y, i, left), a)
+            a = multiply_add(x, load_part(g, r, i, left), a)
+        store_part(g, at + t, a, left)
+
+
+@_parallel
+def accumulate(
+    y, w, n, m, indices, values, counts, parts, losses, gradient, bias_gradient, active, energy
+):
+    """Add what the rows y (T n) with these codes contribute to the sums of a step.
+
+    First by rows: residuals, losses, projections. Then by atoms: the codes are brought in the
+    order of their units (a counting sort, stable), each thread takes atoms of its own, and
+    adds up their samples in the order of the rows. So no two threads write to one place, and
+    the sums don't depend on how many threads there are.
+    """
+    rows, capacity = indices.shape
+    dtype = values.dtype
+    r = np.empty(rows * n, dtype)
+    back = np.empty((rows, capacity), dtype)  # e = <r, D_i>
+    starts = np.zeros((parts, m), np.int64)
+    for p in prange(parts):
+        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
+            count = counts[i]
+            losses[i] = _residual(y, i * n, w, n, indices[i], values[i], count, r) / 2
+            _projections(y, r, i * n, w, indices[i], count, n, back[i])
+            for q in range(count):
+                starts[p, indices[i, q]] += 1
+    first = np.empty(m + 1, np.int64)
+    size = 0
+    for j in range(m):
+        first[j] = size
+        for p in range(parts):
+            count = starts[p, j]
+            starts[p, j] = size
+            size += count
+    first[m] = size
+    sample = np.empty(size, np.int64)
+    codes = np.empty(size, dtype)
+    slopes = np.empty(size, dtype)
+    for p in prange(parts):
+        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
+            for q in range(counts[i]):
+                j = indices[i, q]
+                s = starts[p, j]
+                starts[p, j] = s + 1
+                sample[s], codes[s], slopes[s] = i, values[i, q], back[i, q]
+    for p in prange(parts):
+        mine = np.searchsorted(first[:m], _part(size, parts, p))
+        end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
+        for j in range(mine, end):
+            if first[j] == first[j + 1]:
+                continue
+            slope, squares = bias_gradient[j], energy[j]
+            for s in range(first[j], first[j + 1]):
+                slope -= slopes[s]
+                squares += codes[s] * codes[s]
+            bias_gradient[j], energy[j] = slope, squares
+            active[j] += first[j + 1] - first[j]
+            _atom_gradient(gradient, j * n, first[j], first[j + 1], sample, codes, slopes, r, y, n)

@@ -1,0 +1,308 @@
+"""The sparse CPU kernel: a matrix product in tiles, and numba for all that follows.
+
+With k of m units active, a step costs the encoder product and O(B k n) more. The product
+itself is *screened* where that pays: taken in bfloat16 on processors with units for it (or in
+float32 for float64 data), with the few entries that its error leaves open recomputed. The
+result is that of exact decisions; :mod:`shoal.network.kernels.compiled` has the bound.
+
+A batch is worked through in tiles of rows, so that scores stay in the cache and memory beyond
+the result doesn't grow with the batch. Where many units are active (a smooth activation, a
+ReLU early in its life) the dense reference is faster, and is what runs.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from llvmlite import binding
+from torch import Tensor
+
+from shoal.network.activations import Activation, Gate, gate_of
+from shoal.network.codes import SparseCodes
+from shoal.network.kernels import compiled, reference
+from shoal.network.kernels.reference import StepSums
+from shoal.vocabulary import Parameters, active
+
+__all__ = ["encode", "screening", "sparse_encode", "step"]
+
+# Measured, as are those below (benchmarks/kernels.py): with a larger fraction of active
+# units the dense step is faster.
+_DENSE = 1 / 8
+# Scores of a tile: few enough to stay in a shared cache, enough to keep the product efficient.
+_TILE_SCORES = 1 << 21
+_TILE_ROWS = (256, 4096)
+# Rows from which the density of a threshold gate is told.
+_PROBE_ROWS = 64
+# With fewer features, screening saves less than it costs.
+_SCREEN_FEATURES = 32
+# A row of which more than this fraction of the units stay open is cheaper to redo as a product.
+_OPEN = 1 / 8
+# Where more than this fraction of a tile's rows had to be redone, screening stops.
+_REDONE = 1 / 4
+
+# numba's threads serve one caller at a time on some platforms.
+_turn = threading.Lock()
+
+
+@cache
+def screening(dtype: torch.dtype, n_features: int) -> torch.dtype | None:
+    """The precision in which the product is screened for data of `dtype`, or None."""
+    if not _SCREEN_FEATURES <= n_features <= 1 << 22:  # the error bound holds up to there
+        return None
+    bf16 = "bf16" if platform.machine() in ("aarch64", "arm64") else "avx512bf16"
+    if binding.get_host_cpu_features().get(bf16, False):
+        return torch.bfloat16
+    return torch.float32 if dtype == torch.float64 else None
+
+
+@cache
+def _start_threads() -> int:
+    """Start numba's threads; their number."""
+    import numba
+
+    threads = torch.get_num_threads()
+    compiled.wake(np.zeros(2))
+    # Where they share a pool with torch's, starting them sets torch's number to their own.
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return int(numba.config.NUMBA_NUM_THREADS)
+
+
+class _Threads:
+    """As many numba threads as torch has been given, one caller at a time."""
+
+    def __enter__(self) -> int:
+        import numba
+
+        _turn.acquire()
+        parts = min(torch.get_num_threads(), _start_threads())
+        self._before = numba.get_num_threads()
+        numba.set_num_threads(parts)
+        return parts
+
+    def __exit__(self, *_: object) -> None:
+        import numba
+
+        numba.set_num_threads(self._before)
+        _turn.release()
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    """A contiguous tensor as a flat array; bfloat16 as its bits."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().reshape(-1).view(np.uint16)
+    return tensor.numpy().reshape(-1)
+
+
+@dataclass
+class _Codes:
+    """The codes of a tile: rows are listed up to `counts`."""
+
+    indices: np.ndarray  # (T, capacity)
+    values: np.ndarray
+    counts: np.ndarray  # (T,)
+
+
+class _Encoder:
+    """The encoder with one set of parameters: what is prepared once a batch."""
+
+    def __init__(self, parameters: Parameters, gate: Gate, screen: torch.dtype | None) -> None:
+        self.dictionary = parameters.dictionary.detach().contiguous()
+        self.bias = parameters.bias.detach().contiguous()
+        self.m, self.n = self.dictionary.shape
+        self.gate, self.screen = gate, screen
+        self.w, self.b = _flat(self.dictionary), _flat(self.bias)
+        # The k that numba sees: 0 where all above the threshold pass.
+        self.k = 0 if gate.k is None or gate.k >= self.m else gate.k
+        self.capacity = min(gate.k, self.m) if gate.k is not None else 0
+        if screen is not None:
+            self.low_dictionary = self.dictionary.to(screen)
+            self.low_bias = _flat(self.bias.to(torch.float32))
+            with _Threads() as parts:
+                norms = compiled.largest_norms(
+                    self.w, _flat(self.low_dictionary), self.m, self.n, parts
+                )
+            self.atoms = np.array([*norms.max(axis=0), np.abs(self.b).max()])
+
+    def codes(self, tile: Tensor) -> _Codes:
+        """The codes of a contiguous tile (T, n), screened if that is still on."""
+        if self.screen is None:
+            return self._chosen(tile, None)
+        found = self._chosen(tile, self.screen)
+        open_ = np.flatnonzero(found.counts < 0)
+        if len(open_):
+            if len(open_) > _REDONE * len(tile):
+                self.screen = None
+            redone = self._chosen(tile[torch.from_numpy(open_)], None)
+            width = max(redone.indices.shape[1], found.indices.shape[1])
+            found = _Codes(
+                _widened(found.indices, width), _widened(found.values, width), found.counts
+            )
+            found.indices[open_] = _widened(redone.indices, width)
+            found.values[open_] = _widened(redone.values, width)
+            found.counts[open_] = redone.counts
+        return found
+
+    def _chosen(self, tile: Tensor, screen: torch.dtype | None) -> _Codes:
+        gate = self.gate
+        if screen is None:
+            scores, low_tile, low_bias = tile @ self.dictionary.T, tile, self.b
+            atoms, limit = np.zeros(3), self.m
+        else:
+            low_tile, low_bias, atoms = tile.to(screen), self.low_bias, self.atoms
+            scores = low_tile @ self.low_dictionary.T
+            limit = max(int(_OPEN * self.m), 2 * self.k)
+        slack = 2.0**-8 if screen == torch.bfloat16 else 0.0
+        while True:
+            # A guess for a threshold gate: it is raised below if it doesn't do.
+            capacity = max(1, self.capacity)
+            found = _Codes(
+                np.empty((len(tile), capacity), np.int64),
+                np.empty((len(tile), capacity), self.w.dtype),
+                np.empty(len(tile), np.int64),
+            )
+            with _Threads() as parts:
+                compiled.choose(
+                    _flat(scores), low_bias, low_bias.dtype.type(slack), _flat(low_tile), atoms,
+                    _flat(tile), self.w, self.b, self.n, self.m,
+                    self.k, float(gate.threshold), gate.signed, screen is not None, limit, parts,
+                    found.indices, found.values, found.counts,
+                )  # fmt: skip
+            most = int(found.counts.max())
+            if most <= capacity:
+                return found
+            self.capacity = min(self.m, most + most // 4)
+
+
+def _widened(listed: np.ndarray, width: int) -> np.ndarray:
+    """A list (T, c) padded with zeros to (T, width)."""
+    return np.pad(listed, ((0, 0), (0, width - listed.shape[1])))
+
+
+def _density(parameters: Parameters, data: Tensor, activation: Activation, gate: Gate) -> float:
+    """The fraction of active units: known of a k-largest gate, else that of a few rows."""
+    m = parameters.dictionary.shape[0]
+    if gate.k is not None:
+        return gate.k / m
+    rows = min(_PROBE_ROWS, 1 + len(data) // 16)
+    probe = data[:: max(1, len(data) // rows)][:rows]
+    return float(active(reference.encode(parameters, probe, activation)).sum()) / (len(probe) * m)
+
+
+def _tiles(
+    parameters: Parameters, data: Tensor, activation: Activation, screen: torch.dtype | None
+) -> Iterator[tuple[slice, Tensor, _Codes | None]]:
+    """Tiles of the data and their codes; None where they are left to the reference."""
+    if len(data) == 0:
+        return
+    gate, data = gate_of(activation), data.detach()
+    m = parameters.dictionary.shape[0]
+    rows = min(_TILE_ROWS[1], max(_TILE_ROWS[0], _TILE_SCORES // m))
+    dense = gate is None or _density(parameters, data, activation, gate) > _DENSE
+    encoder = None if gate is None or dense else _Encoder(parameters, gate, screen)
+    for start in range(0, len(data), rows):
+        where = slice(start, start + rows)
+        tile = data[where].contiguous()
+        codes = encoder.codes(tile) if encoder is not None else None
+        if codes is not None and codes.counts.sum() > _DENSE * len(tile) * m:
+            encoder = None  # from the next tile on
+        yield where, tile, codes
+
+
+def _screen(data: Tensor, screen: torch.dtype | None | str) -> torch.dtype | None:
+    if isinstance(screen, str):
+        return screening(data.dtype, data.shape[1])
+    return screen
+
+
+def step(
+    parameters: Parameters,
+    data: Tensor,
+    activation: Activation,
+    *,
+    screen: torch.dtype | None | str = "auto",
+) -> StepSums:
+    """Loss, gradient and activity of a batch (B, n), summed over its samples.
+
+    `screen` is the precision of the screened product, None for none; "auto" is what
+    :func:`screening` says.
+    """
+    m, n = parameters.dictionary.shape
+    sums = StepSums(
+        dictionary=torch.zeros(m, n, dtype=data.dtype),
+        bias=torch.zeros(m, dtype=data.dtype),
+        losses=torch.empty(len(data), dtype=data.dtype),
+        counts=torch.zeros(m, dtype=data.dtype),
+        energy=torch.zeros(m, dtype=data.dtype),
+        n_samples=len(data),
+    )
+    dictionary = _flat(parameters.dictionary.detach().contiguous())
+    counts = torch.zeros(m, dtype=torch.int64)
+    for where, tile, codes in _tiles(parameters, data, activation, _screen(data, screen)):
+        if codes is None:
+            part = reference.step(parameters, tile, activation)
+            for name in ("dictionary", "bias", "counts", "energy"):
+                getattr(sums, name).add_(getattr(part, name))
+            sums.losses[where] = part.losses
+            continue
+        with _Threads() as parts:
+            compiled.accumulate(
+                _flat(tile), dictionary, n, m, codes.indices, codes.values, codes.counts, parts,
+                _flat(sums.losses[where]), _flat(sums.dictionary), _flat(sums.bias),
+                _flat(counts), _flat(sums.energy),
+            )  # fmt: skip
+    sums.counts.add_(counts)
+    return sums
+
+
+def sparse_encode(
+    parameters: Parameters,
+    data: Tensor,
+    activation: Activation,
+    *,
+    screen: torch.dtype | None | str = "auto",
+) -> SparseCodes:
+    """The codes of a batch (B, n) without their zeros, units in ascending order."""
+    parts = [
+        reference.sparse_encode(parameters, tile, activation)
+        if codes is None
+        else SparseCodes(torch.from_numpy(codes.indices), torch.from_numpy(codes.values))
+        for _, tile, codes in _tiles(parameters, data, activation, _screen(data, screen))
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    width = max((part.indices.shape[1] for part in parts), default=1)
+    indices = torch.zeros(len(data), width, dtype=torch.int64)
+    values = torch.zeros(len(data), width, dtype=data.dtype)
+    start = 0
+    for part in parts:
+        rows, used = part.indices.shape
+        indices[start : start + rows, :used] = part.indices
+        values[start : start + rows, :used] = part.values
+        start += rows
+    return SparseCodes(indices, values)
+
+
+def encode(
+    parameters: Parameters,
+    data: Tensor,
+    activation: Activation,
+    *,
+    screen: torch.dtype | None | str = "auto",
+) -> Tensor:
+    """The codes (B, m) of a batch (B, n)."""
+    m = parameters.dictionary.shape[0]
+    dense = torch.empty(len(data), m, dtype=data.dtype)
+    for where, tile, codes in _tiles(parameters, data, activation, _screen(data, screen)):
+        if codes is None:
+            dense[where] = reference.encode(parameters, tile, activation)
+        else:
+            found = SparseCodes(torch.from_numpy(codes.indices), torch.from_numpy(codes.values))
+            dense[where] = found.dense(m)
+    return dense
