@@ -132,6 +132,25 @@ def test_transform_writes_the_codes_of_the_model(shared: Path, here: Path, metho
     assert names(here) == ["codes.npz"]
 
 
+def test_transform_makes_no_dense_codes(
+    shared: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("codes were made dense")
+
+    monkeypatch.setattr("shoal.estimators.fast_encode", refuse)
+    monkeypatch.setattr("shoal.network.codes.SparseCodes.dense", refuse)
+    monkeypatch.setattr("shoal.estimators._CHUNK", 300)
+    for method in ("encoder", "least_squares", "omp"):
+        words = ("transform", shared / "run", shared / "planted.npz", "--method", method)
+        output = done(*words, "-o", f"{method}.npz").stdout
+        assert f"2000 x 24 codes, 2 active a sample: {method}.npz" in output
+        codes = sparse.load_npz(f"{method}.npz")
+        assert codes.format == "csr"
+        assert codes.has_canonical_format
+        assert codes.nnz == np.count_nonzero(codes.data) == 4000
+
+
 def test_score_prints_tables(shared: Path) -> None:
     output = done("score", shared / "run", shared / "planted.npz").stdout
     for word in ("explained", "variance", "encoder", "omp", "|cosine| >= 0.95", "100.00%", "mcc"):

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import shoal
@@ -29,7 +29,7 @@ from shoal.generative import (
     SparseCoding,
     random_dictionary,
 )
-from shoal.network import ReLU, TopK
+from shoal.network import HardThreshold, ReLU, Sigmoid, Softplus, TopK
 from shoal.training import (
     RECIPES,
     Constant,
@@ -103,8 +103,9 @@ def assert_unit(atoms: np.ndarray, tolerance: float = 1e-5) -> None:
         {"model": "mixture", "recipe": SHORT},
         {"preprocessing": "whiten", "recipe": SHORT},
         {"preprocessing": "center", "recipe": SHORT},
+        {"sparse_output": True, "recipe": SHORT},
     ],
-    ids=["default", "nonnegative", "mixture", "whiten", "center"],
+    ids=["default", "nonnegative", "mixture", "whiten", "center", "sparse output"],
 )
 def test_it_passes_every_check_of_scikit_learn(arguments: dict[str, Any]) -> None:
     with warnings.catch_warnings():
@@ -131,6 +132,7 @@ def test_clone_and_params_keep_every_argument() -> None:
         "preprocessing": Preprocessing("whiten", roll_off=0.3),
         "device": "auto",
         "random_state": 7,
+        "sparse_output": True,
     }
     copied = clone(DictionaryAutoencoder(**given))
     params = copied.get_params()
@@ -192,6 +194,21 @@ def test_pandas_output_for_all_that_can_be_transformed(
         out = model.transform(given)
         assert isinstance(out, pd.DataFrame)
         np.testing.assert_allclose(out.to_numpy(), plain, atol=1e-12)
+
+
+def test_sparse_output_has_no_frame(world: SimpleNamespace) -> None:
+    model = short(sparse_output=True).fit(world.data).set_output(transform="pandas")
+    with pytest.raises(ValueError, match="sparse"):  # scikit-learn's own
+        model.transform(world.data)
+
+
+def test_sparse_output_goes_on_through_a_pipeline(world: SimpleNamespace) -> None:
+    def both(**changes: Any) -> Any:
+        return make_pipeline(short(**changes), MaxAbsScaler()).fit_transform(world.data)
+
+    codes = both(sparse_output=True)
+    assert sparse.issparse(codes)
+    np.testing.assert_allclose(codes.toarray(), both(), atol=1e-12)
 
 
 # ------------------------------------------------------------------ inputs
@@ -523,12 +540,141 @@ def test_the_encoder_is_the_k_largest_correlations(
     )
 
 
+@pytest.mark.parametrize("stream", [False, True])
 def test_transform_in_blocks_is_transform(
-    world: SimpleNamespace, fitted: DictionaryAutoencoder
+    world: SimpleNamespace,
+    fitted: DictionaryAutoencoder,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: bool,
 ) -> None:
     blocks = list(fitted.iter_transform(world.data, batch_size=300))
     assert [len(block) for block in blocks] == [300] * 6 + [200]
-    np.testing.assert_allclose(np.concatenate(blocks), fitted.transform(world.data), atol=1e-12)
+    codes = fitted.transform(world.data)
+    np.testing.assert_allclose(np.concatenate(blocks), codes, atol=1e-12)
+    given = iter([world.data]) if stream else world.data
+    monkeypatch.setattr("shoal.estimators._CHUNK", 300)
+    np.testing.assert_allclose(fitted.transform(given), codes, atol=1e-12)
+
+
+ACTIVATIONS = [TopK(3), TopK(2, signed=False), HardThreshold(1.0), ReLU(), Sigmoid(), Softplus()]
+
+
+def without_training(activation: Any, data: np.ndarray, **changes: Any) -> DictionaryAutoencoder:
+    recipe = Recipe(activation, NormalizedStep(Constant(1e-9)), 1, 64)
+    return autoencoder(recipe=recipe, **changes).fit(data)
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise AssertionError("codes were made dense")
+
+
+@pytest.fixture
+def no_dense_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("estimators.fast_encode", "network.codes.SparseCodes.dense"):
+        monkeypatch.setattr(f"shoal.{name}", refuse)
+    for name in ("toarray", "todense"):
+        monkeypatch.setattr(sparse.csr_array, name, refuse)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
+def test_sparse_output_is_the_dense_output_without_its_zeros(
+    world: SimpleNamespace, activation: Any, method: str, dtype: str
+) -> None:
+    data = world.data[:200].astype(dtype)
+    model = without_training(activation, data)
+    expected = model.transform(data, method)
+    codes = model.set_params(sparse_output=True).transform(data, method)
+    assert type(expected) is np.ndarray
+    assert type(codes) is sparse.csr_array
+    assert codes.shape == (200, 24)
+    assert codes.dtype == dtype
+    assert codes.indices.dtype == np.int32
+    assert codes.has_canonical_format
+    assert codes.nnz == np.count_nonzero(expected)
+    np.testing.assert_allclose(codes.toarray(), expected, atol=1e-5 if dtype == "float32" else 1e-9)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_sparse_output_in_blocks(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, no_dense_codes: None, stream: bool
+) -> None:
+    model = without_training(TopK(2), world.data, sparse_output=True)
+    given = (lambda: iter([world.data])) if stream else world.data
+    codes = model.transform(given)
+    blocks = list(model.iter_transform(given, batch_size=300))
+    assert [block.shape for block in blocks] == [(300, 24)] * 6 + [(200, 24)]
+    assert {type(block) for block in blocks} == {sparse.csr_array}
+    assert abs(sparse.vstack(blocks) - codes).max() < 1e-12
+    monkeypatch.setattr("shoal.estimators._CHUNK", 300)
+    stacked = model.transform(given)
+    assert type(stacked) is sparse.csr_array
+    assert stacked.has_canonical_format
+    assert abs(stacked - codes).max() < 1e-12
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_dense_is_made_that_nobody_asked_for(
+    world: SimpleNamespace, no_dense_codes: None, method: str
+) -> None:
+    for activation in (TopK(3), HardThreshold(1.0)):
+        model = without_training(activation, world.data, sparse_output=True)
+        codes = model.transform(world.data, method)
+        assert model.inverse_transform(codes).shape == world.data.shape
+        assert model.set_params(sparse_output=False).score(world.data, method=method) < 1
+        found = model.diagnose(world.data, method)
+        assert found.l0 == pytest.approx(codes.nnz / 2000)
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_sparse_output_is_checked_where_it_is_used(
+    world: SimpleNamespace, fitted: DictionaryAutoencoder, value: Any
+) -> None:
+    model = clone(fitted).fit(world.data).set_params(sparse_output=value)
+    for use in (model.transform, model.iter_transform):
+        with pytest.raises(ArgumentError, match=r"^sparse_output: found .*; needed True or False"):
+            use(world.data)
+
+
+def test_a_numpy_boolean_is_one(world: SimpleNamespace) -> None:
+    model = short(sparse_output=np.bool_(True)).fit(world.data)
+    assert sparse.issparse(model.transform(world.data))
+
+
+@pytest.mark.parametrize(
+    ("activation", "forms"),
+    [
+        (TopK(2), [sparse.csr_array] * 3),
+        (ReLU(), [sparse.csr_array, np.ndarray, np.ndarray]),  # half of the units are active
+        (Sigmoid(), [np.ndarray] * 3),
+    ],
+    ids=repr,
+)
+def test_codes_come_in_the_form_that_is_faster(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, activation: Any, forms: list[type]
+) -> None:
+    model = without_training(activation, world.data, preprocessing="scale")
+    whole = model.transform(world.data)
+    monkeypatch.setattr("shoal.estimators._CHUNK", 700)
+    blocks = list(model.iter_coded(world.data))
+    assert [type(codes) for _, codes, _ in blocks] == forms
+    codes = np.concatenate([sparse.csr_array(block).toarray() for _, block, _ in blocks])
+    np.testing.assert_allclose(codes, whole, atol=1e-12)
+    data, rebuilt = (np.concatenate([block[part] for block in blocks]) for part in (0, 2))
+    scaled = world.data - world.data.mean(axis=0)
+    np.testing.assert_allclose(data, scaled / world.data.std(axis=0), atol=1e-9)
+    np.testing.assert_allclose(rebuilt, whole @ model.components_, atol=1e-12)
+    fvu = np.square(data - rebuilt).sum() / np.square(data - data.mean(axis=0)).sum()
+    assert model.score(world.data) == pytest.approx(1 - fvu, rel=1e-9)
+    assert model.diagnose(world.data).histogram.tolist() == (
+        np.bincount((whole != 0).sum(axis=1), minlength=25).tolist()
+    )
+
+
+def test_atoms_lie_in_memory_as_rows(fitted: DictionaryAutoencoder) -> None:
+    # In columns the same codes would differ in their last bits from those of a loaded run.
+    assert fitted.components_.flags.c_contiguous
 
 
 @pytest.mark.parametrize("kind", ["none", "center", "scale", "whiten"])
@@ -749,6 +895,9 @@ BAD_ARGUMENTS = {
     "device": ({"device": "abacus"}, "device"),
     "device without numbers": ({"device": "meta"}, "device"),
     "no device": ({"device": None}, "device"),
+    "sparse_output": ({"sparse_output": "yes"}, "sparse_output"),
+    "sparse_output a number": ({"sparse_output": 1}, "sparse_output"),
+    "sparse_output None": ({"sparse_output": None}, "sparse_output"),
     "seed": ({"random_state": -1}, "random_state"),
     "seed too large": ({"random_state": 2**32}, "random_state"),
     "seed type": ({"random_state": np.random.default_rng(0)}, "random_state"),
@@ -846,7 +995,8 @@ def test_scaling_makes_data_of_any_unit_fit() -> None:
     "given", [np.ones((5, 15)), torch.ones(5, 17), shoal.open_source(np.ones((5, 1)))], ids=type
 )
 def test_another_number_of_features_is_refused(fitted: DictionaryAutoencoder, given: Any) -> None:
-    for use in (fitted.transform, fitted.iter_transform, fitted.score, fitted.diagnose):
+    uses = (fitted.transform, fitted.iter_transform, fitted.score, fitted.diagnose)
+    for use in (*uses, fitted.iter_coded):
         with pytest.raises(ValueError, match="16 features"):
             use(given)
 
@@ -854,7 +1004,7 @@ def test_another_number_of_features_is_refused(fitted: DictionaryAutoencoder, gi
 def test_an_unknown_method_is_refused_at_the_call(
     world: SimpleNamespace, fitted: DictionaryAutoencoder
 ) -> None:
-    for use in (fitted.transform, fitted.iter_transform):
+    for use in (fitted.transform, fitted.iter_transform, fitted.iter_coded):
         with pytest.raises(ArgumentError, match=r"^method: found 'lasso'; needed one of"):
             use(world.data, "lasso")
     with pytest.raises(ArgumentError, match=r"^method"):

@@ -134,13 +134,30 @@ def test_the_default_recipe_and_the_rest_of_the_arguments_come_back(
     world: SimpleNamespace, tmp_path: Path
 ) -> None:
     model = DictionaryAutoencoder(
-        np.int64(24), 2, init="random", preprocessing="center", random_state=np.int64(5)
+        np.int64(24),
+        2,
+        init="random",
+        preprocessing="center",
+        random_state=np.int64(5),
+        sparse_output=True,
     ).fit(world.data)
     loaded = load_run(save_run(model, tmp_path / "run", world.data))
     assert loaded.get_params() | {"preprocessing": None} == model.get_params() | {
         "preprocessing": None
     }
-    same_model(model, loaded, world.data)
+    assert loaded.transform(world.data).nnz == 2 * 2000
+    same_model(
+        model.set_params(sparse_output=False), loaded.set_params(sparse_output=False), world.data
+    )
+
+
+def test_a_run_from_before_there_was_sparse_output_opens(
+    world: SimpleNamespace, fitted: DictionaryAutoencoder, run: Path
+) -> None:
+    spoil_config(run, lambda config: config["model"].pop("sparse_output"))
+    loaded = load_run(run)
+    assert loaded.sparse_output is False
+    same_model(fitted, loaded, world.data)
 
 
 def test_a_loaded_model_goes_on_learning(
@@ -497,6 +514,51 @@ def test_evaluation_with_the_truth(
     assert recovery["support"] == encoder["support"]
     assert pursuit["support"]["exact"] > encoder["support"]["exact"]
     strict(json.dumps(found, allow_nan=False))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_codes_are_inferred_once_a_method(
+    world: SimpleNamespace,
+    good: DictionaryAutoencoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    known: bool,
+) -> None:
+    seen: list[tuple[str, int]] = []
+    real = DictionaryAutoencoder._code
+
+    def counted(self: Any, parameters: Any, batch: Any, method: str, *more: Any) -> Any:
+        seen.append((method, len(batch)))
+        return real(self, parameters, batch, method, *more)
+
+    monkeypatch.setattr(DictionaryAutoencoder, "_code", counted)
+    evaluate(good, planted_file(world, tmp_path) if known else world.data)
+    assert seen == [("encoder", 2000), ("omp", 2000)]
+
+
+def test_evaluation_does_not_depend_on_the_form_of_the_codes(
+    world: SimpleNamespace,
+    good: DictionaryAutoencoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = planted_file(world, tmp_path)
+    expected = evaluate(good, path)
+    good = load_run(save_run(good, tmp_path / "run", world.data))
+    assert evaluate(good.set_params(sparse_output=True), path) == expected
+    monkeypatch.setattr("shoal.estimators._CHUNK", 300)
+    monkeypatch.setattr("shoal.estimators._CROWDED", 0.0)  # dense from the second block on
+    found = evaluate(good, path)
+    assert found["recovery"] == expected["recovery"]
+    assert found["diagnosis"]["mse"] == pytest.approx(expected["diagnosis"]["mse"], rel=1e-12)
+
+
+def test_the_supports_of_smooth_codes_are_scored(world: SimpleNamespace, tmp_path: Path) -> None:
+    recipe = Recipe(Sigmoid(), FixedStep(Constant(0.01)), 2, 128)
+    support = evaluate(short(recipe=recipe).fit(world.data), planted_file(world, tmp_path))
+    encoder = support["recovery"]["support"]
+    assert encoder["recall"] == 1
+    assert encoder["precision"] == pytest.approx(2 / 24)
 
 
 def test_evaluation_with_a_dictionary_and_no_codes(

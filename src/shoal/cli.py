@@ -215,12 +215,9 @@ def transform(
     from shoal.data import open_source
     from shoal.runs import load_run
 
-    model = load_run(run, device=device)
+    model = load_run(run, device=device).set_params(sparse_output=True)
     data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
-    blocks = [
-        sparse.csr_array(block)
-        for block in _counted(model.iter_transform(data, method), data, quiet=quiet)
-    ]
+    blocks = list(_counted(model.iter_transform(data, method), data, quiet=quiet))
     codes = sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
     with whole_file(output) as temporary, open(temporary, "wb") as file:
         sparse.save_npz(file, codes)
@@ -388,7 +385,7 @@ def _counted(blocks: Iterable[Any], source: Source, *, quiet: bool) -> Iterator[
         task = progress.add_task("encode", total=source.n_samples)
         for block in blocks:
             yield block
-            progress.advance(task, len(block))
+            progress.advance(task, block.shape[0])
 
 
 def _print_table(title: str, head: list[str], rows: list[list[str]]) -> None:

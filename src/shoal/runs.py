@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source
 from shoal.diagnosis import (
+    CodeStatistics,
     Diagnosis,
     Recovery,
     coherence,
@@ -226,9 +228,16 @@ def _evaluate(
     if rows.shape[1] != model.n_features_in_:
         needed = f"{model.n_features_in_} features, as the model was fitted with"
         raise ArgumentError("source", f"{rows.shape[1]} features", needed)
-    methods = ("encoder", "omp")
     sample = open_source(rows)  # as a source: column names were left behind
-    results = {method: model.diagnose(sample, method) for method in methods}
+    true_codes = None if source.truth is None else source.truth.codes
+    results, inferred = {}, {}
+    for method in ("encoder", "omp"):
+        statistics, kept = CodeStatistics(), []
+        for data, codes, rebuilt in model.iter_coded(sample, method):
+            statistics.update(data, codes, rebuilt)
+            if true_codes is not None:
+                kept.append(sparse.csr_array(codes))
+        results[method], inferred[method] = statistics.result(), kept
     encoder = results["encoder"]
     diagnosis = {
         "n_samples": encoder.n_samples,
@@ -242,10 +251,10 @@ def _evaluate(
         return {"diagnosis": diagnosis, "recovery": None}, encoder
     found = _recovery(model, source.truth.dictionary)
     record = _recovery_record(found)
-    if source.truth.codes is not None:
-        codes = source.truth.codes[index]
-        for method in methods:
-            support = support_recovery(model.transform(sample, method), codes, found)
+    if true_codes is not None:
+        true_codes = true_codes[index]
+        for method, kept in inferred.items():
+            support = support_recovery(sparse.vstack(kept), true_codes, found)
             diagnosis["codes"][method]["support"] = support.to_dict()
         record["support"] = diagnosis["codes"]["encoder"]["support"]
     return {"diagnosis": diagnosis, "recovery": record}, encoder

@@ -111,6 +111,10 @@ def test_blocks_give_what_the_whole_gives(monkeypatch):
     pairs = duplicate_atoms(arrays[1].T, 0.1)
     monkeypatch.setattr(_arrays, "BLOCK_ENTRIES", 14)
     same(CodeStatistics().update(*arrays).result(), whole)
+    data, codes, reconstruction = arrays
+    stored = sparse.csr_array(codes)
+    assert stored.nnz > 5 * 14  # so that these come in blocks too
+    same(CodeStatistics().update(data, stored, reconstruction).result(), whole)
     blocked = duplicate_atoms(arrays[1].T, 0.1)
     assert [p[:2] for p in blocked] == [p[:2] for p in pairs]
     assert len(pairs) > 3
@@ -179,7 +183,10 @@ def test_float32_data_far_from_zero_are_summed_in_float64():
     assert fvu(data, reconstruction) == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("convert", [sparse.csr_array, sparse.coo_array, torch.tensor])
+@pytest.mark.parametrize(
+    "convert",
+    [sparse.csr_array, sparse.csr_matrix, sparse.csc_array, sparse.coo_array, torch.tensor],
+)
 def test_other_arrays_give_the_same(convert):
     data, codes, reconstruction = sample(3)
     expected = CodeStatistics().update(data, codes, reconstruction).result()
@@ -194,6 +201,48 @@ def test_a_stored_zero_is_not_active():
     codes = sparse.csr_array((np.array([0.0, 1.0]), ([0, 0], [0, 1])), shape=(1, 2))
     assert codes.nnz == 2
     assert l0(codes) == 1.0
+    assert codes.nnz == 2
+
+
+def test_entries_that_add_up_are_one_and_may_cancel():
+    # Rows: 1 + 2 at unit 2 and 0 at unit 0; 4 - 4 at unit 1; nothing; unsorted 5, 6.
+    parts = [1.0, 0.0, 2.0, 4.0, -4.0, 5.0, 6.0], [2, 0, 2, 1, 1, 3, 0], [0, 3, 5, 5, 7]
+    codes = sparse.csr_array(parts, shape=(4, 4))
+    before = [part.tobytes() for part in (codes.data, codes.indices, codes.indptr)]
+    data = np.eye(4)
+    expected = CodeStatistics().update(data, codes.toarray(), data).result()
+    found = CodeStatistics().update(data, codes, data).result()
+    same(found, expected, rtol=0)
+    assert found.histogram.tolist() == [2, 1, 1, 0, 0]
+    assert found.atom_energy.tolist() == [9.0, 0.0, 2.25, 6.25]
+    assert found.dead.tolist() == [1]
+    assert [part.tobytes() for part in (codes.data, codes.indices, codes.indptr)] == before
+
+
+def test_sparse_codes_are_never_made_dense(monkeypatch):
+    data, codes, reconstruction = sample(4)
+    expected = CodeStatistics().update(data, codes, reconstruction).result()
+    stored = sparse.csr_array(codes)
+
+    def refuse(*_, **__):
+        raise AssertionError("made dense")
+
+    for name in ("toarray", "todense"):
+        monkeypatch.setattr(sparse.csr_array, name, refuse)
+    same(CodeStatistics().update(data, stored, reconstruction).result(), expected)
+    # A square of a million codes would hold terabytes.
+    many = sparse.csr_array(([2.0], [7], np.r_[0, np.ones(10**6, int)]), shape=(10**6, 10**6))
+    assert l0(many) == 1e-6
+    assert np.flatnonzero(atom_activation(many)).tolist() == [7]
+
+
+def test_whole_numbers_and_booleans_may_be_codes():
+    for dtype in (bool, np.int8, np.uint8, np.float32):
+        codes = np.array([[0, 1, 1], [0, 0, 1]]).astype(dtype)
+        for form in (codes, sparse.csr_array(codes)):
+            result = CodeStatistics().update(np.eye(2), form, np.eye(2)).result()
+            assert result.atom_energy.tolist() == [0, 0.5, 1]
+            assert result.histogram.tolist() == [0, 1, 1, 0]
 
 
 def test_dead_atoms():
@@ -237,6 +286,8 @@ DATA, CODES, REBUILT = sample(0)
         (lambda: l0(CODES[0]), "codes"),
         (lambda: atom_activation(CODES[:0]), "codes"),
         (lambda: activation_fraction(with_nan(CODES)), "codes"),
+        (lambda: activation_fraction(sparse.csr_array(with_nan(CODES))), "codes"),
+        (lambda: l0(sparse.csr_array((0, 3))), "codes"),
         (lambda: mse(DATA, REBUILT[:, :4]), "reconstruction"),
         (lambda: fvu(DATA, REBUILT[:9]), "reconstruction"),
         (lambda: fvu(with_nan(DATA), REBUILT), "data"),

@@ -3,16 +3,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from sklearn.linear_model import orthogonal_mp
 
 from shoal.generative import NonnegativeSparseCoding, SparseCoding, orthonormal_union
+from shoal.network.activations import HardThreshold, ReLU, Sigmoid, TopK
 from shoal.network.inference import (
     SparseCodes,
+    fast_encode,
+    fast_sparse_encode,
     least_squares,
     orthogonal_matching_pursuit,
     sparse_codes,
 )
-from shoal.vocabulary import active
+from shoal.vocabulary import Parameters, active
 
 
 def unit_rows(seed, m, n, dtype=torch.float64):
@@ -41,6 +45,79 @@ def test_sparse_codes_there_and_back():
         assert torch.equal(found.dense(4), codes)
         dictionary = unit_rows(0, 4, 3, torch.float32)
         torch.testing.assert_close(found.reconstruct(dictionary), codes @ dictionary)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.02, 0.4, 1.0])
+def test_sparse_codes_are_as_wide_as_the_fullest_row(fraction):
+    rng = np.random.default_rng(0)
+    codes = gaussian(1, 30, 11) * torch.from_numpy(rng.random((30, 11)) < fraction)
+    before = codes.clone()
+    found = sparse_codes(codes)
+    most = int(active(codes).sum(dim=1).max())
+    assert found.indices.shape == found.values.shape == (30, max(1, most))
+    assert found.indices.dtype == torch.int64
+    assert torch.equal(found.dense(11), codes)
+    assert torch.equal(codes, before)
+    for row in range(30):  # units ascend, ahead of the padding
+        units = codes[row].nonzero()[:, 0]
+        assert torch.equal(found.indices[row, : len(units)], units)
+        assert not active(found.values[row, len(units) :]).any()
+
+
+def test_sparse_codes_keep_what_is_not_finite():
+    codes = torch.tensor([[torch.nan, 0.0, 0.0], [0.0, -torch.inf, 1.0], [0.0, 0.0, 2.0]])
+    found = sparse_codes(codes)
+    assert torch.equal(found.dense(3).nan_to_num(7.0), codes.nan_to_num(7.0))
+    assert active(found.values).sum() == 4
+
+
+@pytest.mark.parametrize("activation", [TopK(3), ReLU(), HardThreshold(0.9), Sigmoid()], ids=repr)
+def test_sparse_encoding_is_the_encoding(activation):
+    parameters = Parameters(unit_rows(2, 12, 8), gaussian(3, 12))
+    data = gaussian(4, 20, 8)
+    found = fast_sparse_encode(parameters, data, activation)
+    torch.testing.assert_close(found.dense(12), fast_encode(parameters, data, activation))
+
+
+def assert_canonical(codes):
+    assert isinstance(codes, sparse.csr_array)
+    assert codes.indices.dtype == codes.indptr.dtype == np.int32
+    assert active(codes.data).all()
+    # Asked of a new array: the flags are kept once they are known.
+    again = sparse.csr_array((codes.data, codes.indices, codes.indptr), codes.shape)
+    assert again.has_canonical_format
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_csr_by_hand(dtype):
+    # Units out of order; zeros at any place, at units that are listed too; an empty row.
+    units = torch.tensor([[4, 0, 2], [3, 3, 0], [1, 1, 1], [0, 2, 4]])
+    values = torch.tensor([[1.0, -2, 3], [0, 5, 0], [0, 0, -0.0], [7, 8, 9]], dtype=dtype)
+    codes = SparseCodes(units, values).to_csr(6)
+    assert_canonical(codes)
+    assert codes.shape == (4, 6)
+    assert codes.dtype == values.numpy().dtype
+    assert codes.indptr.tolist() == [0, 3, 4, 4, 7]
+    assert codes.indices.tolist() == [0, 2, 4, 3, 0, 2, 4]
+    assert codes.data.tolist() == [-2, 3, 1, 5, 7, 8, 9]
+
+
+@pytest.mark.parametrize("k", [1, 4, 30])
+def test_csr_of_a_pursuit_is_its_dense_codes(k):
+    found = orthogonal_matching_pursuit(unit_rows(5, 30, 12), gaussian(6, 40, 12), k)
+    units, values = found.indices.clone(), found.values.clone()
+    codes = found.to_csr(30)
+    assert_canonical(codes)
+    np.testing.assert_array_equal(codes.toarray(), found.dense(30))
+    assert torch.equal(found.indices, units)
+    assert torch.equal(found.values, values)
+
+
+def test_csr_of_nothing_active():
+    codes = sparse_codes(torch.zeros(3, 5)).to_csr(5)
+    assert_canonical(codes)
+    assert codes.shape == (3, 5)
+    assert codes.nnz == 0
 
 
 # --- orthogonal matching pursuit -------------------------------------------------------------

@@ -10,8 +10,8 @@ from shoal.generative import (
     perturb,
     random_dictionary,
 )
-from shoal.network import HardThreshold, ReLU, Sigmoid, TopK, loss, sample_gradient
-from shoal.network.kernels import choose
+from shoal.network import HardThreshold, ReLU, Sigmoid, TopK, kernels, loss, sample_gradient
+from shoal.network.kernels import choose, reference
 from shoal.training import (
     Constant,
     ExponentialDecay,
@@ -169,8 +169,9 @@ def test_a_full_batch_in_chunks_is_the_full_batch(monkeypatch, chunk):
     plan = recipe(4, None, revival=Revival(every=2))
     parameters, data = start(), gaussian()
     expected = run(parameters, data, plan)
-    monkeypatch.setattr(descent, "_CHUNK", chunk)
-    found = run(parameters, data, plan)
+    monkeypatch.setattr(reference, "_TILE", chunk)
+    with kernels.use("reference"):
+        found = run(parameters, data, plan)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.parameters.dictionary, other.parameters.dictionary)
         assert one.replaced == other.replaced
@@ -290,10 +291,14 @@ def test_a_full_batch_needs_a_length():
 )
 def test_a_short_last_batch_is_left_out(monkeypatch, n_samples, steps_a_pass):
     seen = []
-    plain = descent._sums
-    monkeypatch.setattr(
-        descent, "_sums", lambda *given: seen.append(len(given[1])) or plain(*given)
-    )
+
+    class Counting:
+        @staticmethod
+        def step(parameters, data, activation):
+            seen.append(len(data))
+            return reference.step(parameters, data, activation)
+
+    monkeypatch.setattr(kernels, "choose", lambda data: Counting)
     run(start(), gaussian(n_samples), recipe(2 * steps_a_pass, 32))
     sizes = [min(32, n_samples - at) for at in range(0, n_samples, 32)]
     assert seen == 2 * sizes[:steps_a_pass]

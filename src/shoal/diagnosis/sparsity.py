@@ -75,12 +75,23 @@ def _code_sums(codes: Any) -> _CodeSums:
     fired = np.zeros(m, dtype=np.int64)
     histogram = np.zeros(m + 1, dtype=np.int64)
     energy = np.zeros(m)
-    for rows in row_blocks(n_samples, m):
-        block = as_finite("codes", matrix[rows])  # (B, m)
-        on = active(block)
-        fired += on.sum(axis=0)
-        histogram += np.bincount(on.sum(axis=1), minlength=m + 1)
-        energy += np.einsum("ij,ij->j", block, block)
+    # `size` is the number of entries held: N m, or of a CSR those that are stored.
+    for rows in row_blocks(n_samples, max(1, matrix.size // n_samples)):
+        block = matrix[rows]  # (B, m)
+        if hasattr(block, "indptr"):  # a CSR, whose rows are a copy; zeros are not looked at
+            block.sum_duplicates()
+            block.eliminate_zeros()
+            values = as_finite("codes", block.data)
+            fired += np.bincount(block.indices, minlength=m)
+            counts = np.diff(block.indptr)
+            energy += np.bincount(block.indices, weights=values * values, minlength=m)
+        else:
+            values = as_finite("codes", block)
+            on = active(values)
+            fired += on.sum(axis=0)
+            counts = on.sum(axis=1)
+            energy += np.einsum("ij,ij->j", values, values)
+        histogram += np.bincount(counts, minlength=m + 1)
     return _CodeSums(int(n_samples), fired, energy, histogram)
 
 

@@ -1,14 +1,15 @@
 """The loop: data -> encode -> reconstruct -> gradient -> update, as a generator of steps.
 
-Full batch, minibatch and stream are the same loop: a source hands out batches, a batch is
-summed in chunks, and one update follows. Consumers of the generator measure, save, draw a
+Full batch, minibatch and stream are the same loop: a source hands out batches, a kernel sums
+over each, and one update follows. Consumers of the generator measure, save, draw a
 progress bar or stop early; the loop knows nothing of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count, repeat
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from shoal.data import Source
 from shoal.network import kernels
-from shoal.network.activations import Activation
 from shoal.network.kernels import StepSums
 from shoal.training.constraints import unit_atoms
 from shoal.training.recipes import Recipe
@@ -25,23 +25,6 @@ from shoal.training.schedules import StepSize
 from shoal.vocabulary import ArgumentError, Parameters, Step
 
 __all__ = ["descend", "update"]
-
-# Arbitrary: rows of a full batch that are encoded at once.
-_CHUNK = 8192
-
-
-def _sums(parameters: Parameters, batch: Tensor, activation: Activation) -> StepSums:
-    """The step's sums over a batch, in chunks: sums add, so that memory stays bounded."""
-    step = kernels.choose(batch).step
-    parts = [step(parameters, chunk, activation) for chunk in batch.split(_CHUNK)]
-    return StepSums(
-        dictionary=sum((part.dictionary for part in parts[1:]), start=parts[0].dictionary),
-        bias=sum((part.bias for part in parts[1:]), start=parts[0].bias),
-        losses=torch.cat([part.losses for part in parts]),
-        counts=sum((part.counts for part in parts[1:]), start=parts[0].counts),
-        energy=sum((part.energy for part in parts[1:]), start=parts[0].energy),
-        n_samples=batch.shape[0],
-    )
 
 
 def update(parameters: Parameters, sums: StepSums, step_size: StepSize, step: int) -> Parameters:
@@ -68,6 +51,23 @@ def _batches(
         for number, batch in enumerate(source.batches(batch_size, rng=rng)):
             if number == 0 or 2 * len(batch) >= batch_size:
                 yield batch
+
+
+def _work(
+    source: Source, recipe: Recipe, like: Tensor, rng: np.random.Generator, passes: int | None
+) -> Iterator[tuple[Tensor, Callable[[Parameters], StepSums]]]:
+    """Batches, and what gives their sums; a full batch is read once and stays."""
+    if recipe.batch_size is None:
+        assert source.n_samples is not None, "checked by descend"
+        (batch,) = source.batches(source.n_samples)
+        data = torch.from_numpy(batch).to(like)
+        step = kernels.repeated(data, recipe.activation)
+        yield from repeat((data, step)) if passes is None else repeat((data, step), passes)
+    else:
+        for batch in _batches(source, recipe.batch_size, rng, passes):
+            data = torch.from_numpy(batch).to(like)
+            kernel = kernels.choose(data)
+            yield data, partial(kernel.step, data=data, activation=recipe.activation)
 
 
 def descend(
@@ -104,21 +104,19 @@ def descend(
     Step
         After every update.
     """
-    size = recipe.batch_size or source.n_samples
-    if size is None:
+    if recipe.batch_size is None and source.n_samples is None:
         raise ArgumentError("batch_size", "None (full batch) on a stream", "a number of rows")
     dictionary = parameters.dictionary
     n_components = dictionary.shape[0]
     if activity is None:
         activity = Activity(torch.zeros_like(parameters.bias))
-    batches = _batches(source, size, rng, passes)
-    for index, batch in zip(range(start, recipe.n_steps), batches, strict=False):
-        data = torch.from_numpy(batch).to(dictionary)
+    work = _work(source, recipe, dictionary, rng, passes)
+    for index, (data, step) in zip(range(start, recipe.n_steps), work, strict=False):
         if recipe.bias is not None:
             parameters = parameters._replace(
                 bias=torch.full_like(parameters.bias, recipe.bias(index))
             )
-        sums = _sums(parameters, data, recipe.activation)
+        sums = step(parameters)
         parameters = update(parameters, sums, recipe.step_size, index)
         activity.add_(sums.counts)
         replaced = 0

@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from shoal.network.activations import Activation
 from shoal.network.kernels import reference
 from shoal.network.kernels.reference import StepSums
-from shoal.vocabulary import check_choice
+from shoal.vocabulary import Parameters, check_choice
 
-__all__ = ["BACKENDS", "StepSums", "choose", "use"]
+__all__ = ["BACKENDS", "StepSums", "choose", "repeated", "use"]
 
 BACKENDS = ("auto", "reference")
 
@@ -49,17 +51,14 @@ if hasattr(os, "register_at_fork"):
 @cache
 def _sparse(device: str) -> ModuleType:
     """The sparse kernel for a device, or the reference where there is none."""
+    name = {"cpu": "cpu", "cuda": "gpu"}.get(device)
+    if name is None:
+        return reference
     try:
-        if device == "cpu":
-            from shoal.network.kernels import cpu as kernel
-        elif device == "cuda":
-            from shoal.network.kernels import gpu as kernel
-        else:
-            return reference
+        return import_module(f"shoal.network.kernels.{name}")
     except (ImportError, RuntimeError) as error:  # numba: absent, or without a place to cache
         _log.warning("no sparse kernel for %s, so the dense one is used: %s", device, error)
         return reference
-    return kernel
 
 
 @contextmanager
@@ -79,3 +78,17 @@ def choose(data: Tensor) -> ModuleType:
     if data.dtype not in (torch.float32, torch.float64):
         return reference
     return _sparse(data.device.type)
+
+
+def repeated(data: Tensor, activation: Activation) -> Callable[[Parameters], StepSums]:
+    """The step on one batch (N, n) that comes again and again, from parameters to sums.
+
+    The CPU kernel remembers decisions that can't have changed: see
+    :class:`shoal.network.kernels.lazy.LazySteps`.
+    """
+    kernel = choose(data)
+    if kernel is not reference and data.device.type == "cpu":
+        from shoal.network.kernels.lazy import LazySteps
+
+        return LazySteps(data, activation)
+    return lambda parameters: kernel.step(parameters, data, activation)

@@ -334,6 +334,42 @@ def _largest(low, at, bias, m, slack, e, size, k, signed, guess, best, units, sc
     return kept, guess
 
 
+@_inline
+def _active(units, exact, count, k, threshold, signed, wide, like):
+    """Keep the active ones of candidates with z `exact`; how many, and the k-th largest value.
+
+    Ties at the k-th place go to the lowest unit. `like` has the precision of the codes.
+    """
+    kth, ties = -np.inf, 0
+    if 0 < k < count:
+        for q in range(count):
+            wide[q] = abs(exact[q]) if signed else exact[q]
+        kth, ties = _kth_largest(wide, count, k), k
+        for q in range(count):
+            ties -= (abs(exact[q]) if signed else exact[q]) > kth
+    kept = 0
+    for q in range(count):
+        z = exact[q]
+        v = abs(z) if signed else z
+        level = v == kth
+        # In the codes' precision it may be 0, which no active unit is.
+        passes = (v > threshold) & (like.dtype.type(z) != 0)
+        passes &= (v > kth) | (level & (ties > 0))
+        ties -= level
+        units[kept], exact[kept] = units[q], z
+        kept += passes
+    return kept, kth
+
+
+@_inline
+def _write(units, exact, count, indices, values):
+    """A row of codes: as many as there is room for, then zeros."""
+    for q in range(min(count, len(indices))):
+        indices[q], values[q] = units[q], exact[q]
+    for q in range(count, len(indices)):
+        indices[q], values[q] = 0, 0.0
+
+
 @_parallel
 def choose(
     low, lbias, slack, ylow, atoms, y, w, bias, n, m,
@@ -360,7 +396,7 @@ def choose(
         Out: active units, or -1 for a row that is unresolved. A count above the capacity
         says that not all are listed.
     """
-    rows, capacity = indices.shape
+    rows = len(counts)
     like = values[0]
     for p in prange(parts):
         units = np.empty(m + PADDING, np.int64)
@@ -398,29 +434,50 @@ def choose(
             else:
                 for q in range(count):
                     exact[q] = entry(low, low, at + units[q]) + lbias[units[q]]
-            kth, ties = -np.inf, 0
-            if 0 < k < count:
-                for q in range(count):
-                    wide[q] = abs(exact[q]) if signed else exact[q]
-                kth, ties = _kth_largest(wide, count, k), k
-                for q in range(count):
-                    ties -= (abs(exact[q]) if signed else exact[q]) > kth
-            kept = 0
-            for q in range(count):
-                z = exact[q]
-                v = abs(z) if signed else z
-                level = v == kth
-                # In the data's precision it may be 0, which no active unit is.
-                passes = (v > threshold) & (like.dtype.type(z) != 0)
-                passes &= (v > kth) | (level & (ties > 0))
-                ties -= level
-                units[kept], exact[kept] = units[q], z
-                kept += passes
+            kept, _ = _active(units, exact, count, k, threshold, signed, wide, like)
             counts[i] = kept
-            for q in range(min(kept, capacity)):
-                indices[i, q], values[i, q] = units[q], exact[q]
-            for q in range(kept, capacity):
-                indices[i, q], values[i, q] = 0, 0.0
+            _write(units, exact, kept, indices[i], values[i])
+
+
+@_parallel
+def choose_again(
+    y, w, bias, n, k, threshold, signed, parts, listed, lengths, bounds, steps, fresh,
+    indices, values, counts,
+):  # fmt: skip
+    """The active units of rows seen before, from a list of units and a bound on all others.
+
+    Parameters
+    ----------
+    listed, lengths : arrays of shape (T, capacity) and (T,)
+        Units of each row, ascending, of which the exact z is taken.
+    bounds : array of T
+        No other unit's value exceeded it; it is moved by `steps`.
+    steps : array of T
+        How much a z of the row can have changed since: |y| max |dw| + max |db|.
+    fresh : bool
+        The lists were made for these atoms, ties and all; every row is decided.
+    indices, values, counts
+        Out, as in :func:`choose`; -1 for a row that can't be decided so.
+    """
+    rows, capacity = listed.shape
+    like = values[0]
+    for p in prange(parts):
+        units = np.empty(capacity + PADDING, np.int64)
+        exact = np.empty(capacity + PADDING, np.float64)
+        wide = np.empty(capacity + PADDING, np.float64)
+        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
+            bounds[i] += steps[i]
+            count = lengths[i]
+            for q in range(count):
+                units[q] = listed[i, q]
+            _projections(_WIDE, y, i * n, w, units, count, n, exact)
+            for q in range(count):
+                exact[q] += bias[units[q]]
+            kept, kth = _active(units, exact, count, k, threshold, signed, wide, like)
+            # Another unit could be active: at a tie with the k-th it might come first.
+            decided = fresh or bounds[i] <= threshold or (0 < k <= count and bounds[i] < kth)
+            counts[i] = kept if decided else -1
+            _write(units, exact, kept, indices[i], values[i])
 
 
 # --- what follows from the active units -------------------------------------------------------

@@ -31,9 +31,10 @@ from shoal.vocabulary import Parameters, active
 
 __all__ = ["encode", "screening", "sparse_encode", "step"]
 
-# Measured, as are those below (benchmarks/kernels.py): with a larger fraction of active
-# units the dense step is faster.
-_DENSE = 1 / 8
+DENSE = 1 / 8
+"""With a larger fraction of active units the dense step is faster. Measured, as are the
+numbers below (benchmarks/kernels.py)."""
+
 # Scores of a tile: few enough to stay in a shared cache, enough to keep the product efficient.
 _TILE_SCORES = 1 << 21
 _TILE_ROWS = (256, 4096)
@@ -64,17 +65,17 @@ def screening(dtype: torch.dtype, n_features: int) -> torch.dtype | None:
 @cache
 def _start_threads() -> int:
     """Start numba's threads; their number."""
-    import numba
+    from numba import config
 
     threads = torch.get_num_threads()
     compiled.wake(np.zeros(2))
     # Where they share a pool with torch's, starting them sets torch's number to their own.
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
-    return int(numba.config.NUMBA_NUM_THREADS)
+    return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
-class _Threads:
+class Threads:
     """As many numba threads as torch has been given, one caller at a time."""
 
     def __enter__(self) -> int:
@@ -93,7 +94,7 @@ class _Threads:
         _turn.release()
 
 
-def _flat(tensor: Tensor) -> np.ndarray:
+def flat(tensor: Tensor) -> np.ndarray:
     """A contiguous tensor as a flat array; bfloat16 as its bits."""
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().reshape(-1).view(np.uint16)
@@ -101,7 +102,7 @@ def _flat(tensor: Tensor) -> np.ndarray:
 
 
 @dataclass
-class _Codes:
+class Codes:
     """The codes of a tile: rows are listed up to `counts`."""
 
     indices: np.ndarray  # (T, capacity)
@@ -109,7 +110,7 @@ class _Codes:
     counts: np.ndarray  # (T,)
 
 
-class _Encoder:
+class Encoder:
     """The encoder with one set of parameters: what is prepared once a batch."""
 
     def __init__(self, parameters: Parameters, gate: Gate, screen: torch.dtype | None) -> None:
@@ -117,20 +118,20 @@ class _Encoder:
         self.bias = parameters.bias.detach().contiguous()
         self.m, self.n = self.dictionary.shape
         self.gate, self.screen = gate, screen
-        self.w, self.b = _flat(self.dictionary), _flat(self.bias)
+        self.w, self.b = flat(self.dictionary), flat(self.bias)
         # The k that numba sees: 0 where all above the threshold pass.
         self.k = 0 if gate.k is None or gate.k >= self.m else gate.k
         self.capacity = min(gate.k, self.m) if gate.k is not None else 0
         if screen is not None:
             self.low_dictionary = self.dictionary.to(screen)
-            self.low_bias = _flat(self.bias.to(torch.float32))
-            with _Threads() as parts:
+            self.low_bias = flat(self.bias.to(torch.float32))
+            with Threads() as parts:
                 norms = compiled.largest_norms(
-                    self.w, _flat(self.low_dictionary), self.m, self.n, parts
+                    self.w, flat(self.low_dictionary), self.m, self.n, parts
                 )
             self.atoms = np.array([*norms.max(axis=0), np.abs(self.b).max()])
 
-    def codes(self, tile: Tensor) -> _Codes:
+    def codes(self, tile: Tensor) -> Codes:
         """The codes of a contiguous tile (T, n), screened if that is still on."""
         if self.screen is None:
             return self._chosen(tile, None)
@@ -141,7 +142,7 @@ class _Encoder:
                 self.screen = None
             redone = self._chosen(tile[torch.from_numpy(open_)], None)
             width = max(redone.indices.shape[1], found.indices.shape[1])
-            found = _Codes(
+            found = Codes(
                 _widened(found.indices, width), _widened(found.values, width), found.counts
             )
             found.indices[open_] = _widened(redone.indices, width)
@@ -149,7 +150,7 @@ class _Encoder:
             found.counts[open_] = redone.counts
         return found
 
-    def _chosen(self, tile: Tensor, screen: torch.dtype | None) -> _Codes:
+    def _chosen(self, tile: Tensor, screen: torch.dtype | None) -> Codes:
         gate = self.gate
         if screen is None:
             scores, low_tile, low_bias = tile @ self.dictionary.T, tile, self.b
@@ -162,15 +163,15 @@ class _Encoder:
         while True:
             # A guess for a threshold gate: it is raised below if it doesn't do.
             capacity = max(1, self.capacity)
-            found = _Codes(
+            found = Codes(
                 np.empty((len(tile), capacity), np.int64),
                 np.empty((len(tile), capacity), self.w.dtype),
                 np.empty(len(tile), np.int64),
             )
-            with _Threads() as parts:
+            with Threads() as parts:
                 compiled.choose(
-                    _flat(scores), low_bias, low_bias.dtype.type(slack), _flat(low_tile), atoms,
-                    _flat(tile), self.w, self.b, self.n, self.m,
+                    flat(scores), low_bias, low_bias.dtype.type(slack), flat(low_tile), atoms,
+                    flat(tile), self.w, self.b, self.n, self.m,
                     self.k, float(gate.threshold), gate.signed, screen is not None, limit, parts,
                     found.indices, found.values, found.counts,
                 )  # fmt: skip
@@ -185,7 +186,7 @@ def _widened(listed: np.ndarray, width: int) -> np.ndarray:
     return np.pad(listed, ((0, 0), (0, width - listed.shape[1])))
 
 
-def _density(parameters: Parameters, data: Tensor, activation: Activation, gate: Gate) -> float:
+def density(parameters: Parameters, data: Tensor, activation: Activation, gate: Gate) -> float:
     """The fraction of active units: known of a k-largest gate, else that of a few rows."""
     m = parameters.dictionary.shape[0]
     if gate.k is not None:
@@ -195,30 +196,76 @@ def _density(parameters: Parameters, data: Tensor, activation: Activation, gate:
     return float(active(reference.encode(parameters, probe, activation)).sum()) / (len(probe) * m)
 
 
+def tile_rows(m: int) -> int:
+    """Rows of a tile, for m units."""
+    return min(_TILE_ROWS[1], max(_TILE_ROWS[0], _TILE_SCORES // m))
+
+
 def _tiles(
     parameters: Parameters, data: Tensor, activation: Activation, screen: torch.dtype | None
-) -> Iterator[tuple[slice, Tensor, _Codes | None]]:
+) -> Iterator[tuple[slice, Tensor, Codes | None]]:
     """Tiles of the data and their codes; None where they are left to the reference."""
     if len(data) == 0:
         return
     gate, data = gate_of(activation), data.detach()
     m = parameters.dictionary.shape[0]
-    rows = min(_TILE_ROWS[1], max(_TILE_ROWS[0], _TILE_SCORES // m))
-    dense = gate is None or _density(parameters, data, activation, gate) > _DENSE
-    encoder = None if gate is None or dense else _Encoder(parameters, gate, screen)
+    rows = tile_rows(m)
+    dense = gate is None or density(parameters, data, activation, gate) > DENSE
+    encoder = None if gate is None or dense else Encoder(parameters, gate, screen)
     for start in range(0, len(data), rows):
         where = slice(start, start + rows)
         tile = data[where].contiguous()
         codes = encoder.codes(tile) if encoder is not None else None
-        if codes is not None and codes.counts.sum() > _DENSE * len(tile) * m:
+        if codes is not None and codes.counts.sum() > DENSE * len(tile) * m:
             encoder = None  # from the next tile on
         yield where, tile, codes
 
 
-def _screen(data: Tensor, screen: torch.dtype | None | str) -> torch.dtype | None:
+def _screen(data: Tensor, screen: torch.dtype | str | None) -> torch.dtype | None:
     if isinstance(screen, str):
         return screening(data.dtype, data.shape[1])
     return screen
+
+
+class Sums:
+    """The sums of a step, to which tiles are added."""
+
+    def __init__(self, parameters: Parameters, n_samples: int) -> None:
+        self.parameters = Parameters(*(part.detach().contiguous() for part in parameters))
+        m, n = self.parameters.dictionary.shape
+        dtype = self.parameters.dictionary.dtype
+        self.sums = StepSums(
+            dictionary=torch.zeros(m, n, dtype=dtype),
+            bias=torch.zeros(m, dtype=dtype),
+            losses=torch.empty(n_samples, dtype=dtype),
+            counts=torch.zeros(m, dtype=dtype),
+            energy=torch.zeros(m, dtype=dtype),
+            n_samples=n_samples,
+        )
+        self.counts = torch.zeros(m, dtype=torch.int64)
+
+    def add(self, where: slice, tile: Tensor, codes: Codes) -> None:
+        """The rows `where`, which are `tile`, with their codes."""
+        m, n = self.parameters.dictionary.shape
+        sums = self.sums
+        with Threads() as parts:
+            compiled.accumulate(
+                flat(tile), flat(self.parameters.dictionary), n, m,
+                codes.indices, codes.values, codes.counts, parts,
+                flat(sums.losses[where]), flat(sums.dictionary), flat(sums.bias),
+                flat(self.counts), flat(sums.energy),
+            )  # fmt: skip
+
+    def add_dense(self, where: slice, part: StepSums) -> None:
+        """The rows `where` by the reference."""
+        for name in ("dictionary", "bias", "counts", "energy"):
+            getattr(self.sums, name).add_(getattr(part, name))
+        self.sums.losses[where] = part.losses
+
+    def result(self) -> StepSums:
+        """The sums; nothing is to be added after it."""
+        self.sums.counts.add_(self.counts)
+        return self.sums
 
 
 def step(
@@ -226,39 +273,20 @@ def step(
     data: Tensor,
     activation: Activation,
     *,
-    screen: torch.dtype | None | str = "auto",
+    screen: torch.dtype | str | None = "auto",
 ) -> StepSums:
     """Loss, gradient and activity of a batch (B, n), summed over its samples.
 
     `screen` is the precision of the screened product, None for none; "auto" is what
     :func:`screening` says.
     """
-    m, n = parameters.dictionary.shape
-    sums = StepSums(
-        dictionary=torch.zeros(m, n, dtype=data.dtype),
-        bias=torch.zeros(m, dtype=data.dtype),
-        losses=torch.empty(len(data), dtype=data.dtype),
-        counts=torch.zeros(m, dtype=data.dtype),
-        energy=torch.zeros(m, dtype=data.dtype),
-        n_samples=len(data),
-    )
-    dictionary = _flat(parameters.dictionary.detach().contiguous())
-    counts = torch.zeros(m, dtype=torch.int64)
+    sums = Sums(parameters, len(data))
     for where, tile, codes in _tiles(parameters, data, activation, _screen(data, screen)):
         if codes is None:
-            part = reference.step(parameters, tile, activation)
-            for name in ("dictionary", "bias", "counts", "energy"):
-                getattr(sums, name).add_(getattr(part, name))
-            sums.losses[where] = part.losses
-            continue
-        with _Threads() as parts:
-            compiled.accumulate(
-                _flat(tile), dictionary, n, m, codes.indices, codes.values, codes.counts, parts,
-                _flat(sums.losses[where]), _flat(sums.dictionary), _flat(sums.bias),
-                _flat(counts), _flat(sums.energy),
-            )  # fmt: skip
-    sums.counts.add_(counts)
-    return sums
+            sums.add_dense(where, reference.step(parameters, tile, activation))
+        else:
+            sums.add(where, tile, codes)
+    return sums.result()
 
 
 def sparse_encode(
@@ -266,7 +294,7 @@ def sparse_encode(
     data: Tensor,
     activation: Activation,
     *,
-    screen: torch.dtype | None | str = "auto",
+    screen: torch.dtype | str | None = "auto",
 ) -> SparseCodes:
     """The codes of a batch (B, n) without their zeros, units in ascending order."""
     parts = [
@@ -294,7 +322,7 @@ def encode(
     data: Tensor,
     activation: Activation,
     *,
-    screen: torch.dtype | None | str = "auto",
+    screen: torch.dtype | str | None = "auto",
 ) -> Tensor:
     """The codes (B, m) of a batch (B, n)."""
     m = parameters.dictionary.shape[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from shoal.network import autoencoder
@@ -14,6 +16,9 @@ from shoal.vocabulary import Parameters, active
 __all__ = ["StepSums", "encode", "sparse_encode", "step"]
 
 encode = autoencoder.encode
+
+# Arbitrary: rows of a batch that are worked through at once.
+_TILE = 8192
 
 
 class StepSums(NamedTuple):
@@ -27,8 +32,24 @@ class StepSums(NamedTuple):
     n_samples: int
 
 
+def _add(total: StepSums, part: StepSums) -> StepSums:
+    return StepSums(
+        dictionary=total.dictionary + part.dictionary,
+        bias=total.bias + part.bias,
+        losses=torch.cat([total.losses, part.losses]),
+        counts=total.counts + part.counts,
+        energy=total.energy + part.energy,
+        n_samples=total.n_samples + part.n_samples,
+    )
+
+
 def step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSums:
     """Loss, gradient and activity of a batch (B, n), summed over its samples."""
+    # In tiles: sums add, so that memory beyond the result doesn't grow with the batch.
+    return reduce(_add, (_step(parameters, tile, activation) for tile in data.split(_TILE)))
+
+
+def _step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSums:
     codes, slope = activation(autoencoder.preactivation(parameters, data))  # (B, m) each
     residual = data - autoencoder.reconstruct(parameters, codes)  # (B, n)
     back = slope * (residual @ parameters.dictionary.T)  # (B, m) sigma'(z) <r, D_i>
