@@ -26,8 +26,9 @@ and v(z) = |z| for a signed gate, z for another, the value of the exact z lies i
 
     [lower - e, upper + e],    lower, upper = v(s + b) -+ 2^-8 |s|.
 
-Norms are taken in float64, those of atoms at their largest. What is left out when |y~| |w~|
-exceeds 2^120, where float32 could overflow, is the row: it is *unresolved*.
+Norms are those of atoms at their largest. They are sums of squares in the data's precision:
+1 + 4 n u covers what they round, and n 2^-63 added to each covers squares that underflow. A
+row with |y~| |w~| above 2^120, where float32 could overflow, is left *unresolved*.
 
 Decisions
 ---------
@@ -75,9 +76,12 @@ PADDING = BLOCK
 
 _WIDE = np.zeros(1)  # of float64: what `like` is where sums are to be wide
 
-_inline = njit(cache=True, nogil=True, forceinline=True)
-_apart = njit(cache=True, nogil=True)
-_parallel = njit(cache=True, nogil=True, parallel=True)
+# Squares below the smallest normal float32, 2^-126, may be lost from a norm: so much an entry.
+_LOST = 2.0**-63
+
+_inline = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+_apart = njit(cache=True, nogil=True, error_model="numpy")
+_parallel = njit(cache=True, nogil=True, error_model="numpy", parallel=True)
 
 
 @_parallel
@@ -134,21 +138,20 @@ def _projections(like, a, i, b, rows, count, n, out):
 
 @_inline
 def _norms(a, low, i, n):
-    """|a|, |a - low| of a row in float64, but for what the square root rounds."""
-    whole, rest, minus = splat(_WIDE, 0.0), splat(_WIDE, 0.0), splat(_WIDE, -1.0)
+    """|a| and |a - low| of a row, in a's precision: see `_LOST` for what that loses."""
+    whole, rest, minus = splat(a, 0.0), splat(a, 0.0), splat(a, -1.0)
     full = n - n % LANES
     for t in range(0, full, LANES):
-        v = load(_WIDE, a, i + t)
-        d = multiply_add(minus, load(_WIDE, low, i + t), v)
+        v = load(a, a, i + t)
+        d = multiply_add(minus, load(a, low, i + t), v)
         whole = multiply_add(v, v, whole)
         rest = multiply_add(d, d, rest)
     if full < n:
-        v = load_part(_WIDE, a, i + full, n - full)
-        d = multiply_add(minus, load_part(_WIDE, low, i + full, n - full), v)
+        v = load_part(a, a, i + full, n - full)
+        d = multiply_add(minus, load_part(a, low, i + full, n - full), v)
         whole = multiply_add(v, v, whole)
         rest = multiply_add(d, d, rest)
-    # The smallest float64 squared is 0: what is lost is less than this.
-    return np.sqrt(total(whole)) + n * 2.0**-500, np.sqrt(total(rest)) + n * 2.0**-500
+    return np.sqrt(np.float64(total(whole))), np.sqrt(np.float64(total(rest)))
 
 
 @_parallel
@@ -160,7 +163,7 @@ def largest_norms(a, low, m, n, parts):
         for j in range(_part(m, parts, p), _part(m, parts, p + 1)):
             size, error = _norms(a, low, j * n, n)
             whole, rest = max(whole, size), max(rest, error)
-        found[p, 0], found[p, 1] = whole, rest
+        found[p, 0], found[p, 1] = whole + n * _LOST, rest + n * _LOST
     return found
 
 
@@ -257,7 +260,7 @@ def _list_bits(mask, j, units, count):
     return count + found
 
 
-@_apart
+@_inline
 def _collect(low, at, bias, m, slack, signed, bar, units):
     """The units whose upper end reaches `bar`, ascending, into `units`; how many."""
     plus, least = splat(low, slack), splat(low, bar)
@@ -285,53 +288,54 @@ def _collect(low, at, bias, m, slack, signed, bar, units):
 
 
 @_inline
-def _lower_ends(low, at, bias, slack, signed, units, count, out):
-    for q in range(count):
-        v, s = _value(low, at, bias, units[q], signed)
-        out[q] = v - slack * s
-
-
-@_inline
-def _largest(low, at, bias, m, slack, e, size, k, signed, guess, best, units, scores):
-    """The units that may be among the k largest, ascending; how many, and the next guess.
+def _candidates(
+    low, at, bias, m, slack, e, size, k, threshold, signed, guess, best, units, scores
+):  # fmt: skip
+    """The units that may be active, ascending; how many, and the next guess.
 
     `guess` is the expected k-th largest value over `size`, 0 where there is none.
     """
     least = -np.inf if signed else -e  # without a sign, only positive values matter
-    reached, tries = guess * size, 0 if guess > 0 else 3
+    reached, tries = guess * size, 0
     while True:
-        if tries == 3:
-            reached = _floor(low, at, bias, m, slack, k, signed, best)
+        if k == 0:
+            reached = threshold + e
+        elif tries == 0 and not guess > 0 or tries == 3:
+            reached, tries = _floor(low, at, bias, m, slack, k, signed, best), 4
         bar = max(reached - 2 * e, least)
         count = _collect(low, at, bias, m, slack, signed, bar, units)
-        if count >= k or tries == 3 or bar == least:
-            break
-        reached *= 0.8
-        tries += 1
-    if count < k:
-        return count, guess  # there are no more that matter
-    _lower_ends(low, at, bias, slack, signed, units, count, scores)
-    kth = _kth_largest(scores, count, k)
-    if kth < reached:  # k reach kth, so that it may take the place of the guess
-        bar = max(kth - 2 * e, least)
-        count = _collect(low, at, bias, m, slack, signed, bar, units)
-        _lower_ends(low, at, bias, slack, signed, units, count, scores)
+        if k == 0:
+            return count, guess
+        if count < k:
+            if tries >= 4 or bar == least:
+                return count, guess  # there are no more that matter
+            reached *= 0.8
+            tries += 1
+            continue
+        proven = 0
+        for q in range(count):
+            v, s = _value(low, at, bias, units[q], signed)
+            scores[q] = v - slack * s
+            proven += scores[q] >= reached
+        if proven >= k and count <= k + max(2, k // 4):
+            break  # a few candidates too many cost less than to find them
         kth = _kth_largest(scores, count, k)
-    bar = kth - 2 * e
-    kept = 0
-    for q in range(count):
-        j = units[q]
-        v, s = _value(low, at, bias, j, signed)
-        units[kept] = j
-        kept += v + slack * s >= bar
+        if proven < k:  # k reach kth, so that it takes the place of the guess
+            reached, tries = kth, max(tries, 5)
+            continue
+        bar = kth - 2 * e
+        kept = 0
+        for q in range(count):
+            j = units[q]
+            v, s = _value(low, at, bias, j, signed)
+            units[kept] = j
+            kept += v + slack * s >= bar
+        count = kept
+        break
     # Arbitrary: where about one guess in twenty is too high, few passes are wasted.
-    if tries == 3:
-        guess = 0.95 * kth / size
-    elif kth < guess * size:
-        guess *= 0.95
-    else:
-        guess *= 1.0026
-    return kept, guess
+    if not guess > 0 or tries == 4:
+        return count, 0.95 * reached / size
+    return count, guess * (0.95 if tries else 1.0026)
 
 
 @_inline
@@ -340,19 +344,36 @@ def _active(units, exact, count, k, threshold, signed, wide, like):
 
     Ties at the k-th place go to the lowest unit. `like` has the precision of the codes.
     """
-    kth, ties = -np.inf, 0
-    if 0 < k < count:
+    for q in range(count):
+        wide[q] = abs(exact[q]) if signed else exact[q]
+    kth, kept = -np.inf, 0
+    if 0 < k and count <= LANES:
+        # Each against all: no branch to mispredict. The rank of a unit among equals is its place.
+        for q in range(count, LANES):
+            wide[q] = -np.inf
+        values = load(wide, wide, 0)
+        kth = np.inf
         for q in range(count):
-            wide[q] = abs(exact[q]) if signed else exact[q]
+            v, z = wide[q], exact[q]
+            mine = splat(wide, v)
+            above, below = at_least(values, mine), at_least(mine, values)
+            earlier = (np.uint64(1) << np.uint64(q)) - np.uint64(1)
+            rank = count_bits(above & ~below) + count_bits(above & below & earlier)
+            # In the codes' precision it may be 0, which no active unit is.
+            passes = (rank < k) & (v > threshold) & (like.dtype.type(z) != 0)
+            units[kept], exact[kept] = units[q], z
+            kept += passes
+            kth = v if passes and v < kth else kth
+        return kept, kth if kept == k else -np.inf
+    ties = 0
+    if 0 < k < count:
         kth, ties = _kth_largest(wide, count, k), k
         for q in range(count):
             ties -= (abs(exact[q]) if signed else exact[q]) > kth
-    kept = 0
     for q in range(count):
         z = exact[q]
         v = abs(z) if signed else z
         level = v == kth
-        # In the codes' precision it may be 0, which no active unit is.
         passes = (v > threshold) & (like.dtype.type(z) != 0)
         passes &= (v > kth) | (level & (ties > 0))
         ties -= level
@@ -411,19 +432,17 @@ def choose(
             if screened or k > 0:
                 size, error = _norms(y, ylow, i * n, n)
             if screened:
+                size, error = size + n * _LOST, error + n * _LOST
                 near, atom = size + error, atoms[0] + atoms[1]
                 if not near * atom <= 2.0**120:
                     counts[i] = -1
                     continue
                 e = error * atom + size * atoms[1] + n * 2.0**-23 * near * atom
                 e += 2.0**-21 * (near * atom + atoms[2]) + n * 2.0**-124 * (1 + near + atom)
-                e *= 1 + 2.0**-20  # its own rounding
-            if k == 0:
-                count = _collect(low, at, lbias, m, slack, signed, threshold - e, units)
-            else:
-                count, guess = _largest(
-                    low, at, lbias, m, slack, e, size, k, signed, guess, best, units, scores
-                )
+                e *= 1 + n * 2.0**-22 + 2.0**-20  # its own rounding, and that of norms
+            count, guess = _candidates(
+                low, at, lbias, m, slack, e, size, k, threshold, signed, guess, best, units, scores
+            )
             if count > limit:
                 counts[i] = -1
                 continue
@@ -475,7 +494,7 @@ def choose_again(
                 exact[q] += bias[units[q]]
             kept, kth = _active(units, exact, count, k, threshold, signed, wide, like)
             # Another unit could be active: at a tie with the k-th it might come first.
-            decided = fresh or bounds[i] <= threshold or (0 < k <= count and bounds[i] < kth)
+            decided = fresh or bounds[i] <= threshold or bounds[i] < kth
             counts[i] = kept if decided else -1
             _write(units, exact, kept, indices[i], values[i])
 
@@ -514,35 +533,36 @@ def _residual(y, i, w, n, units, codes, count, r):
 
 
 @_inline
-def _atom_gradient(g, at, first, last, rows, codes, back, r, y, n):
-    """g[at : at + n] -= sum over the atom's samples of x r + e y."""
-    full = n - n % BLOCK
-    for t in range(0, full, BLOCK):
-        a, b = load(g, g, at + t), load(g, g, at + t + LANES)
-        c, d = load(g, g, at + t + 2 * LANES), load(g, g, at + t + 3 * LANES)
-        for s in range(first, last):
-            i = rows[s] * n + t
-            x, e = splat(g, -codes[s]), splat(g, -back[s])
-            a = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), a))
-            i += LANES
-            b = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), b))
-            i += LANES
-            c = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), c))
-            i += LANES
-            d = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), d))
-        store(g, at + t, a)
-        store(g, at + t + LANES, b)
-        store(g, at + t + 2 * LANES, c)
-        store(g, at + t + 3 * LANES, d)
-    for t in range(full, n, LANES):
-        left = min(LANES, n - t)
-        a = load_part(g, g, at + t, left)
-        for s in range(first, last):
-            i = rows[s] * n + t
-            x, e = splat(g, -codes[s]), splat(g, -back[s])
-            a = multiply_add(e, load_part(g, y, i, left), a)
-            a = multiply_add(x, load_part(g, r, i, left), a)
-        store_part(g, at + t, a, left)
+def _strip_gradient(g, at, first, last, rows, codes, back, r, y, n, t):
+    """g[at : at + BLOCK] -= sum over the atom's samples of x r + e y, features t to t + BLOCK."""
+    a, b = load(g, g, at), load(g, g, at + LANES)
+    c, d = load(g, g, at + 2 * LANES), load(g, g, at + 3 * LANES)
+    for s in range(first, last):
+        i = rows[s] * n + t
+        x, e = splat(g, -codes[s]), splat(g, -back[s])
+        a = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), a))
+        i += LANES
+        b = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), b))
+        i += LANES
+        c = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), c))
+        i += LANES
+        d = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), d))
+    store(g, at, a)
+    store(g, at + LANES, b)
+    store(g, at + 2 * LANES, c)
+    store(g, at + 3 * LANES, d)
+
+
+@_inline
+def _rest_gradient(g, at, first, last, rows, codes, back, r, y, n, t, left):
+    """The same for `left` features from t on, at most LANES."""
+    a = load_part(g, g, at, left)
+    for s in range(first, last):
+        i = rows[s] * n + t
+        x, e = splat(g, -codes[s]), splat(g, -back[s])
+        a = multiply_add(e, load_part(g, y, i, left), a)
+        a = multiply_add(x, load_part(g, r, i, left), a)
+    store_part(g, at, a, left)
 
 
 @_parallel
@@ -591,12 +611,25 @@ def accumulate(
         mine = np.searchsorted(first[:m], _part(size, parts, p))
         end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
         for j in range(mine, end):
-            if first[j] == first[j + 1]:
-                continue
             slope, squares = bias_gradient[j], energy[j]
             for s in range(first[j], first[j + 1]):
                 slope -= slopes[s]
                 squares += codes[s] * codes[s]
             bias_gradient[j], energy[j] = slope, squares
             active[j] += first[j + 1] - first[j]
-            _atom_gradient(gradient, j * n, first[j], first[j + 1], sample, codes, slopes, r, y, n)
+        # By strips of features: that of all rows stays in the cache while the atoms pass.
+        full = n - n % BLOCK
+        for t in range(0, full, BLOCK):
+            for j in range(mine, end):
+                if first[j] < first[j + 1]:
+                    _strip_gradient(
+                        gradient, j * n + t, first[j], first[j + 1],
+                        sample, codes, slopes, r, y, n, t,
+                    )  # fmt: skip
+        for t in range(full, n, LANES):
+            for j in range(mine, end):
+                if first[j] < first[j + 1]:
+                    _rest_gradient(
+                        gradient, j * n + t, first[j], first[j + 1],
+                        sample, codes, slopes, r, y, n, t, min(LANES, n - t),
+                    )  # fmt: skip

@@ -35,9 +35,11 @@ DENSE = 1 / 8
 """With a larger fraction of active units the dense step is faster. Measured, as are the
 numbers below (benchmarks/kernels.py)."""
 
-# Scores of a tile: few enough to stay in a shared cache, enough to keep the product efficient.
-_TILE_SCORES = 1 << 21
-_TILE_ROWS = (256, 4096)
+# Multiplications of a tile's product: enough to make up for what starting a tile costs.
+_TILE_WORK = 1 << 28
+_TILE_ROWS = (512, 4096)
+# Scores of a tile, whatever else: 16 MiB of bfloat16.
+_TILE_SCORES = 1 << 23
 # Rows from which the density of a threshold gate is told.
 _PROBE_ROWS = 64
 # With fewer features, screening saves less than it costs.
@@ -196,9 +198,11 @@ def density(parameters: Parameters, data: Tensor, activation: Activation, gate: 
     return float(active(reference.encode(parameters, probe, activation)).sum()) / (len(probe) * m)
 
 
-def tile_rows(m: int) -> int:
-    """Rows of a tile, for m units."""
-    return min(_TILE_ROWS[1], max(_TILE_ROWS[0], _TILE_SCORES // m))
+def tile_rows(m: int, n: int) -> int:
+    """Rows of a tile, for m units and n features."""
+    low, high = _TILE_ROWS
+    rows = min(high, max(low, _TILE_WORK // (m * n)))
+    return max(1, min(rows, _TILE_SCORES // m))
 
 
 def _tiles(
@@ -208,8 +212,8 @@ def _tiles(
     if len(data) == 0:
         return
     gate, data = gate_of(activation), data.detach()
-    m = parameters.dictionary.shape[0]
-    rows = tile_rows(m)
+    m, n = parameters.dictionary.shape
+    rows = tile_rows(m, n)
     dense = gate is None or density(parameters, data, activation, gate) > DENSE
     encoder = None if gate is None or dense else Encoder(parameters, gate, screen)
     for start in range(0, len(data), rows):

@@ -119,8 +119,9 @@ class LazySteps:
         sums = cpu.Sums(parameters, len(self.data))
         encoder = None
         self.encoded, self.products = 0, int(self._lengths.sum())
-        for start in range(0, len(self.data), cpu.tile_rows(m)):
-            where = slice(start, start + cpu.tile_rows(m))
+        height = cpu.tile_rows(m, n)
+        for start in range(0, len(self.data), height):
+            where = slice(start, start + height)
             tile = self.data[where]
             codes = self._choose(sums.parameters, tile, where, steps[where], fresh=False)
             open_ = np.flatnonzero(codes.counts < 0)
