@@ -300,7 +300,7 @@ def _candidates(
     while True:
         if k == 0:
             reached = threshold + e
-        elif tries == 0 and not guess > 0 or tries == 3:
+        elif (tries == 0 and not guess > 0) or tries == 3:
             reached, tries = _floor(low, at, bias, m, slack, k, signed, best), 4
         bar = max(reached - 2 * e, least)
         count = _collect(low, at, bias, m, slack, signed, bar, units)
@@ -347,7 +347,7 @@ def _active(units, exact, count, k, threshold, signed, wide, like):
     for q in range(count):
         wide[q] = abs(exact[q]) if signed else exact[q]
     kth, kept = -np.inf, 0
-    if 0 < k and count <= LANES:
+    if k > 0 and count <= LANES:
         # Each against all: no branch to mispredict. The rank of a unit among equals is its place.
         for q in range(count, LANES):
             wide[q] = -np.inf

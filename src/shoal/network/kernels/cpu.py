@@ -40,7 +40,7 @@ _TILE_WORK = 1 << 28
 _TILE_ROWS = (512, 4096)
 # Scores of a tile, whatever else: 16 MiB of bfloat16.
 _TILE_SCORES = 1 << 23
-# Rows from which the density of a threshold gate is told.
+# Rows from which the activity of a threshold gate is told.
 _PROBE_ROWS = 64
 # With fewer features, screening saves less than it costs.
 _SCREEN_FEATURES = 32
@@ -115,7 +115,9 @@ class Codes:
 class Encoder:
     """The encoder with one set of parameters: what is prepared once a batch."""
 
-    def __init__(self, parameters: Parameters, gate: Gate, screen: torch.dtype | None) -> None:
+    def __init__(
+        self, parameters: Parameters, gate: Gate, screen: torch.dtype | None, most: int
+    ) -> None:
         self.dictionary = parameters.dictionary.detach().contiguous()
         self.bias = parameters.bias.detach().contiguous()
         self.m, self.n = self.dictionary.shape
@@ -123,7 +125,8 @@ class Encoder:
         self.w, self.b = flat(self.dictionary), flat(self.bias)
         # The k that numba sees: 0 where all above the threshold pass.
         self.k = 0 if gate.k is None or gate.k >= self.m else gate.k
-        self.capacity = min(gate.k, self.m) if gate.k is not None else 0
+        # Entries of a row of codes. For a threshold gate a guess, which is raised where it fails.
+        self.capacity = most if gate.k is not None else min(self.m, most + most // 2 + 4)
         if screen is not None:
             self.low_dictionary = self.dictionary.to(screen)
             self.low_bias = flat(self.bias.to(torch.float32))
@@ -163,11 +166,9 @@ class Encoder:
             limit = max(int(_OPEN * self.m), 2 * self.k)
         slack = 2.0**-8 if screen == torch.bfloat16 else 0.0
         while True:
-            # A guess for a threshold gate: it is raised below if it doesn't do.
-            capacity = max(1, self.capacity)
             found = Codes(
-                np.empty((len(tile), capacity), np.int64),
-                np.empty((len(tile), capacity), self.w.dtype),
+                np.empty((len(tile), self.capacity), np.int64),
+                np.empty((len(tile), self.capacity), self.w.dtype),
                 np.empty(len(tile), np.int64),
             )
             with Threads() as parts:
@@ -178,7 +179,7 @@ class Encoder:
                     found.indices, found.values, found.counts,
                 )  # fmt: skip
             most = int(found.counts.max())
-            if most <= capacity:
+            if most <= self.capacity:
                 return found
             self.capacity = min(self.m, most + most // 4)
 
@@ -188,14 +189,17 @@ def _widened(listed: np.ndarray, width: int) -> np.ndarray:
     return np.pad(listed, ((0, 0), (0, width - listed.shape[1])))
 
 
-def density(parameters: Parameters, data: Tensor, activation: Activation, gate: Gate) -> float:
-    """The fraction of active units: known of a k-largest gate, else that of a few rows."""
+def activity(
+    parameters: Parameters, data: Tensor, activation: Activation, gate: Gate
+) -> tuple[float, int]:
+    """The fraction of active units and the most in a row: known of k, else of a few rows."""
     m = parameters.dictionary.shape[0]
     if gate.k is not None:
-        return gate.k / m
+        return gate.k / m, min(gate.k, m)
     rows = min(_PROBE_ROWS, 1 + len(data) // 16)
     probe = data[:: max(1, len(data) // rows)][:rows]
-    return float(active(reference.encode(parameters, probe, activation)).sum()) / (len(probe) * m)
+    counts = active(reference.encode(parameters, probe, activation)).sum(dim=1)
+    return float(counts.sum()) / (len(probe) * m), int(counts.max())
 
 
 def tile_rows(m: int, n: int) -> int:
@@ -214,8 +218,11 @@ def _tiles(
     gate, data = gate_of(activation), data.detach()
     m, n = parameters.dictionary.shape
     rows = tile_rows(m, n)
-    dense = gate is None or density(parameters, data, activation, gate) > DENSE
-    encoder = None if gate is None or dense else Encoder(parameters, gate, screen)
+    encoder = None
+    if gate is not None:
+        fraction, most = activity(parameters, data, activation, gate)
+        if fraction <= DENSE:
+            encoder = Encoder(parameters, gate, screen, most)
     for start in range(0, len(data), rows):
         where = slice(start, start + rows)
         tile = data[where].contiguous()

@@ -33,8 +33,6 @@ _LONGEST = 1 / 8
 # Where more than half of the rows had to be encoded anew, lists wait until the atoms move
 # less than half as much.
 _FAILED, _CALMER = 0.5, 0.5
-# Arbitrary: rows from which the number of active units of a threshold gate is told.
-_PROBE_ROWS = 256
 
 
 class LazySteps:
@@ -96,12 +94,8 @@ class LazySteps:
             return
         if self._room:
             most = 2 * self._room
-        elif gate.k is not None:
-            most = gate.k
         else:
-            probe = self.data[:: max(1, len(self.data) // _PROBE_ROWS)]
-            found = cpu.sparse_encode(parameters, probe, self.activation)
-            most = int((found.values != 0).sum(dim=1).max())
+            _, most = cpu.activity(parameters, self.data, self.activation, gate)
         self._room = most + most // 2 + _MORE
         if self._room > _LONGEST * m:
             self._room, self._gate = 0, None
@@ -130,7 +124,7 @@ class LazySteps:
                     # The largest values of all, whether or not they are active.
                     widest = Gate(self._room, -np.inf, gate.signed)
                     screen = cpu.screening(self.data.dtype, n)
-                    encoder = cpu.Encoder(sums.parameters, widest, screen)
+                    encoder = cpu.Encoder(sums.parameters, widest, screen, self._room)
                 rows, index = tile[torch.from_numpy(open_)], start + open_
                 self._list(encoder.codes(rows), index)
                 if gate.k is None and (self._bounds[index] > gate.threshold).any():
