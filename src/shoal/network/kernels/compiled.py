@@ -384,11 +384,9 @@ def _active(units, exact, count, k, threshold, signed, wide, like):
 
 @_inline
 def _write(units, exact, count, indices, values):
-    """A row of codes: as many as there is room for, then zeros."""
+    """A row of codes, as many as there is room for."""
     for q in range(min(count, len(indices))):
         indices[q], values[q] = units[q], exact[q]
-    for q in range(count, len(indices)):
-        indices[q], values[q] = 0, 0.0
 
 
 @_parallel
@@ -412,7 +410,7 @@ def choose(
     limit : int
         A row with more candidates is unresolved.
     indices, values : arrays of shape (T, capacity)
-        Out: the first entries of each row; zeros after them.
+        Out: the first entries of each row; what comes after them stays as it was.
     counts : array of T
         Out: active units, or -1 for a row that is unresolved. A count above the capacity
         says that not all are listed.

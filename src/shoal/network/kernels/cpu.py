@@ -41,7 +41,7 @@ _TILE_ROWS = (512, 4096)
 # Scores of a tile, whatever else: 16 MiB of bfloat16.
 _TILE_SCORES = 1 << 23
 # Rows from which the activity of a threshold gate is told.
-_PROBE_ROWS = 64
+_PROBE_ROWS = 32
 # With fewer features, screening saves less than it costs.
 _SCREEN_FEATURES = 32
 # A row of which more than this fraction of the units stay open is cheaper to redo as a product.
@@ -105,11 +105,17 @@ def flat(tensor: Tensor) -> np.ndarray:
 
 @dataclass
 class Codes:
-    """The codes of a tile: rows are listed up to `counts`."""
+    """The codes of a tile. Rows are listed up to `counts`, beyond it they hold anything."""
 
     indices: np.ndarray  # (T, capacity)
     values: np.ndarray
     counts: np.ndarray  # (T,)
+
+    def padded(self) -> SparseCodes:
+        """With zeros beyond the counts."""
+        unused = np.arange(self.indices.shape[1]) >= self.counts[:, None]
+        self.indices[unused], self.values[unused] = 0, 0
+        return SparseCodes(torch.from_numpy(self.indices), torch.from_numpy(self.values))
 
 
 class Encoder:
@@ -309,9 +315,7 @@ def sparse_encode(
 ) -> SparseCodes:
     """The codes of a batch (B, n) without their zeros, units in ascending order."""
     parts = [
-        reference.sparse_encode(parameters, tile, activation)
-        if codes is None
-        else SparseCodes(torch.from_numpy(codes.indices), torch.from_numpy(codes.values))
+        reference.sparse_encode(parameters, tile, activation) if codes is None else codes.padded()
         for _, tile, codes in _tiles(parameters, data, activation, _screen(data, screen))
     ]
     if len(parts) == 1:
@@ -342,6 +346,5 @@ def encode(
         if codes is None:
             dense[where] = reference.encode(parameters, tile, activation)
         else:
-            found = SparseCodes(torch.from_numpy(codes.indices), torch.from_numpy(codes.values))
-            dense[where] = found.dense(m)
+            dense[where] = codes.padded().dense(m)
     return dense
