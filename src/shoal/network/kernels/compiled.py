@@ -295,7 +295,8 @@ def _candidates(
 
     `guess` is the expected k-th largest value over `size`, 0 where there is none.
     """
-    least = -np.inf if signed else -e  # without a sign, only positive values matter
+    # Without a sign most gates pass only positive values.
+    least = -np.inf if signed or threshold < 0 else -e
     reached, tries = guess * size, 0
     while True:
         if k == 0:

@@ -300,7 +300,7 @@ class _Product:
        are rounded to nearest; tensor cores cut off digits instead, which is allowed for;
     3. numbers below 2^-126 taken as 0, among the factors, products and sums:
        2^-120 n (1 + \\|y\\| + \\|w\\|), which is more than enough;
-    4. writing s in bfloat16: at most 2^-9 \\|sum\\|, here `share` = 2^-8 times \\|s\\|;
+    4. writing s in bfloat16: half a unit in the last of 8 places, `share` = 2^-8 times \\|s\\|;
     5. float32 arithmetic with z~, and with these bounds: 2^-22 (\\|y\\| \\|w\\| + \\|b\\|).
 
     The largest of each factor over the atoms stands for the atom's own, so that 1, 2, 3 and 5

@@ -139,8 +139,9 @@ class LazySteps:
     def _list(self, codes: cpu.Codes, index: np.ndarray) -> None:
         """Lists of the rows `index`, from their largest values."""
         assert self._gate is not None
-        self._units[index], self._lengths[index] = codes.indices, codes.counts
-        values = np.abs(codes.values) if self._gate.signed else codes.values
+        units, values = (part.numpy() for part in codes.padded())
+        self._units[index], self._lengths[index] = units, codes.counts
+        values = np.abs(values) if self._gate.signed else values
         # All others are at most the least listed, which was rounded; where there is room
         # left, they are 0 or less.
         least = values.min(axis=1).astype(np.float64)
