@@ -64,9 +64,10 @@ def test_every_step_of_a_descent_is_the_step_that_encodes_all(activation, dtype)
 
 def test_near_convergence_hardly_a_row_is_encoded():
     parameters, data = world(n_samples=3000)
-    steps, cost = LazySteps(data, TopK(3)), []
-    for _ in descent(parameters, steps, 60):
-        cost.append((steps.encoded + steps.products / 256) / len(data))
+    steps = LazySteps(data, TopK(3))
+    cost = [
+        (steps.encoded + steps.products / 256) / len(data) for _ in descent(parameters, steps, 60)
+    ]
     assert cost[0] >= 1
     assert np.mean(cost[30:]) < 0.2  # products an iteration
     assert np.mean(cost[30:]) > 0.01  # what lists cost is counted
