@@ -28,7 +28,7 @@ and v(z) = |z| for a signed gate, z for another, the value of the exact z lies i
 
 Norms are those of atoms at their largest. They are sums of squares in the data's precision:
 1 + 4 n u covers what they round, and n 2^-63 added to each covers squares that underflow. A
-row with |y~| |w~| above 2^120, where float32 could overflow, is left *unresolved*.
+row with |y~| |w~| + |b| above 2^120, where float32 could overflow, is left *unresolved*.
 
 Decisions
 ---------
@@ -78,6 +78,10 @@ _WIDE = np.zeros(1)  # of float64: what `like` is where sums are to be wide
 
 # Squares below the smallest normal float32, 2^-126, may be lost from a norm: so much an entry.
 _LOST = 2.0**-63
+
+# Samples of an atom that are summed before they are added to the total: one by one, digits of
+# float32 would be lost over many.
+_SUMMED = 256
 
 _inline = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 _apart = njit(cache=True, nogil=True, error_model="numpy")
@@ -217,6 +221,12 @@ def _values(low, at, bias, j, signed):
 
 
 @_inline
+def _raised(v, s, slack, exact):
+    """v + slack |s|, without a product that is NaN where an exact score is infinite."""
+    return select(exact, v, multiply_add(s, slack, v))
+
+
+@_inline
 def _value(low, at, bias, j, signed):
     """v(s + b) and |s| of unit j."""
     s = entry(low, low, at + j)
@@ -227,19 +237,19 @@ def _value(low, at, bias, j, signed):
 @_apart
 def _floor(low, at, bias, m, slack, k, signed, best):
     """A number that k lower ends of the row reach: k-th largest of the maxima of k sets."""
-    minus, none = splat(low, -slack), splat(low, -np.inf)
+    minus, none, exact = splat(low, -slack), splat(low, -np.inf), slack == 0
     sets, blocks = len(best) // BLOCK - 1, m // BLOCK  # the last block of best is padding
     for g in range(sets):
         a, b, c, d = none, none, none, none
         for j in range(g * BLOCK, blocks * BLOCK, sets * BLOCK):
             v, s = _values(low, at, bias, j, signed)
-            a = maximum(multiply_add(s, minus, v), a)
+            a = maximum(_raised(v, s, minus, exact), a)
             v, s = _values(low, at, bias, j + LANES, signed)
-            b = maximum(multiply_add(s, minus, v), b)
+            b = maximum(_raised(v, s, minus, exact), b)
             v, s = _values(low, at, bias, j + 2 * LANES, signed)
-            c = maximum(multiply_add(s, minus, v), c)
+            c = maximum(_raised(v, s, minus, exact), c)
             v, s = _values(low, at, bias, j + 3 * LANES, signed)
-            d = maximum(multiply_add(s, minus, v), d)
+            d = maximum(_raised(v, s, minus, exact), d)
         store(best, g * BLOCK, a)
         store(best, g * BLOCK + LANES, b)
         store(best, g * BLOCK + 2 * LANES, c)
@@ -263,25 +273,25 @@ def _list_bits(mask, j, units, count):
 @_inline
 def _collect(low, at, bias, m, slack, signed, bar, units):
     """The units whose upper end reaches `bar`, ascending, into `units`; how many."""
-    plus, least = splat(low, slack), splat(low, bar)
+    plus, least, exact = splat(low, slack), splat(low, bar), slack == 0
     count = 0
     full = m - m % BLOCK
     for j in range(0, full, BLOCK):
         v, s = _values(low, at, bias, j, signed)
-        mask = at_least(multiply_add(s, plus, v), least)
+        mask = at_least(_raised(v, s, plus, exact), least)
         v, s = _values(low, at, bias, j + LANES, signed)
-        mask |= at_least(multiply_add(s, plus, v), least) << np.uint64(LANES)
+        mask |= at_least(_raised(v, s, plus, exact), least) << np.uint64(LANES)
         v, s = _values(low, at, bias, j + 2 * LANES, signed)
-        mask |= at_least(multiply_add(s, plus, v), least) << np.uint64(2 * LANES)
+        mask |= at_least(_raised(v, s, plus, exact), least) << np.uint64(2 * LANES)
         v, s = _values(low, at, bias, j + 3 * LANES, signed)
-        mask |= at_least(multiply_add(s, plus, v), least) << np.uint64(3 * LANES)
+        mask |= at_least(_raised(v, s, plus, exact), least) << np.uint64(3 * LANES)
         count = _list_bits(mask, j, units, count)
     for j in range(full, m, LANES):
         left = min(LANES, m - j)
         s = load_part(low, low, at + j, left)
         z = add(s, load_part(low, bias, j, left))
         v = select(signed, absolute(z), z)
-        mask = at_least(multiply_add(absolute(s), plus, v), least)
+        mask = at_least(_raised(v, absolute(s), plus, exact), least)
         mask &= (np.uint64(1) << np.uint64(left)) - np.uint64(1)
         count = _list_bits(mask, j, units, count)
     return count
@@ -316,7 +326,7 @@ def _candidates(
         proven = 0
         for q in range(count):
             v, s = _value(low, at, bias, units[q], signed)
-            scores[q] = v - slack * s
+            scores[q] = v if slack == 0 else v - slack * s
             proven += scores[q] >= reached
         if proven >= k and count <= k + max(2, k // 4):
             break  # a few candidates too many cost less than to find them
@@ -330,13 +340,15 @@ def _candidates(
             j = units[q]
             v, s = _value(low, at, bias, j, signed)
             units[kept] = j
-            kept += v + slack * s >= bar
+            kept += (v if slack == 0 else v + slack * s) >= bar
         count = kept
         break
     # Arbitrary: where about one guess in twenty is too high, few passes are wasted.
     if not guess > 0 or tries == 4:
-        return count, 0.95 * reached / size
-    return count, guess * (0.95 if tries else 1.0026)
+        guess = 0.95 * reached / size
+    else:
+        guess *= 0.95 if tries else 1.0026
+    return count, guess if guess < np.inf else 0.0
 
 
 @_inline
@@ -433,7 +445,7 @@ def choose(
             if screened:
                 size, error = size + n * _LOST, error + n * _LOST
                 near, atom = size + error, atoms[0] + atoms[1]
-                if not near * atom <= 2.0**120:
+                if not near * atom + atoms[2] <= 2.0**120:
                     counts[i] = -1
                     continue
                 e = error * atom + size * atoms[1] + n * 2.0**-23 * near * atom
@@ -534,8 +546,8 @@ def _residual(y, i, w, n, units, codes, count, r):
 @_inline
 def _strip_gradient(g, at, first, last, rows, codes, back, r, y, n, t):
     """g[at : at + BLOCK] -= sum over the atom's samples of x r + e y, features t to t + BLOCK."""
-    a, b = load(g, g, at), load(g, g, at + LANES)
-    c, d = load(g, g, at + 2 * LANES), load(g, g, at + 3 * LANES)
+    zero = splat(g, 0.0)
+    a, b, c, d = zero, zero, zero, zero
     for s in range(first, last):
         i = rows[s] * n + t
         x, e = splat(g, -codes[s]), splat(g, -back[s])
@@ -546,22 +558,22 @@ def _strip_gradient(g, at, first, last, rows, codes, back, r, y, n, t):
         c = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), c))
         i += LANES
         d = multiply_add(x, load(g, r, i), multiply_add(e, load(g, y, i), d))
-    store(g, at, a)
-    store(g, at + LANES, b)
-    store(g, at + 2 * LANES, c)
-    store(g, at + 3 * LANES, d)
+    store(g, at, add(load(g, g, at), a))
+    store(g, at + LANES, add(load(g, g, at + LANES), b))
+    store(g, at + 2 * LANES, add(load(g, g, at + 2 * LANES), c))
+    store(g, at + 3 * LANES, add(load(g, g, at + 3 * LANES), d))
 
 
 @_inline
 def _rest_gradient(g, at, first, last, rows, codes, back, r, y, n, t, left):
     """The same for `left` features from t on, at most LANES."""
-    a = load_part(g, g, at, left)
+    a = splat(g, 0.0)
     for s in range(first, last):
         i = rows[s] * n + t
         x, e = splat(g, -codes[s]), splat(g, -back[s])
         a = multiply_add(e, load_part(g, y, i, left), a)
         a = multiply_add(x, load_part(g, r, i, left), a)
-    store_part(g, at, a, left)
+    store_part(g, at, add(load_part(g, g, at, left), a), left)
 
 
 @_parallel
@@ -610,25 +622,27 @@ def accumulate(
         mine = np.searchsorted(first[:m], _part(size, parts, p))
         end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
         for j in range(mine, end):
-            slope, squares = bias_gradient[j], energy[j]
-            for s in range(first[j], first[j + 1]):
-                slope -= slopes[s]
-                squares += codes[s] * codes[s]
-            bias_gradient[j], energy[j] = slope, squares
+            for begin in range(first[j], first[j + 1], _SUMMED):
+                slope, squares = dtype.type(0), dtype.type(0)
+                for s in range(begin, min(begin + _SUMMED, first[j + 1])):
+                    slope -= slopes[s]
+                    squares += codes[s] * codes[s]
+                bias_gradient[j] += slope
+                energy[j] += squares
             active[j] += first[j + 1] - first[j]
         # By strips of features: that of all rows stays in the cache while the atoms pass.
         full = n - n % BLOCK
         for t in range(0, full, BLOCK):
             for j in range(mine, end):
-                if first[j] < first[j + 1]:
+                for begin in range(first[j], first[j + 1], _SUMMED):
                     _strip_gradient(
-                        gradient, j * n + t, first[j], first[j + 1],
+                        gradient, j * n + t, begin, min(begin + _SUMMED, first[j + 1]),
                         sample, codes, slopes, r, y, n, t,
                     )  # fmt: skip
         for t in range(full, n, LANES):
             for j in range(mine, end):
-                if first[j] < first[j + 1]:
+                for begin in range(first[j], first[j + 1], _SUMMED):
                     _rest_gradient(
-                        gradient, j * n + t, first[j], first[j + 1],
+                        gradient, j * n + t, begin, min(begin + _SUMMED, first[j + 1]),
                         sample, codes, slopes, r, y, n, t, min(LANES, n - t),
                     )  # fmt: skip

@@ -40,6 +40,8 @@ _TILE_WORK = 1 << 28
 _TILE_ROWS = (512, 4096)
 # Scores of a tile, whatever else: 16 MiB of bfloat16.
 _TILE_SCORES = 1 << 23
+# The same of a dense tile, of which the reference makes six arrays: 4 MiB of float32 each.
+_DENSE_SCORES = 1 << 20
 # Rows from which the activity of a threshold gate is told.
 _PROBE_ROWS = 32
 # With fewer features, screening saves less than it costs.
@@ -83,9 +85,9 @@ class Threads:
     def __enter__(self) -> int:
         import numba
 
-        _turn.acquire()
         parts = min(torch.get_num_threads(), _start_threads())
         self._before = numba.get_num_threads()
+        _turn.acquire()
         numba.set_num_threads(parts)
         return parts
 
@@ -164,13 +166,15 @@ class Encoder:
     def _chosen(self, tile: Tensor, screen: torch.dtype | None) -> Codes:
         gate = self.gate
         if screen is None:
-            scores, low_tile, low_bias = tile @ self.dictionary.T, tile, self.b
+            low_tile, low_dictionary, low_bias = tile, self.dictionary, self.b
             atoms, limit = np.zeros(3), self.m
         else:
-            low_tile, low_bias, atoms = tile.to(screen), self.low_bias, self.atoms
-            scores = low_tile @ self.low_dictionary.T
+            low_tile, low_dictionary = tile.to(screen), self.low_dictionary
+            low_bias, atoms = self.low_bias, self.atoms
             limit = max(int(_OPEN * self.m), 2 * self.k)
         slack = 2.0**-8 if screen == torch.bfloat16 else 0.0
+        with torch.autocast("cpu", enabled=False):
+            scores = low_tile @ low_dictionary.T
         while True:
             found = Codes(
                 np.empty((len(tile), self.capacity), np.int64),
@@ -219,6 +223,8 @@ def _tiles(
     parameters: Parameters, data: Tensor, activation: Activation, screen: torch.dtype | None
 ) -> Iterator[tuple[slice, Tensor, Codes | None]]:
     """Tiles of the data and their codes; None where they are left to the reference."""
+    if len({data.dtype, *(part.dtype for part in parameters)}) > 1:
+        raise RuntimeError(f"data of {data.dtype}, but parameters of {parameters[0].dtype}")
     if len(data) == 0:
         return
     gate, data = gate_of(activation), data.detach()
@@ -229,6 +235,8 @@ def _tiles(
         fraction, most = activity(parameters, data, activation, gate)
         if fraction <= DENSE:
             encoder = Encoder(parameters, gate, screen, most)
+    if encoder is None:
+        rows = min(rows, max(_TILE_ROWS[0], _DENSE_SCORES // m))
     for start in range(0, len(data), rows):
         where = slice(start, start + rows)
         tile = data[where].contiguous()
@@ -249,17 +257,16 @@ class Sums:
 
     def __init__(self, parameters: Parameters, n_samples: int) -> None:
         self.parameters = Parameters(*(part.detach().contiguous() for part in parameters))
-        m, n = self.parameters.dictionary.shape
-        dtype = self.parameters.dictionary.dtype
+        dictionary, bias = self.parameters
         self.sums = StepSums(
-            dictionary=torch.zeros(m, n, dtype=dtype),
-            bias=torch.zeros(m, dtype=dtype),
-            losses=torch.empty(n_samples, dtype=dtype),
-            counts=torch.zeros(m, dtype=dtype),
-            energy=torch.zeros(m, dtype=dtype),
+            dictionary=torch.zeros_like(dictionary),
+            bias=torch.zeros_like(bias),
+            losses=bias.new_empty(n_samples),
+            counts=torch.zeros_like(bias),
+            energy=torch.zeros_like(bias),
             n_samples=n_samples,
         )
-        self.counts = torch.zeros(m, dtype=torch.int64)
+        self.counts = torch.zeros_like(bias, dtype=torch.int64)
 
     def add(self, where: slice, tile: Tensor, codes: Codes) -> None:
         """The rows `where`, which are `tile`, with their codes."""
@@ -285,6 +292,7 @@ class Sums:
         return self.sums
 
 
+@torch.no_grad()
 def step(
     parameters: Parameters,
     data: Tensor,
@@ -306,6 +314,7 @@ def step(
     return sums.result()
 
 
+@torch.no_grad()
 def sparse_encode(
     parameters: Parameters,
     data: Tensor,
@@ -321,8 +330,8 @@ def sparse_encode(
     if len(parts) == 1:
         return parts[0]
     width = max((part.indices.shape[1] for part in parts), default=1)
-    indices = torch.zeros(len(data), width, dtype=torch.int64)
-    values = torch.zeros(len(data), width, dtype=data.dtype)
+    indices = data.new_zeros(len(data), width, dtype=torch.int64)
+    values = data.new_zeros(len(data), width)
     start = 0
     for part in parts:
         rows, used = part.indices.shape
@@ -332,6 +341,7 @@ def sparse_encode(
     return SparseCodes(indices, values)
 
 
+@torch.no_grad()
 def encode(
     parameters: Parameters,
     data: Tensor,
@@ -341,7 +351,7 @@ def encode(
 ) -> Tensor:
     """The codes (B, m) of a batch (B, n)."""
     m = parameters.dictionary.shape[0]
-    dense = torch.empty(len(data), m, dtype=data.dtype)
+    dense = data.new_empty(len(data), m)
     for where, tile, codes in _tiles(parameters, data, activation, _screen(data, screen)):
         if codes is None:
             dense[where] = reference.encode(parameters, tile, activation)
