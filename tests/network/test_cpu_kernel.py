@@ -1028,6 +1028,36 @@ def test_threads(first, second, threads):
     run(script, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="2")
 
 
+FIRST = """
+import sys, threading
+import torch
+torch.set_num_threads(2)
+from shoal.network import TopK
+from shoal.network.kernels import choose
+from shoal.vocabulary import Parameters
+data = torch.randn(1000, 64)
+parameters = Parameters(torch.randn(100, 64), torch.zeros(100))
+sys.setswitchinterval(1e-6)
+barrier, found = threading.Barrier(8), []
+def work():
+    barrier.wait()
+    for _ in range(3):
+        found.append(choose(data).step(parameters, data, TopK(5)).losses.sum().item())
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == 24 and len(set(found)) == 1, found
+"""
+
+
+def test_first_calls_at_once():
+    # The layer that numba has everywhere ends a process in which two callers meet.
+    layer = {"NUMBA_THREADING_LAYER": "workqueue"}
+    run(FIRST, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="2", **layer)
+
+
 ABSENT = """
 import logging, sys
 for name in {blocked}:

@@ -36,7 +36,8 @@ Decisions
 *k largest*: let L be the k-th largest of the lower ends: k units have values of at least L - e,
 so one with upper + e < L - e isn't among the k largest.
 All other units are candidates. Their z is computed from the data in float64, and it decides;
-so the support is that of float64 arithmetic.
+so the support of a row is that of float64 arithmetic. An unresolved row, and all where nothing
+is screened, are decided by a product in the data's own precision.
 
 Nothing is sorted to find L. A guess that the row's norm suggests makes one pass over the
 scores keep a few more than k; their k-th largest lower end proves the guess right or is the

@@ -85,10 +85,14 @@ class Threads:
     def __enter__(self) -> int:
         import numba
 
-        parts = min(torch.get_num_threads(), _start_threads())
-        self._before = numba.get_num_threads()
         _turn.acquire()
-        numba.set_num_threads(parts)
+        try:
+            parts = min(torch.get_num_threads(), _start_threads())
+            self._before = numba.get_num_threads()
+            numba.set_num_threads(parts)
+        except BaseException:
+            _turn.release()
+            raise
         return parts
 
     def __exit__(self, *_: object) -> None:

@@ -112,6 +112,7 @@ class LazySteps:
         m, n = parameters.dictionary.shape
         sums = cpu.Sums(parameters, len(self.data))
         encoder = None
+        length = float(torch.linalg.vector_norm(parameters.dictionary, dim=1).max())
         self.encoded, self.products = 0, int(self._lengths.sum())
         height = cpu.tile_rows(m, n)
         for start in range(0, len(self.data), height):
@@ -126,7 +127,9 @@ class LazySteps:
                     screen = cpu.screening(self.data.dtype, n)
                     encoder = cpu.Encoder(sums.parameters, widest, screen, self._room)
                 rows, index = tile[torch.from_numpy(open_)], start + open_
-                self._list(encoder.codes(rows), index)
+                # What a product in the data's precision rounds, for rows that it decided.
+                rounding = 2 * n * torch.finfo(rows.dtype).eps * length * self._norms[index]
+                self._list(encoder.codes(rows), index, rounding)
                 if gate.k is None and (self._bounds[index] > gate.threshold).any():
                     return None
                 anew = self._choose(sums.parameters, rows, index, np.zeros(len(rows)), fresh=True)
@@ -136,17 +139,16 @@ class LazySteps:
             sums.add(where, tile, codes)
         return sums.result()
 
-    def _list(self, codes: cpu.Codes, index: np.ndarray) -> None:
-        """Lists of the rows `index`, from their largest values."""
+    def _list(self, codes: cpu.Codes, index: np.ndarray, rounding: np.ndarray) -> None:
+        """Lists of the rows `index`, from their largest values, known up to `rounding`."""
         assert self._gate is not None
         units, values = (part.numpy() for part in codes.padded())
         self._units[index], self._lengths[index] = units, codes.counts
         values = np.abs(values) if self._gate.signed else values
-        # All others are at most the least listed, which was rounded; where there is room
-        # left, they are 0 or less.
+        # All others are at most the least listed; where there is room left, 0 or less.
         least = values.min(axis=1).astype(np.float64)
         least += 2 * np.finfo(values.dtype).eps * np.abs(least)
-        self._bounds[index] = np.where(codes.counts == self._room, least, 0.0)
+        self._bounds[index] = np.where(codes.counts == self._room, least, 0.0) + rounding
 
     def _choose(
         self,
