@@ -15,10 +15,10 @@ with `encoder_ms` the float32 torch product of that shape into memory that is th
 Backends: `cpu` as the chooser has it, `cpu-unscreened` with a float32 product, and `reference`,
 the hand-written dense step.
 
-The other sections print: `lazy`, products an iteration on a full batch that comes again; `memory`,
-of a step, by the number of rows; `first`, seconds to the first result with an empty cache and
-with a filled one; `fit`, workload d (n=256, m=1024, k=8, N=200000, float32) with the kernels and
-with the reference.
+The other sections print: `lazy`, products an iteration on a full batch that comes again;
+`memory` of a step, by the number of rows (Linux); `first`, seconds to the first result with an
+empty cache and with a filled one; `fit`, workload d (n=256, m=1024, k=8, N=200000, float32)
+with the kernels and with the reference.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -125,12 +126,14 @@ def autograd(parameters: Parameters, data: Tensor, activation: Activation) -> No
 
 
 def alternate(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each, taking turns; the first round isn't counted."""
+    """Median milliseconds of each, in turns of random order; the first round isn't counted."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
+    order, rng = list(contestants), random.Random(0)
     for _ in range(rounds + 1):
-        for name, run in contestants.items():
+        rng.shuffle(order)  # or one would always find the caches as another left them
+        for name in order:
             start = time.perf_counter()
-            run()
+            contestants[name]()
             times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(taken[1:]) for name, taken in times.items()}
 
@@ -222,17 +225,24 @@ def child(code: str, **environment: str) -> str:
 
 
 _MEMORY = """
-import resource, torch
+import torch
 from shoal.network import TopK
 from shoal.network.kernels import cpu
 from shoal.vocabulary import Parameters
+
+def kib(name):
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith(name)).split()[1])
+
 rows, n, m = {rows}, 64, 1024
 data = torch.randn(rows, n)
 parameters = Parameters(torch.nn.functional.normalize(torch.randn(m, n)), torch.zeros(m))
-cpu.step(parameters, data[:2048], TopK(8))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+cpu.step(parameters, data[:100], TopK(8))
+with open("/proc/self/clear_refs", "w") as control:
+    control.write("5")  # the peak is now
+before = kib("VmRSS")
 cpu.step(parameters, data, TopK(8))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(kib("VmHWM") - before)
 """
 
 
@@ -240,9 +250,8 @@ def memory() -> None:
     for rows in (10_000, 40_000, 160_000):
         more = int(child(_MEMORY.format(rows=rows))) / 1024
         print(
-            f"memory of a step, n=64 m=1024 k=8, {rows} rows: peak {more:.1f} MiB above that of a "
-            f"step of 2048 rows (the losses alone: {rows * 4 / 2**20:.1f}; one (B, m) array: "
-            f"{rows * 4096 / 2**20:.0f})",
+            f"memory of a step, n=64 m=1024 k=8, {rows} rows: peak {more:.1f} MiB beyond the "
+            f"data (one (B, m) array: {rows * 4096 / 2**20:.0f})",
             flush=True,
         )
 
