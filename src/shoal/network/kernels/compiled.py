@@ -68,7 +68,7 @@ from shoal.network.kernels.vector import (
     total,
 )
 
-__all__ = ["PADDING", "accumulate", "choose", "largest_norms", "wake"]
+__all__ = ["PADDING", "accumulate", "choose", "choose_again", "largest_norms", "wake"]
 
 BLOCK = 4 * LANES
 

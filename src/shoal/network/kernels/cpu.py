@@ -261,16 +261,8 @@ class Sums:
 
     def __init__(self, parameters: Parameters, n_samples: int) -> None:
         self.parameters = Parameters(*(part.detach().contiguous() for part in parameters))
-        dictionary, bias = self.parameters
-        self.sums = StepSums(
-            dictionary=torch.zeros_like(dictionary),
-            bias=torch.zeros_like(bias),
-            losses=bias.new_empty(n_samples),
-            counts=torch.zeros_like(bias),
-            energy=torch.zeros_like(bias),
-            n_samples=n_samples,
-        )
-        self.counts = torch.zeros_like(bias, dtype=torch.int64)
+        self.sums = StepSums.zeros(self.parameters, n_samples)
+        self.counts = torch.zeros_like(self.parameters.bias, dtype=torch.int64)
 
     def add(self, where: slice, tile: Tensor, codes: Codes) -> None:
         """The rows `where`, which are `tile`, with their codes."""
@@ -283,12 +275,6 @@ class Sums:
                 flat(sums.losses[where]), flat(sums.dictionary), flat(sums.bias),
                 flat(self.counts), flat(sums.energy),
             )  # fmt: skip
-
-    def add_dense(self, where: slice, part: StepSums) -> None:
-        """The rows `where` by the reference."""
-        for name in ("dictionary", "bias", "counts", "energy"):
-            getattr(self.sums, name).add_(getattr(part, name))
-        self.sums.losses[where] = part.losses
 
     def result(self) -> StepSums:
         """The sums; nothing is to be added after it."""
@@ -312,7 +298,7 @@ def step(
     sums = Sums(parameters, len(data))
     for where, tile, codes in _tiles(parameters, data, activation, _screen(data, screen)):
         if codes is None:
-            sums.add_dense(where, reference.step(parameters, tile, activation))
+            sums.sums.add_(where, reference.step(parameters, tile, activation))
         else:
             sums.add(where, tile, codes)
     return sums.result()

@@ -66,25 +66,15 @@ def step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSu
     if gate is None or not _takes(data):
         return reference.step(parameters, data, activation)
     parameters = Parameters(*(part.contiguous() for part in parameters))
-    sums = StepSums(
-        dictionary=torch.zeros_like(parameters.dictionary),
-        bias=torch.zeros_like(parameters.bias),
-        losses=data.new_empty(data.shape[0]),
-        counts=torch.zeros_like(parameters.bias),
-        energy=torch.zeros_like(parameters.bias),
-        n_samples=data.shape[0],
-    )
+    sums = StepSums.zeros(parameters, len(data))
     done = 0
     with torch.cuda.device_of(data):  # Triton launches on the current device
         for tile, pairs in _tiles(parameters, data, activation, gate):
-            losses = sums.losses[done : done + tile.shape[0]]
+            where = slice(done, done + tile.shape[0])
             if pairs is None:
-                part = reference.step(parameters, tile, activation)
-                losses.copy_(part.losses)
-                for name in ("dictionary", "bias", "counts", "energy"):
-                    getattr(sums, name).add_(getattr(part, name))
+                sums.add_(where, reference.step(parameters, tile, activation))
             else:
-                _add_step_(sums, losses, parameters, tile, pairs)
+                _add_step_(sums, sums.losses[where], parameters, tile, pairs)
             done += tile.shape[0]
     return sums
 

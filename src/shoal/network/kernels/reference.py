@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -31,22 +30,36 @@ class StepSums(NamedTuple):
     energy: Tensor  # (m,) sum of x_i^2
     n_samples: int
 
+    @classmethod
+    def zeros(cls, parameters: Parameters, n_samples: int) -> StepSums:
+        """Sums over nothing yet, with room for the losses of `n_samples`."""
+        dictionary, bias = parameters
+        return cls(
+            dictionary=torch.zeros_like(dictionary),
+            bias=torch.zeros_like(bias),
+            losses=bias.new_empty(n_samples),
+            counts=torch.zeros_like(bias),
+            energy=torch.zeros_like(bias),
+            n_samples=n_samples,
+        )
 
-def _add(total: StepSums, part: StepSums) -> StepSums:
-    return StepSums(
-        dictionary=total.dictionary + part.dictionary,
-        bias=total.bias + part.bias,
-        losses=torch.cat([total.losses, part.losses]),
-        counts=total.counts + part.counts,
-        energy=total.energy + part.energy,
-        n_samples=total.n_samples + part.n_samples,
-    )
+    def add_(self, where: slice, part: StepSums) -> None:
+        """Add the sums over the samples `where`."""
+        for name in ("dictionary", "bias", "counts", "energy"):
+            getattr(self, name).add_(getattr(part, name))
+        self.losses[where] = part.losses
 
 
 def step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSums:
     """Loss, gradient and activity of a batch (B, n), summed over its samples."""
     # In tiles: sums add, so that memory beyond the result doesn't grow with the batch.
-    return reduce(_add, (_step(parameters, tile, activation) for tile in data.split(_TILE)))
+    if len(data) <= _TILE:
+        return _step(parameters, data, activation)
+    sums = StepSums.zeros(parameters, len(data))
+    for start in range(0, len(data), _TILE):
+        where = slice(start, start + _TILE)
+        sums.add_(where, _step(parameters, data[where], activation))
+    return sums
 
 
 def _step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSums:
