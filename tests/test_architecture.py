@@ -36,9 +36,9 @@ LESS = {
     "report": {"vocabulary", "files"},  # it reads finished runs from their files, nothing else
 }
 
-# Kernels are called by the network and by the step of the loop; all others go through these.
+# Kernels are called by the network and for the sums of a step; all others go through these.
 KERNELS = "shoal.network.kernels"
-MAY_USE_KERNELS = {"shoal.training.descent"}
+MAY_USE_KERNELS = {f"shoal.training.{part}" for part in ("descent", "refinement", "polish")}
 
 # (importing module, imported module): the reason. None is wanted.
 EXCEPTIONS: dict[tuple[str, str], str] = {}

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 import shoal
-from shoal.cli import app
+from shoal.cli import Method, app
+from shoal.estimators import METHODS
 
 FILES = ["atoms.png", "config.json", "dictionary.safetensors", "history.jsonl", "report.html"]
 GENERATE = "generate sparse --n-features 16 --atoms 24 -k 2 --samples 2000 --noise 0 --seed 0"
@@ -120,7 +121,11 @@ def test_fit_writes_a_run_and_says_where(shared: Path, here: Path) -> None:
     np.testing.assert_array_equal(model.components_, shoal.load_run("deep/run").components_)
 
 
-@pytest.mark.parametrize("method", ["encoder", "least_squares", "omp"])
+def test_the_methods_are_those_of_the_estimator() -> None:
+    assert get_args(Method) == METHODS
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_transform_writes_the_codes_of_the_model(shared: Path, here: Path, method: str) -> None:
     done("transform", shared / "run", shared / "planted.npz", "-o", "codes.npz",
          "--method", method)  # fmt: skip
@@ -141,7 +146,7 @@ def test_transform_makes_no_dense_codes(
     monkeypatch.setattr("shoal.estimators.fast_encode", refuse)
     monkeypatch.setattr("shoal.network.codes.SparseCodes.dense", refuse)
     monkeypatch.setattr("shoal.estimators._CHUNK", 300)
-    for method in ("encoder", "least_squares", "omp"):
+    for method in METHODS:
         words = ("transform", shared / "run", shared / "planted.npz", "--method", method)
         output = done(*words, "-o", f"{method}.npz").stdout
         assert f"2000 x 24 codes, 2 active a sample: {method}.npz" in output
@@ -153,7 +158,15 @@ def test_transform_makes_no_dense_codes(
 
 def test_score_prints_tables(shared: Path) -> None:
     output = done("score", shared / "run", shared / "planted.npz").stdout
-    for word in ("explained", "variance", "encoder", "omp", "|cosine| >= 0.95", "100.00%", "mcc"):
+    for word in (
+        "explained",
+        "variance",
+        "encoder",
+        "pursuit",
+        "|cosine| >= 0.95",
+        "100.00%",
+        "mcc",
+    ):
         assert word in output
 
 

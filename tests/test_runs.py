@@ -14,16 +14,25 @@ from safetensors.numpy import load_file, save_file
 
 import shoal
 from shoal import DictionaryAutoencoder, Preprocessing, Recipe, RunError, load_run, save_run
+from shoal.estimators import METHODS
 from shoal.generative import SparseCoding, random_dictionary
 from shoal.network import ReLU, Sigmoid, Softplus, TopK
 from shoal.network.activations import Activated
+from shoal.network.inference import SubspacePursuit
 from shoal.report.run import read_run
 from shoal.runs import evaluate
 from shoal.training import Constant, FixedStep, Halving, NormalizedStep, Polish, Revival
 
 FILES = ["atoms.png", "config.json", "dictionary.safetensors", "history.jsonl", "report.html"]
 
-SHORT = Recipe(TopK(2), NormalizedStep(Constant(0.3)), 12, 64, revival=Revival(5), polish=Polish(2))
+SHORT = Recipe(
+    TopK(2),
+    NormalizedStep(Constant(0.3)),
+    12,
+    64,
+    revival=Revival(5),
+    polish=Polish(SubspacePursuit(2)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +86,7 @@ def names(folder: Path) -> list[str]:
 
 
 def same_model(one: DictionaryAutoencoder, other: DictionaryAutoencoder, data: Any) -> None:
-    for method in ("encoder", "least_squares", "omp"):
+    for method in METHODS:
         codes = one.transform(data, method)
         back = other.transform(data, method)
         assert codes.dtype == back.dtype
@@ -493,7 +502,7 @@ def test_evaluation_without_the_truth(world: SimpleNamespace, good: DictionaryAu
     assert "support" not in found["diagnosis"]["codes"]["encoder"]
     assert found["diagnosis"]["n_samples"] == 2000
     assert found["diagnosis"]["explained_variance"] == good.score(world.data)
-    assert found["diagnosis"]["codes"]["omp"]["mse"] == good.diagnose(world.data, "omp").mse
+    assert found["diagnosis"]["codes"]["pursuit"]["mse"] == good.diagnose(world.data, "pursuit").mse
     assert found["diagnosis"]["dead_atoms"] == []
     assert found["diagnosis"]["l0_histogram"] == [0, 0, 2000]
     strict(json.dumps(found, allow_nan=False))
@@ -508,7 +517,7 @@ def test_evaluation_with_the_truth(
     expected = shoal.recovery(good.components_, world.dictionary)
     assert recovery["mean_distance"] == pytest.approx(expected.mean_distance, abs=1e-12)
     assert len(recovery["cosines"]) == 24
-    encoder, pursuit = (found["diagnosis"]["codes"][name] for name in ("encoder", "omp"))
+    encoder, pursuit = (found["diagnosis"]["codes"][name] for name in ("encoder", "pursuit"))
     support = shoal.support_recovery(good.transform(world.data), world.codes, expected)
     assert encoder["support"]["exact"] == support.to_dict()["exact"]
     assert recovery["support"] == encoder["support"]
@@ -533,7 +542,7 @@ def test_codes_are_inferred_once_a_method(
 
     monkeypatch.setattr(DictionaryAutoencoder, "_code", counted)
     evaluate(good, planted_file(world, tmp_path) if known else world.data)
-    assert seen == [("encoder", 2000), ("omp", 2000)]
+    assert seen == [("encoder", 2000), ("pursuit", 2000)]
 
 
 def test_evaluation_does_not_depend_on_the_form_of_the_codes(

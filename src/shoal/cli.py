@@ -76,7 +76,8 @@ app = typer.Typer(
 Model = Literal["sparse", "nonnegative", "mixture"]
 World = Literal["sparse", "nonnegative", "mixture", "independent"]
 Kind = Literal["none", "center", "scale", "whiten"]
-Method = Literal["encoder", "least_squares", "omp"]
+# Those of shoal.estimators, which would take a second to load for a help text; a test compares.
+Method = Literal["encoder", "least_squares", "pursuit", "omp", "iht"]
 Atoms = Literal["random", "low-coherence", "orthonormal-union"]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, written by `fit`.")]
 SourceSpec = Annotated[
@@ -127,7 +128,9 @@ def fit(
     recipe: Annotated[
         str, typer.Option(help="A recipe's name; `default` recovers from data alone.")
     ] = "default",
-    init: Annotated[str, typer.Option(help="Where atoms start: data or random.")] = "data",
+    init: Annotated[
+        str, typer.Option(help="Where atoms start: data, random, residual, pca, pairwise.")
+    ] = "data",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
     key: Key = None,
@@ -195,7 +198,10 @@ def transform(
     ],
     method: Annotated[
         Method,
-        typer.Option(help="The encoder's code, least squares on its support, or matching pursuit."),
+        typer.Option(
+            help="The encoder's code, least squares on its support, or a pursuit with at most k "
+            "atoms: subspace pursuit, orthogonal matching pursuit, iterative hard thresholding."
+        ),
     ] = "encoder",
     device: Device = None,
     key: Key = None,
@@ -351,7 +357,7 @@ def _bar(*columns: str, quiet: bool) -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     with Progress(
-        TextColumn("{task.description:>8}"),
+        TextColumn("{task.description:>10}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -363,21 +369,41 @@ def _bar(*columns: str, quiet: bool) -> Iterator[Any]:
 
 
 def _follow(steps: Iterator[Step], *, quiet: bool) -> None:
-    """Run a fit to its end under a progress bar a phase."""
+    """Run a fit to its end under a progress bar a phase.
+
+    Descent has a number of steps; the phases after it end when they have nothing more to give,
+    and until then their bars only say that they are at work.
+    """
     with _bar("{task.fields[note]}", quiet=quiet) as progress:
-        tasks: dict[str, Any] = {}
-        shown = 0.0
-        for step in steps:
-            if step.phase not in tasks:
-                tasks[step.phase] = progress.add_task(step.phase, total=1.0, note="")
+        phase, task, shown, first = "", None, 0.0, 0
+        step = None
+
+        def show(step: Step, **end: Any) -> None:
+            number = step.number - first
+            note = f"{'round' if step.phase == 'polish' else 'step'} {number}"
+            variance = float(step.variance)
+            if variance > 0:
+                note += f", explained {1 - float(step.loss) / variance:.1%}"
+            progress.update(task, note=note, **end)
+
+        for following in steps:
+            if quiet:
+                continue
+            if following.phase != phase:
+                if step is not None:
+                    show(step, total=1.0, completed=1.0)
+                phase, first = following.phase, following.number - 1
+                total = 1.0 if phase == "descent" else None
+                task = progress.add_task(phase, total=total, note="")
+                shown = 0.0
+            step = following
             now = time.perf_counter()
             # Reading the loss waits for the device: not at every step.
-            if quiet or (step.progress < 1 and now - shown < 0.2):
-                continue
-            shown = now
-            variance = float(step.variance)
-            note = f"explained {1 - float(step.loss) / variance:.1%}" if variance > 0 else ""
-            progress.update(tasks[step.phase], completed=step.progress, note=note)
+            if now - shown >= 0.2:
+                shown = now
+                show(step, completed=step.progress if phase == "descent" else 0.0)
+        if step is not None:
+            show(step, total=1.0, completed=1.0)
 
 
 def _counted(blocks: Iterable[Any], source: Source, *, quiet: bool) -> Iterator[Any]:

@@ -21,10 +21,13 @@ from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, 
 from shoal.diagnosis import CodeStatistics, Diagnosis
 from shoal.network.activations import gate_of
 from shoal.network.inference import (
+    IterativeHardThresholding,
+    OrthogonalMatchingPursuit,
+    Pursuit,
+    SubspacePursuit,
     fast_encode,
     fast_sparse_encode,
     least_squares,
-    orthogonal_matching_pursuit,
 )
 from shoal.training import (
     MODELS,
@@ -47,9 +50,16 @@ from shoal.vocabulary import (
 
 __all__ = ["METHODS", "DictionaryAutoencoder"]
 
-METHODS = ("encoder", "least_squares", "omp")
+PURSUITS: dict[str, type[Pursuit]] = {
+    "pursuit": SubspacePursuit,
+    "omp": OrthogonalMatchingPursuit,
+    "iht": IterativeHardThresholding,
+}
+"""Ways to infer better codes than the encoder's own; the first is what a fit ends with."""
+
+METHODS = ("encoder", "least_squares", *PURSUITS)
 """How codes are inferred: the encoder's own code x = sigma(D y + b); least squares on its
-support; orthogonal matching pursuit."""
+support; subspace pursuit; orthogonal matching pursuit; iterative hard thresholding."""
 
 # Arbitrary: rows coded at once, so that a pass over any source needs bounded memory.
 _CHUNK = 4096
@@ -245,6 +255,9 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         rows = 10 * m if recipe.polish is None else max(10 * m, recipe.polish.max_samples)
         sample = source.draw(rows, rng, strict=False)
         parameters = self._start(sample, m, device, rng)
+        if recipe.polish is not None and np.abs(sample).max() < 1e15:
+            # Until the polish more digits than float32 has would say nothing.
+            parameters = Parameters(*(part.float() for part in parameters))
         step = None
         for step in descend(parameters, source, recipe, rng):
             history.add(step)
@@ -253,6 +266,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         n_steps, parameters = step.number, step.parameters
         if recipe.polish is not None:
             data = torch.from_numpy(sample[: recipe.polish.max_samples]).to(device)
+            parameters = Parameters(*(part.to(data.dtype) for part in parameters))
             for step in polish(parameters, data, recipe.polish):
                 history.add(step)
                 yield step
@@ -264,9 +278,10 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def partial_fit(self, X: Any, y: None = None) -> Self:
         """One pass of minibatch descent over `X`, from where the last call stopped.
 
-        The first call starts the atoms and fits the preprocessing on its `X`. The step
-        size decays over the first 400 updates and then stays. There is no polish: it needs
-        data that a stream doesn't keep. After :meth:`fit` it goes on from that result.
+        The first call starts the atoms and fits the preprocessing on its `X`. Later ones go on
+        with the steps of the recipe, and its last ones, by default those of the refinement, have
+        no end. There is no polish: it needs data that a stream doesn't keep. After :meth:`fit`
+        it goes on from that result.
 
         Parameters
         ----------
@@ -293,8 +308,12 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             recipe, start, rng, fitted = self.recipe_, self.n_steps_, self._rng, self.preprocessing_
             prepared = fitted.through(source)
             parameters = self._parameters(self.components_.dtype, device)
-        activity = self._activity or Activity(torch.zeros_like(parameters.bias))
-        endless = replace(recipe, n_steps=sys.maxsize)
+        activity = self._activity or Activity(parameters.bias)
+        refinement = recipe.refinement
+        if refinement is None:
+            endless = replace(recipe, n_steps=sys.maxsize)
+        else:
+            endless = replace(recipe, refinement=replace(refinement, n_steps=sys.maxsize))
         for step in descend(
             parameters, prepared, endless, rng, start=start, passes=1, activity=activity
         ):
@@ -363,9 +382,10 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Parameters
         ----------
         X : array-like, tensor, path or Source of shape (n_samples, n_features)
-        method : {"encoder", "least_squares", "omp"}
+        method : {"encoder", "least_squares", "pursuit", "omp", "iht"}
             The encoder's own code, x = sigma(D y + b), one product and biased; least squares
-            on its support; orthogonal matching pursuit with k atoms.
+            on its support; with at most k atoms subspace pursuit, orthogonal matching pursuit
+            or iterative hard thresholding (see :mod:`shoal.network.pursuit`).
 
         Returns
         -------
@@ -495,10 +515,10 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         dictionary = parameters.dictionary
         m = len(dictionary)
         data = torch.from_numpy(batch).to(dictionary.device)
-        if method == "omp":
+        if method in PURSUITS:
             # A k-largest encoder knows its own k, which a recipe may have set.
             k = getattr(activation, "k", None) or self._active_units(m)
-            found = orthogonal_matching_pursuit(dictionary, data, k, signed=signed)
+            found = fast_sparse_encode(parameters, data, PURSUITS[method](k, signed))
         elif method == "least_squares":
             support = fast_sparse_encode(parameters, data, activation)
             found = least_squares(dictionary, data, support, signed=signed)

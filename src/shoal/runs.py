@@ -231,7 +231,7 @@ def _evaluate(
     sample = open_source(rows)  # as a source: column names were left behind
     true_codes = None if source.truth is None else source.truth.codes
     results, inferred = {}, {}
-    for method in ("encoder", "omp"):
+    for method in ("encoder", "pursuit"):
         statistics, kept = CodeStatistics(), []
         for data, codes, rebuilt in model.iter_coded(sample, method):
             statistics.update(data, codes, rebuilt)

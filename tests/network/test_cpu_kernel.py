@@ -991,6 +991,7 @@ import torch
 torch.set_num_threads({threads})
 from shoal.network import TopK, HardThreshold
 from shoal.network.kernels import cpu, choose
+from shoal.network.pursuit import *
 from shoal.vocabulary import Parameters
 import numba
 g = torch.Generator().manual_seed(0)
@@ -1017,6 +1018,16 @@ for dtype in (torch.float32, torch.float64):
             if screen is not None or dtype == torch.float64:
                 name = str((dtype, screen, activation))
                 assert all(map(torch.equal, many[0][:5], few[:5])), name
+    # Products are exact, so that what is left to differ are the pursuits.
+    signs = torch.randn(200, 64, generator=g, dtype=dtype).sign()
+    parameters, data = Parameters(signs / 8, torch.zeros(200, dtype=dtype)), data.round().to(dtype)
+    for kind in (SubspacePursuit, OrthogonalMatchingPursuit, IterativeHardThresholding):
+        mine = torch.get_num_threads()
+        many = cpu.step(parameters, data, kind(5))
+        torch.set_num_threads(3 - mine)
+        few = cpu.step(parameters, data, kind(5))
+        torch.set_num_threads(mine)
+        assert all(map(torch.equal, many[:5], few[:5])), kind
 """
 
 

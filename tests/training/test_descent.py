@@ -341,9 +341,9 @@ def test_an_atom_is_dead_only_if_it_was_silent_since_the_last_look():
     eye = parameters_of(np.eye(4))
     source = open_source(lambda: iter([np.eye(4)[:2].repeat(4, 0), np.eye(4)[2:].repeat(4, 0)]))
     still = {"activation": TopK(1), "step_size": FixedStep(Constant(0.0))}
-    both = recipe(8, 8, revival=Revival(every=2), **still)
+    both = recipe(8, 8, revival=Revival(every=2, idle=2), **still)
     assert sum(step.replaced for step in descend(eye, source, both, rng())) == 0
-    each = recipe(8, 8, revival=Revival(every=1), **still)
+    each = recipe(8, 8, revival=Revival(every=1, idle=1), **still)
     assert next(descend(eye, source, each, rng())).replaced == 2
 
 
@@ -352,7 +352,7 @@ def test_what_was_used_before_the_last_look_does_not_count():
     low, high = np.eye(4)[:2].repeat(4, 0), np.eye(4)[2:].repeat(4, 0)
     source = open_source(iter([low, high, low, low]))
     still = {"activation": TopK(1), "step_size": FixedStep(Constant(0.0))}
-    plan = recipe(5, 8, revival=Revival(every=2), **still)
+    plan = recipe(5, 8, revival=Revival(every=2, idle=2), **still)
     assert [step.replaced for step in descend(eye, source, plan, rng())] == [0, 0, 0, 2]
 
 
@@ -410,8 +410,7 @@ def test_nothing_is_replaced_at_the_last_planned_step():
     # What is replaced there would leave the descent as a raw residual.
     eye = parameters_of(np.eye(4))
     low = np.eye(4)[:2].repeat(4, 0)
-    plan = recipe(
-        2, 8, revival=Revival(every=1), activation=TopK(1), step_size=FixedStep(Constant(0.0))
-    )
+    still = {"activation": TopK(1), "step_size": FixedStep(Constant(0.0))}
+    plan = recipe(2, 8, revival=Revival(every=1, idle=1), **still)
     found = [step.replaced for step in descend(eye, open_source(low), plan, rng())]
     assert found == [2, 0]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from shoal.network import TopK
-from shoal.network.inference import SparseCodes, orthogonal_matching_pursuit
+from shoal.network.inference import OrthogonalMatchingPursuit, SparseCodes
 from shoal.training import Revival
 from shoal.training.revival import duplicates, revive, split
 from shoal.vocabulary import ArgumentError, Parameters
@@ -23,7 +23,12 @@ def basis(m, n, seed=0):
 
 @pytest.mark.parametrize(
     ("arguments", "name"),
-    [({"every": 0}, "every"), ({"duplicate_cosine": 1.1}, "duplicate"), ({"every": 1.5}, "every")],
+    [
+        ({"every": 0}, "every"),
+        ({"idle": 0}, "idle"),
+        ({"duplicate_cosine": 1.1}, "duplicate"),
+        ({"every": 1.5}, "every"),
+    ],
 )
 def test_settings_name_what_is_wrong(arguments, name):
     with pytest.raises(ArgumentError, match=f"^{name}"):
@@ -78,11 +83,12 @@ def world_to_revive(dtype=torch.float64):
 def test_a_dead_atom_and_a_duplicate_become_residuals(dtype):
     atoms, parameters, usage, data, losses = world_to_revive(dtype)
     before = parameters.dictionary.clone()
-    found, replaced = revive(parameters, usage, data, losses, TopK(1), Revival())
+    found, replaced = revive(parameters, usage, usage == 0, data, losses, TopK(2), Revival())
     assert replaced == 2
     assert found.dtype == dtype
     assert torch.equal(found[[0, 1, 2, 5]], before[[0, 1, 2, 5]])
-    # Row 9 is worst: TopK(1) explains its part along atom 1, and 3 atoms[6] is left.
+    # Row 9 is worst: atom 1 explains its part along it, 3 atoms[6] is left, and the weakest
+    # unit, which stands for nothing here, is given up.
     torch.testing.assert_close(found[3], atoms[6])
     torch.testing.assert_close(found[4].abs(), atoms[7].abs())
     assert torch.equal(parameters.dictionary, before)
@@ -91,7 +97,9 @@ def test_a_dead_atom_and_a_duplicate_become_residuals(dtype):
 def test_nothing_to_replace_gives_the_dictionary_back():
     _, parameters, _, data, losses = world_to_revive()
     sound = parameters._replace(dictionary=basis(6, 8))
-    found, replaced = revive(sound, torch.ones(6).double(), data, losses, TopK(1), Revival())
+    found, replaced = revive(
+        sound, torch.ones(6).double(), torch.zeros(6).bool(), data, losses, TopK(1), Revival()
+    )
     assert replaced == 0
     assert torch.equal(found, sound.dictionary)
 
@@ -99,7 +107,7 @@ def test_nothing_to_replace_gives_the_dictionary_back():
 def test_a_duplicate_is_what_the_settings_say():
     _, parameters, usage, data, losses = world_to_revive()
     strict = Revival(duplicate_cosine=0.999)
-    found, replaced = revive(parameters, usage, data, losses, TopK(1), strict)
+    found, replaced = revive(parameters, usage, usage == 0, data, losses, TopK(1), strict)
     assert replaced == 1
     assert torch.equal(found[3], parameters.dictionary[3])
 
@@ -107,9 +115,9 @@ def test_a_duplicate_is_what_the_settings_say():
 @pytest.mark.parametrize("n_samples", [1, 2, 5])
 def test_at_most_half_of_the_rows_become_atoms(n_samples):
     _, parameters, _, data, losses = world_to_revive()
-    dead = torch.zeros(6, dtype=torch.float64)
+    unused = torch.zeros(6, dtype=torch.float64)
     found, replaced = revive(
-        parameters, dead, data[:n_samples], losses[:n_samples], TopK(1), Revival()
+        parameters, unused, unused == 0, data[:n_samples], losses[:n_samples], TopK(1), Revival()
     )
     assert replaced == n_samples // 2
     same = (found == parameters.dictionary).all(dim=1)
@@ -120,7 +128,8 @@ def test_a_residual_of_zeros_leaves_the_atom():
     eye = torch.eye(4, dtype=torch.float64)
     parameters = Parameters(eye, torch.zeros(4, dtype=torch.float64))
     usage = torch.tensor([1.0, 1, 1, 0], dtype=torch.float64)
-    found, _ = revive(parameters, usage, 2 * eye[:3], torch.zeros(3), TopK(1), Revival())
+    data = torch.zeros(3, 4, dtype=torch.float64)
+    found, _ = revive(parameters, usage, usage == 0, data, torch.ones(3), TopK(1), Revival())
     assert torch.equal(found, eye)
 
 
@@ -142,7 +151,7 @@ def merged_world(spare, seed=0, n_samples=400):
     data = atoms[units] * values[:, None]
     merged = unit((atoms[0] + atoms[1])[None])
     estimate = torch.cat([atoms[2:3], merged, spare, atoms[3:4]])
-    codes = orthogonal_matching_pursuit(estimate, data, 1)
+    codes = OrthogonalMatchingPursuit(1)(estimate, data)
     losses = 0.5 * (data - codes.reconstruct(estimate)).square().sum(dim=1)
     worth = codes.dense(4).square().sum(dim=0)
     return atoms, estimate, data, codes, losses, worth
@@ -180,7 +189,7 @@ def test_atoms_that_explain_are_not_spent():
     rng = np.random.default_rng(2)
     values = gaussian(3, 400, 4) * torch.from_numpy(rng.random((400, 4)) < 0.4)
     data = values @ atoms + 0.05 * gaussian(4, 400, 8)
-    codes = orthogonal_matching_pursuit(atoms, data, 2)
+    codes = OrthogonalMatchingPursuit(2)(atoms, data)
     losses = 0.5 * (data - codes.reconstruct(atoms)).square().sum(dim=1)
     found, n_split = split(atoms, data, codes, losses, codes.dense(4).square().sum(dim=0))
     assert n_split == 0
@@ -192,7 +201,7 @@ def test_a_spectrum_without_a_direction_is_no_reason_to_split():
     atoms = basis(5, 16)
     units = torch.from_numpy(np.random.default_rng(5).integers(0, 4, 2000))
     data = 2 * atoms[units] + 0.1 * gaussian(6, 2000, 16)
-    codes = orthogonal_matching_pursuit(atoms, data, 1)
+    codes = OrthogonalMatchingPursuit(1)(atoms, data)
     losses = 0.5 * (data - codes.reconstruct(atoms)).square().sum(dim=1)
     worth = codes.dense(5).square().sum(dim=0)
     assert worth[4] == 0
@@ -222,7 +231,7 @@ def test_a_share_of_the_atoms_at_most_is_moved():
     spare = atoms[8:12]
     unused = torch.linalg.qr(torch.cat([atoms, gaussian(8, 12, 24)]).T).Q.T[12:16]
     estimate = torch.cat([merged, spare, unused])
-    codes = orthogonal_matching_pursuit(estimate, data, 1)
+    codes = OrthogonalMatchingPursuit(1)(estimate, data)
     losses = 0.5 * (data - codes.reconstruct(estimate)).square().sum(dim=1)
     worth = codes.dense(12).square().sum(dim=0)
     for share, expected in ((0.1, 1), (0.25, 3), (0.5, 4)):

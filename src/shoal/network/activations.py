@@ -164,7 +164,7 @@ class Gate(NamedTuple):
     signed: bool
 
 
-def gate_of(activation: Activation) -> Gate | None:
+def gate_of(activation: object) -> Gate | None:
     """`activation` as a :class:`Gate`, or None if it isn't one of those known here.
 
     >>> gate_of(HardThreshold(0.5)), gate_of(Sigmoid())

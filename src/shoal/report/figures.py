@@ -292,20 +292,30 @@ def _steps(history: Sequence[dict[str, Any]]) -> list[float]:
     return known
 
 
+def _phases(history: Sequence[dict[str, Any]]) -> list[tuple[str, int, int]]:
+    """The phases in order: name, and the places of the first and the last record."""
+    out: list[tuple[str, int, int]] = []
+    for i, record in enumerate(history):
+        phase = str(record.get("phase") or "descent")
+        if out and out[-1][0] == phase:
+            out[-1] = (phase, out[-1][1], i)
+        else:
+            out.append((phase, i, i))
+    return out
+
+
 def _thin(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most `RECORDS` records of the descent, evenly, and all others, which are few."""
-    descent = [i for i, r in enumerate(history) if r.get("phase") != "polish"]
-    if len(descent) > RECORDS:
-        kept = np.linspace(0, len(descent) - 1, RECORDS).astype(int)
-        descent = [descent[i] for i in kept]
-    polish = [i for i, r in enumerate(history) if r.get("phase") == "polish"]
-    if len(polish) > RECORDS:
-        polish = [polish[i] for i in np.linspace(0, len(polish) - 1, RECORDS).astype(int)]
-    return [history[i] for i in sorted([*descent, *polish])]
+    """At most `RECORDS` records a phase, evenly."""
+    kept = []
+    for _, first, last in _phases(history):
+        kept += np.linspace(first, last, min(last - first + 1, RECORDS)).astype(int).tolist()
+    return [history[i] for i in kept]
 
 
 def learning_curves(history: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """How the run went: loss and explained variance against steps, the polish shaded.
+    """How the run went: loss and explained variance against steps.
+
+    The phases after the first, refinement and polish, are shaded and named.
 
     Parameters
     ----------
@@ -392,25 +402,35 @@ def _curve(
     *,
     shade: bool = True,
 ) -> None:
-    """One line, with a point at its end, and the polish shaded behind it."""
+    """One line, with a point at its end, and the phases after the first shaded behind it."""
     (line,) = axes.plot(x, y, color=colour)
     line.set_zorder(3)
     axes.scatter(x[-1:], y[-1:], s=22, color=colour, zorder=4, linewidths=0, clip_on=False)
     axes.margins(x=0.015)
-    polish = [i for i, r in enumerate(history) if r.get("phase") == "polish"]
-    if shade and polish and axes.get_lines()[0] is line:
-        first, last = polish[0], polish[-1]
+    if shade and axes.get_lines()[0] is line:
+        _shade(axes, steps, _phases(history))
+
+
+def _shade(axes: Axes, steps: list[float], phases: list[tuple[str, int, int]]) -> None:
+    """Bands behind the phases after the first, the later the darker, with their names."""
+    letter = (max(steps) - min(steps)) / 60  # arbitrary: about what one takes
+    free = math.inf  # where the name to the right begins
+    for order, (name, first, last) in reversed(list(enumerate(phases))[1:]):
         left, right = steps[max(first - 1, 0)], steps[last]
         if right > left:
-            axes.axvspan(left, right, color=SOFT, alpha=0.3, linewidth=0, zorder=0)
-        wide = right - left > 0.15 * (max(steps) - min(steps))
+            axes.axvspan(left, right, color=SOFT, alpha=0.15 * order, linewidth=0, zorder=0)
+        size = len(name) * letter
+        inside = right - left > size + letter
+        # In the middle of the band, or left of it where it is narrow, and of the next name.
+        end = min((left + right + size) / 2 if inside else left - letter, free)
+        free = end - size - letter
         axes.annotate(
-            "polish",
-            ((left + right) / 2 if wide else left, 1),
+            name,
+            (end, 1),
             xycoords=("data", "axes fraction"),
-            xytext=(0 if wide else -5, -3),
+            xytext=(0, -3),
             textcoords="offset points",
-            ha="center" if wide else "right",
+            ha="right",
             va="top",
             color=MUTED,
         )

@@ -26,6 +26,7 @@ from shoal.report.words import (
     duration,
     headline,
     percent,
+    phases,
     plural,
     tiles,
 )
@@ -236,6 +237,7 @@ def _context(run: Run) -> dict[str, Any]:
         "curves": figures.learning_curves(run.history),
         "records": len(run.history),
         "most_records": figures.RECORDS,
+        "phases": phases(run),
         "activation": (
             None if run.activation is None else figures.activation_histogram(run.activation)
         ),
@@ -425,7 +427,9 @@ def _codes(diagnosis: dict[str, Any]) -> dict[str, Any] | None:
     names = {
         "encoder": "Encoder",
         "least_squares": "Least squares on the support",
-        "omp": "Matching pursuit",
+        "pursuit": "Subspace pursuit",
+        "omp": "Orthogonal matching pursuit",
+        "iht": "Iterative hard thresholding",
     }
     return {"kinds": [names.get(k, str(k)) for k in kinds], "rows": rows} if rows else None
 

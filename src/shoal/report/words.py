@@ -16,7 +16,17 @@ from shoal.report.run import Run, number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Chip", "Tile", "chips", "compact", "count", "headline", "percent", "tiles"]
+__all__ = [
+    "Chip",
+    "Tile",
+    "chips",
+    "compact",
+    "count",
+    "headline",
+    "percent",
+    "phases",
+    "tiles",
+]
 
 GROUP = "\u202f"  # narrow no-break space between groups of three digits
 NBSP = "\u00a0"
@@ -253,15 +263,33 @@ def chips(run: Run) -> list[Chip]:
             out.append(Chip("warn", plural(len(duplicates), "near-duplicate pair")))
         else:
             out.append(Chip("good", "No near-duplicates"))
+    out += _endings(run)
+    return out
+
+
+def _endings(run: Run) -> list[Chip]:
+    """How training ended: what comes last decides, but a phase that was cut off is said."""
+    recipe = run.section("recipe")
+    out = []
+    refined = [r for r in run.history if r.get("phase") == "refinement"]
     rounds = [r for r in run.history if r.get("phase") == "polish"]
-    change = settling(run.history)
-    if rounds:  # what comes last decides: the polish has a stopping rule of its own
-        limit = _polish_limit(run)
-        if limit is not None and len(rounds) >= limit:
+    if refined:
+        before, limit = number(recipe.get("n_steps")), _limit(recipe, "refinement", "n_steps")
+        steps, progress = number(refined[-1].get("step")), number(refined[-1].get("progress"))
+        if None not in (before, limit, steps) and steps - before >= limit:  # type: ignore[operator]
+            out.append(Chip("warn", f"Refinement cut off after {plural(limit or 0, 'step')}"))
+        elif progress is not None and progress < 1:
+            out.append(Chip("warn", "Refinement ended with the data, before it had settled"))
+        elif not rounds:
+            out.append(Chip("good", "Refinement has settled"))
+    if rounds:
+        limit = _limit(recipe, "polish", "max_rounds")
+        if limit is not None and (number(rounds[-1].get("step")) or len(rounds)) >= limit:
             out.append(Chip("warn", f"Polish cut off after {plural(limit, 'round')}"))
         else:
             out.append(Chip("good", "Polish has settled"))
-    elif change is not None:
+    change = settling(run.history)
+    if not refined and not rounds and change is not None:
         if abs(change) < SETTLED:
             out.append(Chip("good", "Loss has settled"))
         elif change < 0:
@@ -271,17 +299,38 @@ def chips(run: Run) -> list[Chip]:
     return out
 
 
-def _polish_limit(run: Run) -> float | None:
-    polish = run.section("recipe").get("polish")
-    return number(polish.get("max_rounds")) if isinstance(polish, dict) else None
+def _limit(recipe: dict[str, Any], phase: str, name: str) -> float | None:
+    """The most steps or rounds that a phase was given."""
+    settings = recipe.get(phase)
+    return number(settings.get(name)) if isinstance(settings, dict) else None
+
+
+PHASES = {
+    "descent": "in the descent they are the encoder\u2019s own",
+    "refinement": (
+        "in the refinement a pursuit infers them, which explains more and lets the same steps go "
+        "on to the true atoms"
+    ),
+    "polish": "in the polish the atoms are solved for, all at once, between two pursuits",
+}
+
+
+def phases(run: Run) -> str:
+    """What the phases of the learning curves are; nothing where there is only one."""
+    seen = {str(r.get("phase")) for r in run.history}
+    known = [text for phase, text in PHASES.items() if phase in seen]
+    if len(known) < 2:
+        return ""
+    return f"The numbers are those of each phase\u2019s codes: {'; '.join(known)}."
 
 
 def settling(history: Sequence[dict[str, Any]]) -> float | None:
     """The relative change of the mean loss between the last two tenths of the descent.
 
     None where there are fewer than 20 records (two a tenth) or the loss isn't positive.
+    Refinement and polish have stopping rules of their own, and aren't looked at.
     """
-    losses = [number(r.get("loss")) for r in history if r.get("phase", "descent") != "polish"]
+    losses = [number(r.get("loss")) for r in history if r.get("phase", "descent") == "descent"]
     values = np.array([loss for loss in losses if loss is not None])
     if len(values) < 20:
         return None
@@ -317,6 +366,6 @@ def tiles(run: Run) -> list[Tile]:
 
 
 def _pace(run: Run, fit: float) -> str:
-    descent = [r for r in run.history if r.get("phase", "descent") == "descent"]
-    step = number(descent[-1].get("step")) if descent else None
+    taken = [r for r in run.history if r.get("phase", "descent") != "polish"]
+    step = number(taken[-1].get("step")) if taken else None
     return plural(step, "step") if step else "from start to end"

@@ -1,5 +1,6 @@
 """Training: where atoms start, how they move, and when they are done."""
 
+from shoal.training.adaptation import BiasAdaptation
 from shoal.training.descent import descend, update
 from shoal.training.history import History
 from shoal.training.initialization import check_init, initialize
@@ -18,6 +19,7 @@ __all__ = [
     "MODELS",
     "RECIPES",
     "Activity",
+    "BiasAdaptation",
     "Constant",
     "ExponentialDecay",
     "FixedStep",

@@ -16,6 +16,8 @@ def unit_atoms(dictionary: Tensor, fallback: Tensor | None = None) -> Tensor:
     """
     length = torch.linalg.vector_norm(dictionary, dim=1, keepdim=True)  # (m, 1)
     sound = torch.isfinite(length) & (length > 0)
+    if bool(sound.all()):
+        return dictionary / length
     unit = dictionary / torch.where(sound, length, torch.ones_like(length))
     other = torch.zeros_like(dictionary) if fallback is None else fallback
     return torch.where(sound, unit, other)

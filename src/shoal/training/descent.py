@@ -8,7 +8,7 @@ progress bar or stop early; the loop knows nothing of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import count, repeat
 
 import numpy as np
@@ -17,14 +17,20 @@ from torch import Tensor
 
 from shoal.data import Source
 from shoal.network import kernels
+from shoal.network.activations import Activation
 from shoal.network.kernels import StepSums
+from shoal.network.pursuit import Pursuit
+from shoal.training.adaptation import Adapting, BiasAdaptation
 from shoal.training.constraints import unit_atoms
 from shoal.training.recipes import Recipe
+from shoal.training.refinement import Settling
 from shoal.training.revival import Activity, revive
 from shoal.training.schedules import StepSize
 from shoal.vocabulary import ArgumentError, Parameters, Step
 
 __all__ = ["descend", "update"]
+
+Sums = Callable[[Parameters], StepSums]
 
 
 def update(parameters: Parameters, sums: StepSums, step_size: StepSize, step: int) -> Parameters:
@@ -55,19 +61,22 @@ def _batches(
 
 def _work(
     source: Source, recipe: Recipe, like: Tensor, rng: np.random.Generator, passes: int | None
-) -> Iterator[tuple[Tensor, Callable[[Parameters], StepSums]]]:
-    """Batches, and what gives their sums; a full batch is read once and stays."""
+) -> Iterator[tuple[Tensor, Callable[[Activation | Pursuit], Sums]]]:
+    """Batches, and what gives their sums for an encoder; a full batch is read once and stays."""
     if recipe.batch_size is None:
         assert source.n_samples is not None, "checked by descend"
         (batch,) = source.batches(source.n_samples)
         data = torch.from_numpy(batch).to(like)
-        step = kernels.repeated(data, recipe.activation)
-        yield from repeat((data, step)) if passes is None else repeat((data, step), passes)
+        work = data, cache(partial(kernels.repeated, data))
+        yield from repeat(work) if passes is None else repeat(work, passes)
     else:
         for batch in _batches(source, recipe.batch_size, rng, passes):
             data = torch.from_numpy(batch).to(like)
-            kernel = kernels.choose(data)
-            yield data, partial(kernel.step, data=data, activation=recipe.activation)
+            yield data, partial(_sums, data)
+
+
+def _sums(data: Tensor, encoder: Activation | Pursuit) -> Sums:
+    return partial(kernels.choose(data).step, data=data, activation=encoder)
 
 
 def _variance(data: Tensor) -> Tensor:
@@ -100,7 +109,8 @@ def descend(
     rng : numpy.random.Generator
         The only randomness: the same state gives the same steps, bit for bit.
     start : int
-        The step number to begin at, for schedules; `recipe.n_steps` is where it ends.
+        The step number to begin at, for schedules. Steps from `recipe.n_steps` on are those
+        of the refinement, if there is one.
     passes : int, optional
         End after so many passes over the source, if that comes first.
     activity : Activity, optional
@@ -116,33 +126,52 @@ def descend(
     dictionary = parameters.dictionary
     n_components = dictionary.shape[0]
     if activity is None:
-        activity = Activity(torch.zeros_like(parameters.bias))
+        activity = Activity(parameters.bias)
+    if isinstance(recipe.bias, BiasAdaptation) and activity.adapting is None:
+        activity.adapting = Adapting(recipe.bias, parameters.bias)
     work = _work(source, recipe, dictionary, rng, passes)
-    for index, (data, step) in zip(range(start, recipe.n_steps), work, strict=False):
-        if recipe.bias is not None:
+    refinement, first = recipe.refinement, recipe.n_steps
+    encoder: Activation | Pursuit = recipe.activation
+    step_size = recipe.step_size
+    phase, begin, end, settling = "descent", 0, first, None
+    stop = first + (refinement.n_steps if refinement is not None else 0)
+    for index, (data, sums_by) in zip(range(start, stop), work, strict=False):
+        if refinement is not None and index >= first and phase == "descent":
+            encoder, step_size = refinement.pursuit, refinement.step_size
+            phase, begin, end = "refinement", first, stop
+            settling = Settling(refinement, n_components)
+        if recipe.bias is not None and not isinstance(recipe.bias, BiasAdaptation):
             parameters = parameters._replace(
                 bias=torch.full_like(parameters.bias, recipe.bias(index))
             )
-        sums = step(parameters)
-        parameters = update(parameters, sums, recipe.step_size, index)
+        sums = sums_by(encoder)(parameters)
+        parameters = update(parameters, sums, step_size, index - begin)
+        if activity.adapting is not None and phase == "descent":
+            moved = activity.adapting.add(parameters.bias, sums.counts, sums.energy, sums.n_samples)
+            parameters = parameters._replace(bias=moved)
         activity.add_(sums.counts)
         replaced = 0
-        revival, last = recipe.revival, index + 1 == recipe.n_steps
+        revival, last = recipe.revival, index + 1 == stop
         # Not at the very end: a new atom needs steps to become one.
-        if revival is not None and activity.steps >= revival.every and not last:
+        if revival is not None and activity.due(revival.every) and not last:
+            usage = activity.look_()
+            dead = activity.dead(revival.idle)
             dictionary, replaced = revive(
-                parameters, activity.counts, data, sums.losses, recipe.activation, revival
+                parameters, usage, dead, data, sums.losses, encoder, revival
             )
             parameters = parameters._replace(dictionary=dictionary)
-            activity.reset_()
+        if settling is not None and passes is None:
+            last = settling.add(sums, data, parameters.dictionary, replaced) or last
         yield Step(
             number=index + 1,
-            phase="descent",
-            progress=(index + 1) / recipe.n_steps,
+            phase=phase,
+            progress=1.0 if last else (index + 1 - begin) / (end - begin),
             parameters=parameters,
             loss=sums.losses.mean(),
             variance=_variance(data),
-            learning_rate=recipe.step_size.schedule(index),
+            learning_rate=step_size.schedule(index - begin),
             activation_fraction=sums.counts.sum() / (sums.n_samples * n_components),
             replaced=replaced,
         )
+        if last:
+            return

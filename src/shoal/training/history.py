@@ -4,66 +4,116 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from shoal.vocabulary import Parameters, Step
+from shoal.vocabulary import Parameters, Step, check_count
 
 __all__ = ["History"]
 
 _NO_PARAMETERS = Parameters(torch.empty(0), torch.empty(0))
 
 
+@dataclass
+class _Span:
+    """Steps in a row, summed up."""
+
+    n_steps: int
+    loss: float
+    variance: float
+    fraction: float
+    replaced: int
+    last: Step
+    seconds: float
+
+    def __add__(self, after: _Span) -> _Span:
+        return _Span(
+            self.n_steps + after.n_steps,
+            self.loss + after.loss,
+            self.variance + after.variance,
+            self.fraction + after.fraction,
+            self.replaced + after.replaced,
+            after.last,
+            after.seconds,
+        )
+
+    def record(self) -> dict[str, Any]:
+        loss, variance = self.loss / self.n_steps, self.variance / self.n_steps
+        defined = variance > 0 and math.isfinite(loss) and math.isfinite(variance)
+        return {
+            "step": self.last.number,
+            "phase": self.last.phase,
+            "progress": self.last.progress,
+            "loss": loss if math.isfinite(loss) else None,
+            "explained_variance": 1 - loss / variance if defined else None,
+            "learning_rate": self.last.learning_rate,
+            "activation_fraction": self.fraction / self.n_steps,
+            "replaced": self.replaced,
+            "seconds": self.seconds,
+        }
+
+
 class History:
-    """Steps gathered into records of plain numbers, a few hundred for a fit of any length.
+    """Steps gathered into records of plain numbers, at most `most` a phase of any length.
 
     A record averages the steps since the one before it: ``step``, ``phase``, ``progress``,
     ``loss``, ``explained_variance`` (of the codes of that phase), ``learning_rate``,
     ``activation_fraction``, ``replaced`` and ``seconds`` since the start.
+
+    Nobody knows beforehand where a phase ends that has a stopping rule. At first every step is
+    a record; each time there are `most`, two and two become one, and from then on a record takes
+    twice as many steps as before. A phase of many steps so has from half of `most` to `most`
+    records, evenly spaced.
     """
 
     def __init__(self, most: int = 200) -> None:
-        self.records: list[dict[str, Any]] = []
-        self._most, self._start = most, time.perf_counter()
+        self._most = 2 * (check_count("most", most, low=2) // 2)
+        self._start = time.perf_counter()
+        self._done: list[_Span] = []  # of phases gone by
+        self._spans: list[_Span] = []  # of this phase, each of `_stride` steps
+        self._stride = 1
         self._pending: list[Step] = []
+        self._phase: str | None = None
 
     def add(self, step: Step) -> None:
         """Take in one step."""
-        if self._pending and self._pending[-1].phase != step.phase:
-            self._flush()
+        if step.phase != self._phase:
+            self._end_phase()
+            self._phase = step.phase
         self._pending.append(step._replace(parameters=_NO_PARAMETERS))  # not kept alive
-        due = step.progress * self._most >= self._due(step.phase) + 1
-        if due or step.phase == "polish" or step.progress >= 1:
-            self._flush()
+        if len(self._pending) < self._stride:
+            return
+        if len(self._spans) == self._most:
+            pairs = zip(self._spans[::2], self._spans[1::2], strict=True)
+            self._spans = [one + other for one, other in pairs]
+            self._stride *= 2
+        else:
+            self._spans.append(self._pop())
 
     def close(self) -> list[dict[str, Any]]:
         """The records, the last steps included."""
-        self._flush()
-        return self.records
+        self._end_phase()
+        return [span.record() for span in self._done]
 
-    def _due(self, phase: str) -> float:
-        last = self.records[-1] if self.records else None
-        return last["progress"] * self._most if last and last["phase"] == phase else 0.0
+    def _end_phase(self) -> None:
+        if self._pending and len(self._spans) == self._most:
+            self._spans[-1] += self._pop()
+        elif self._pending:
+            self._spans.append(self._pop())
+        self._done += self._spans
+        self._spans, self._stride = [], 1
 
-    def _flush(self) -> None:
-        if not self._pending:
-            return
+    def _pop(self) -> _Span:
+        """The pending steps in one."""
         steps, self._pending = self._pending, []
-        loss = float(torch.stack([step.loss for step in steps]).mean())
-        variance = float(torch.stack([step.variance for step in steps]).mean())
-        fraction = torch.stack([step.activation_fraction for step in steps]).mean()
-        defined = variance > 0 and math.isfinite(loss) and math.isfinite(variance)
-        self.records.append(
-            {
-                "step": steps[-1].number,
-                "phase": steps[-1].phase,
-                "progress": steps[-1].progress,
-                "loss": loss if math.isfinite(loss) else None,
-                "explained_variance": 1 - loss / variance if defined else None,
-                "learning_rate": steps[-1].learning_rate,
-                "activation_fraction": float(fraction),
-                "replaced": sum(step.replaced for step in steps),
-                "seconds": time.perf_counter() - self._start,
-            }
+        return _Span(
+            len(steps),
+            float(torch.stack([step.loss for step in steps]).sum()),
+            float(torch.stack([step.variance for step in steps]).sum()),
+            float(torch.stack([step.activation_fraction for step in steps]).sum()),
+            sum(step.replaced for step in steps),
+            steps[-1],
+            time.perf_counter() - self._start,
         )

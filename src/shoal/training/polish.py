@@ -1,15 +1,16 @@
-"""The polish: the bias of the tied code removed, and the dictionary solved for.
+"""The polish: unbiased codes of many samples at once, and the dictionary solved for them.
 
-Plain tied descent stops on a plateau near the truth, because its code x = D y is not the
-least-squares code on its support: the additive terms O(m k^2 / n^2) and O(k^3 / m) of
-Nguyen et al. 2018, Theorem 4 (ii) and (iii). The polish alternates
+It alternates
 
-    codes       orthogonal matching pursuit on the dictionary
-    dictionary  least squares, D = (X^T X)^-1 X^T Y (method of optimal directions)
+    codes       a pursuit on the dictionary
+    dictionary  least squares, D = (X^T X)^-1 X^T Y (method of optimal directions, Engan et
+                al. 1999), without the samples whose codes are plainly wrong
     repair      atoms that explain next to nothing split those that stand for two
 
-and keeps the best dictionary seen. It never gives back a worse one than it was given, as
-measured by the pursuit's residual.
+on few samples first, and on more of them each time that has nothing more to give. It keeps the
+best dictionary seen, and never gives back a worse one than it was given, by the mean logarithm of
+the samples' losses: of data without noise most samples are explained exactly in the end, and
+a mean would see the few only whose codes are wrong.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from shoal.network.inference import SparseCodes, orthogonal_matching_pursuit
+from shoal.network import kernels
+from shoal.network.inference import Pursuit, SparseCodes, fast_sparse_encode
+from shoal.network.kernels import StepSums
 from shoal.training.constraints import unit_atoms
 from shoal.training.revival import split
-from shoal.vocabulary import Parameters, Step, active, check_count, check_number
+from shoal.vocabulary import ArgumentError, Parameters, Step, check_count, check_number
 
 __all__ = ["Polish", "polish"]
 
-# Arbitrary: rows coded at once, so that a pass needs memory independent of the data.
-_CHUNK = 4096
+# Arbitrary: a sample is left out of the solution where its loss is so many times the median,
+# unless that is so with more than this share of the samples of one of its atoms.
+_OUTLYING = 8.0
+_FAILING = 0.2
 
 
 @dataclass(frozen=True)
@@ -37,99 +42,145 @@ class Polish:
 
     Parameters
     ----------
-    n_nonzero_coefs : int
-        Atoms a sample, k.
-    signed : bool
-        Whether codes may be negative.
+    pursuit : Pursuit
+        What infers the codes.
     max_rounds : int
         Upper bound on the alternations.
     tolerance, patience
-        It stops after `patience` rounds in a row whose residual is not below
-        (1 - tolerance) times the best before.
+        It takes more samples, and with all of them stops, after `patience` rounds in a row that
+        lower neither the mean logarithm of the losses by `tolerance` nor that of their mean. A
+        split atom is given as many more.
+    explained : float
+        It also stops where of all samples but a few at most this share of the square is left.
+    first_samples : int
+        Rows an atom that the first rounds use.
     max_samples : int
         Rows that a fit draws at random for it, where there are more; :func:`polish` itself
         uses all that it is given.
     """
 
-    n_nonzero_coefs: int
-    signed: bool = True
-    max_rounds: int = 30
+    pursuit: Pursuit
+    max_rounds: int = 50
     tolerance: float = 0.01
-    patience: int = 3
+    patience: int = 1
+    explained: float = 1e-12
+    first_samples: int = 8
     max_samples: int = 50_000
 
     def __post_init__(self) -> None:
-        for name in ("n_nonzero_coefs", "max_rounds", "patience", "max_samples"):
+        if not isinstance(self.pursuit, Pursuit):
+            raise ArgumentError("pursuit", repr(self.pursuit), "a pursuit")
+        for name in ("max_rounds", "patience", "first_samples", "max_samples"):
             check_count(name, getattr(self, name))
-        check_number("tolerance", self.tolerance, low=0.0, high=1.0)
+        for name in ("tolerance", "explained"):
+            check_number(name, getattr(self, name), low=0.0, high=1.0)
 
 
-def _code(
-    dictionary: Tensor, data: Tensor, settings: Polish
-) -> tuple[SparseCodes, Tensor, Tensor, Tensor]:
-    """Codes of all rows, their losses (N,), and the sums X^T X (m, m) and X^T Y (m, n)."""
-    n_components, n_features = dictionary.shape
-    gram = dictionary.new_zeros(n_components, n_components, dtype=torch.float64)
-    cross = dictionary.new_zeros(n_components, n_features, dtype=torch.float64)
-    codes, losses = [], []
-    for rows in data.split(_CHUNK):
-        found = orthogonal_matching_pursuit(
-            dictionary, rows, settings.n_nonzero_coefs, signed=settings.signed
-        )
-        residual = rows - found.reconstruct(dictionary)
-        dense = found.dense(n_components)
-        gram += dense.T @ dense
-        cross += dense.T @ rows
-        codes.append(found)
-        losses.append(0.5 * residual.square().sum(dim=1))
-    together = SparseCodes(*(torch.cat(parts) for parts in zip(*codes, strict=True)))
-    return together, torch.cat(losses), gram, cross
+def _plainly_wrong(codes: SparseCodes, losses: Tensor, m: int) -> Tensor:
+    """Boolean (B,): rows to leave out, since their loss is out of all proportion.
+
+    But not those of an atom of which many users are such rows: there the atom is wrong.
+    """
+    outlying = losses > _OUTLYING * losses.median()
+    if bool(outlying.any()):
+        listed = codes.to_csr(m)
+        listed.data[:] = 1.0
+        wrong = outlying.double().cpu().numpy()
+        users, failing = listed.sum(axis=0), wrong @ listed
+        kept = torch.from_numpy(listed @ (failing > _FAILING * users).astype(float) > 0)
+        outlying &= ~kept.to(outlying.device)
+    return outlying
 
 
-def _solve(gram: Tensor, cross: Tensor, dictionary: Tensor) -> Tensor:
-    """Unit atoms of least squares from the sums; an atom without a code stays as it was."""
+def _solve(dictionary: Tensor, codes: SparseCodes, sums: StepSums) -> Tensor:
+    """Unit atoms of least squares; an atom without a code stays as it was.
+
+    D + (X^T X)^-1 X^T (Y - X D) is (X^T X)^-1 X^T Y, with less rounding.
+    """
+    m = len(dictionary)
+    if dictionary.device.type == "cpu":
+        listed = codes.to_csr(m)
+        gram = torch.from_numpy((listed.T @ listed).toarray()).double()  # (m, m)
+    else:
+        dense = codes.dense(m)
+        gram = (dense.T @ dense).double()
     energy = gram.diagonal()
     used = energy > 0
     # Arbitrary: far below any real curvature, enough to keep unused atoms solvable.
     ridge = torch.where(used, 1e-10 * energy.mean(), 1.0)
-    solved = torch.linalg.solve(gram + torch.diag(ridge), cross).to(dictionary.dtype)
-    return unit_atoms(torch.where(used[:, None], solved, 0.0), fallback=dictionary)
+    factor, failed = torch.linalg.cholesky_ex(gram + torch.diag(ridge))
+    if int(failed):  # samples that are too few, or explained by one atom in several places
+        ridge = ridge + 1e-4 * energy.mean()
+        factor = torch.linalg.cholesky(gram + torch.diag(ridge))
+    change = torch.cholesky_solve(-sums.dictionary.double(), factor).to(dictionary.dtype)
+    return unit_atoms(dictionary + torch.where(used[:, None], change, 0.0), fallback=dictionary)
 
 
 def polish(parameters: Parameters, data: Tensor, settings: Polish) -> Iterator[Step]:
     """Alternate codes and dictionary on data (N, n), a round a step.
+
+    The rows should be in random order: the first rounds see only the first.
 
     Yields
     ------
     Step
         With the best parameters so far, and the loss of this round's codes.
     """
-    dictionary = parameters.dictionary
-    variance = 0.5 * data.var(dim=0, correction=0).sum()
-    best, best_loss, stalled = parameters, torch.inf, 0
-    # Arbitrary: residuals at this share of the data are rounding.
-    floor = 0.5 * float(data.square().sum(dim=1).mean()) * torch.finfo(data.dtype).eps ** 1.5
+    dictionary, pursuit = parameters.dictionary, settings.pursuit
+    m, total = len(dictionary), len(data)
+    n_rows = min(total, settings.first_samples * m)
+    best, lowest, lowest_mean, stalled = parameters, torch.inf, torch.inf, 0
+    few = pursuit.k / (4 * m)  # a quarter of the samples that one atom more would explain
     for index in range(1, settings.max_rounds + 1):
-        codes, losses, gram, cross = _code(dictionary, data, settings)
-        loss = losses.mean()
-        stalled = 0 if float(loss) < (1 - settings.tolerance) * best_loss else stalled + 1
-        if float(loss) < best_loss:
-            best, best_loss = parameters._replace(dictionary=dictionary), float(loss)
+        rows = data[:n_rows]
+        now = parameters._replace(dictionary=dictionary)
+        codes = fast_sparse_encode(now, rows, pursuit)
+        kernel = kernels.choose(rows)
+        sums = kernel.coded_step(now, rows, codes)
+        losses = sums.losses
+        energy = rows.square().sum(dim=1)
+        # Arbitrary: ten times the rounding of a row.
+        least = 100 * torch.finfo(rows.dtype).eps ** 2 * energy + torch.finfo(rows.dtype).tiny
+        value = float((losses + least).log().double().mean())
+        # Where a split atom is on its way, the mean falls long before most samples gain by it.
+        mean = float((losses + least).double().mean().log())
+        gain = max(lowest - value, lowest_mean - mean)
+        stalled = 0 if gain > settings.tolerance else stalled + 1
+        lowest_mean = min(mean, lowest_mean)
+        exact = int((2 * losses > settings.explained * energy + least).sum()) < few * n_rows
+        if value < lowest or exact:
+            best, lowest = now, value
         replaced = 0
-        last = stalled >= settings.patience or index == settings.max_rounds or best_loss <= floor
+        settled = stalled >= settings.patience
+        last = exact or index == settings.max_rounds or (settled and n_rows == total)
         if not last:
-            dictionary = _solve(gram, cross, dictionary)
-            worth = gram.diagonal().to(data.dtype)
-            dictionary, replaced = split(dictionary, data, codes, losses, worth)
+            if settled:
+                dictionary = best.dictionary
+                n_rows, stalled = min(4 * n_rows, total), 0
+                lowest = lowest_mean = torch.inf
+            else:
+                worth = sums.energy
+                wrong = _plainly_wrong(codes, losses, m)
+                if bool(wrong.any()):
+                    values = torch.where(wrong[:, None], 0.0, codes.values)
+                    solved_by = SparseCodes(codes.indices, values)
+                    sums = kernel.coded_step(now, rows, solved_by)
+                else:
+                    solved_by = codes
+                solved = _solve(dictionary, solved_by, sums)
+                dictionary, replaced = split(solved, rows, codes, losses, worth)
+                if replaced:
+                    stalled = -settings.patience
+        centred = rows - rows.mean(dim=0)
         yield Step(
             number=index,
             phase="polish",
             progress=1.0 if last else index / settings.max_rounds,
             parameters=best,
-            loss=loss,
-            variance=variance,
+            loss=losses.mean(),
+            variance=0.5 * torch.linalg.vector_norm(centred).square() / n_rows,
             learning_rate=None,
-            activation_fraction=active(codes.values).sum() / (data.shape[0] * dictionary.shape[0]),
+            activation_fraction=sums.counts.sum() / (n_rows * m),
             replaced=replaced,
         )
         if last:

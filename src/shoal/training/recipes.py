@@ -20,13 +20,21 @@ from shoal.network.activations import (
     Softplus,
     TopK,
 )
+from shoal.network.inference import (
+    IterativeHardThresholding,
+    OrthogonalMatchingPursuit,
+    SubspacePursuit,
+)
+from shoal.training.adaptation import BiasAdaptation
 from shoal.training.polish import Polish
+from shoal.training.refinement import Refinement
 from shoal.training.revival import Revival
 from shoal.training.schedules import (
     Constant,
     ExponentialDecay,
     FixedStep,
     Halving,
+    InverseDecay,
     NormalizedStep,
     Schedule,
     StepSize,
@@ -37,6 +45,7 @@ __all__ = [
     "MODELS",
     "RECIPES",
     "Recipe",
+    "bias_adaptation",
     "default",
     "describe",
     "nguyen2019",
@@ -62,10 +71,13 @@ class Recipe:
         Updates of the descent.
     batch_size : int or None
         Samples an update; None is the full batch.
-    bias : Schedule or None
-        The bias of all units, step by step; None leaves it at its start, 0.
+    bias : Schedule, BiasAdaptation or None
+        The bias of all units, step by step; or each unit's by how often it fires; None leaves
+        it at its start, 0.
     revival : Revival or None
         Replacement of dead and duplicate atoms.
+    refinement : Refinement or None
+        Descent that goes on with better codes.
     polish : Polish or None
         What follows the descent.
     """
@@ -74,8 +86,9 @@ class Recipe:
     step_size: StepSize
     n_steps: int
     batch_size: int | None = None
-    bias: Schedule | None = None
+    bias: Schedule | BiasAdaptation | None = None
     revival: Revival | None = None
+    refinement: Refinement | None = None
     polish: Polish | None = None
 
     def __post_init__(self) -> None:
@@ -94,25 +107,23 @@ def default(model: str, n_components: int, k: int, n_samples: int | None) -> Rec
     n_components, k : int
         Atoms m, and active units a sample.
     n_samples : int or None
-        Rows of the data; None for a stream, of which at most 6000 batches are read.
+        Rows of the data; None for a stream.
     """
     check_count("k", k, high=n_components)
     signed = model == "sparse"
-    # Eight active samples an atom and batch: what the step sizes below were tried at.
-    batch = min(max(32, 1 << round(8 * n_components / k - 1).bit_length()), 4096)
+    pursuit = SubspacePursuit(k, signed)
+    # Some eight active samples an atom and batch: what the step sizes below were tried at.
+    batch = min(max(256, 1 << int(8 * n_components / k).bit_length() - 1), 4096)
     if n_samples is not None:
         batch = min(batch, n_samples)
-    # Six passes, but never so few steps that atoms can't travel, nor more than convergence
-    # takes however many rows there are. A stream may end at any time: it decays at once.
-    least, most = 400, 6000
-    planned = least if n_samples is None else min(max(least, 6 * n_samples // batch), most)
     return Recipe(
         activation=TopK(k, signed=signed),
-        step_size=NormalizedStep(ExponentialDecay(0.5, 0.03, planned)),
-        n_steps=most if n_samples is None else planned,
+        step_size=NormalizedStep(Constant(0.4)),
+        n_steps=4,
         batch_size=batch,
         revival=Revival(),
-        polish=Polish(k, signed=signed),
+        refinement=Refinement(pursuit, NormalizedStep(InverseDecay(0.5, 200)), 6000),
+        polish=Polish(pursuit),
     )
 
 
@@ -166,7 +177,34 @@ def nguyen2019(
     return Recipe(chosen, NormalizedStep(Constant(step)), n_steps, bias=bias)
 
 
-RECIPES: dict[str, Callable[[str, int, int, int | None], Recipe]] = {"default": default}
+def bias_adaptation(model: str, n_components: int, k: int, n_samples: int | None) -> Recipe:
+    """ReLU units whose biases keep each at a target firing frequency, and nothing after it.
+
+    After Chen et al. 2025 (see :class:`BiasAdaptation`). It needs neither k at run time nor
+    a start near the truth, but a target: thrice the share k/m of the samples that a feature
+    is in. With just k/m a unit must be silent on half of its samples, so blurred are the
+    classes while atoms are rough. Parameters are those of :func:`default`; for signed codes
+    take model="nonnegative" and twice the units, an atom and its negative.
+    """
+    if model == "sparse":
+        needed = "'nonnegative' with twice the units: one bias can't raise both thresholds"
+        raise ArgumentError("model", "'sparse' with a bias that adapts", needed)
+    # Twice the samples of the default: nothing else averages the noise of a constant step out.
+    batch = 2 * (default(model, n_components, k, n_samples).batch_size or 1)
+    return Recipe(
+        activation=ReLU(),
+        # The first steps are small: at bias 0 half of the units fire, and atoms would collapse.
+        step_size=NormalizedStep(ExponentialDecay(0.00025, 0.025, 50)),
+        n_steps=800,
+        batch_size=batch if n_samples is None else min(batch, n_samples),
+        bias=BiasAdaptation((min(3 * k / n_components, 0.5),), every=1, rate=0.02, silent=0.5),
+    )
+
+
+RECIPES: dict[str, Callable[[str, int, int, int | None], Recipe]] = {
+    "default": default,
+    "bias-adaptation": bias_adaptation,
+}
 """From a name to a function of (model, n_components, k, n_samples)."""
 
 
@@ -189,7 +227,7 @@ def recipe_named(name: str, model: str, n_components: int, k: int, n_samples: in
     """The recipe of that name for a problem of this size.
 
     >>> recipe_named("default", "sparse", 128, 3, 20_000).batch_size
-    512
+    256
     """
     check_choice("recipe", name, RECIPES)
     check_choice("model", model, MODELS)
@@ -209,8 +247,14 @@ _PARTS: dict[str, type] = {
         FixedStep,
         Constant,
         ExponentialDecay,
+        InverseDecay,
         Halving,
+        BiasAdaptation,
         Revival,
+        Refinement,
+        OrthogonalMatchingPursuit,
+        SubspacePursuit,
+        IterativeHardThresholding,
         Polish,
     )
 }
@@ -233,6 +277,8 @@ def describe(part: Any) -> Any:
     """
     if part is None or isinstance(part, (bool, int, float, str)):
         return part
+    if isinstance(part, tuple):
+        return [describe(each) for each in part]
     name = type(part).__name__
     if _PARTS.get(name) is not type(part):
         raise ArgumentError("recipe", f"a part of type {name}", "parts from shoal to write it down")
@@ -242,6 +288,8 @@ def describe(part: Any) -> Any:
 
 def restore(description: Any) -> Any:
     """What :func:`describe` described."""
+    if isinstance(description, list):
+        return tuple(map(restore, description))
     if not isinstance(description, dict):
         return description
     values = {name: restore(value) for name, value in description.items() if name != "kind"}

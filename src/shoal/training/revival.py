@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from shoal.network import autoencoder
 from shoal.network.activations import Activation
-from shoal.network.inference import SparseCodes
+from shoal.network.inference import Pursuit, SparseCodes, fast_sparse_encode
+from shoal.training.adaptation import Adapting
 from shoal.training.constraints import unit_atoms
 from shoal.vocabulary import Parameters, active, check_count, check_number
 
 __all__ = ["Activity", "Revival", "duplicates", "revive", "split"]
-
-# Arbitrary: rows whose codes are held dense at once.
-_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -32,35 +30,54 @@ class Revival:
     Parameters
     ----------
     every : int
-        Steps between two looks; an atom is dead that was never active in between.
+        Steps between two looks, at first; later a sixteenth of the steps so far.
+    idle : int
+        An atom is dead that was not active in so many steps, at first; later in an eighth of the
+        steps so far: early on many atoms have to find a place, later rare ones are to keep it.
     duplicate_cosine : float
         Of two atoms with \\|cosine\\| above this, the one used less is replaced.
     """
 
-    every: int = 10
+    every: int = 3
+    idle: int = 3
     duplicate_cosine: float = 0.9
 
     def __post_init__(self) -> None:
-        check_count("every", self.every)
+        for name in ("every", "idle"):
+            check_count(name, getattr(self, name))
         check_number("duplicate_cosine", self.duplicate_cosine, low=0.0, high=1.0)
 
 
-@dataclass
 class Activity:
-    """How often each unit was active since the last look. It moves with the descent."""
+    """How often each unit was active, and since when it wasn't. It moves with the descent."""
 
-    counts: Tensor  # (m,)
-    steps: int = 0
+    def __init__(self, like: Tensor) -> None:
+        self.counts = torch.zeros_like(like)  # (m,) since the last look
+        self.idle = torch.zeros_like(like)  # (m,) steps up to the last look
+        self.steps = 0  # since the last look
+        self.total = 0
+        self.adapting: Adapting | None = None  # counts of its own
 
     def add_(self, counts: Tensor) -> None:
         """Take in the counts (m,) of one step."""
         self.counts += counts
         self.steps += 1
+        self.total += 1
 
-    def reset_(self) -> None:
-        """Start counting anew."""
-        self.counts.zero_()
-        self.steps = 0
+    def due(self, every: int) -> bool:
+        """Whether it is time for a look."""
+        return self.steps >= max(every, self.total // 16)
+
+    def dead(self, idle: int) -> Tensor:
+        """Boolean (m,), as of the last look."""
+        return self.idle >= max(idle, self.total // 8)
+
+    def look_(self) -> Tensor:
+        """Counts (m,) since the last look."""
+        counts = self.counts
+        self.idle = torch.where(counts > 0, 0.0, self.idle + self.steps)
+        self.counts, self.steps = torch.zeros_like(counts), 0
+        return counts
 
 
 def duplicates(dictionary: Tensor, usage: Tensor, cosine: float) -> Tensor:
@@ -79,26 +96,33 @@ def duplicates(dictionary: Tensor, usage: Tensor, cosine: float) -> Tensor:
 def revive(
     parameters: Parameters,
     usage: Tensor,
+    dead: Tensor,
     data: Tensor,
     losses: Tensor,
-    activation: Activation,
+    encoder: Activation | Pursuit,
     settings: Revival,
 ) -> tuple[Tensor, int]:
     """The dictionary with dead and duplicate atoms replaced, and how many were.
 
-    `usage` (m,) counts activity since the last look; `losses` (B,) says which rows of
-    `data` (B, n) are explained worst. At most half of the rows are taken as new atoms.
+    `usage` (m,) counts activity since the last look, `dead` (m,) says where there was none for
+    long; `losses` (B,) says which rows of `data` (B, n) are explained worst. At most half of the
+    rows are taken as new atoms.
     """
     dictionary = parameters.dictionary
-    spare = (usage == 0) | duplicates(dictionary, usage, settings.duplicate_cosine)
+    spare = dead | duplicates(dictionary, usage, settings.duplicate_cosine)
     atoms = torch.nonzero(spare).squeeze(1)[: data.shape[0] // 2]
     if atoms.numel() == 0:
         return dictionary, 0
     rows = data[losses.topk(atoms.numel()).indices]
-    codes = autoencoder.encode(parameters, rows, activation)
-    residual = rows - autoencoder.reconstruct(parameters, codes)
+    codes = fast_sparse_encode(parameters, rows, encoder)
+    # What a row leaves and what its weakest unit stands in for: where an atom is missing,
+    # some other has taken its place.
+    strength = torch.where(active(codes.values), codes.values.abs(), torch.inf)
+    weakest = strength.argmin(dim=1, keepdim=True)
+    others = SparseCodes(codes.indices, codes.values.scatter(1, weakest, 0.0))
+    left = rows - others.reconstruct(dictionary)
     dictionary = dictionary.clone()
-    dictionary[atoms] = unit_atoms(residual, fallback=dictionary[atoms])
+    dictionary[atoms] = unit_atoms(left, fallback=dictionary[atoms])
     return dictionary, atoms.numel()
 
 
@@ -134,16 +158,13 @@ def split(
     """
     n_components = dictionary.shape[0]
     on = active(codes.values)
-    users = torch.zeros_like(worth)
-    strain = torch.zeros_like(worth)
-    # Products, since bincount and index_add are not reproducible on CUDA.
-    chunks = (part.split(_CHUNK) for part in (codes.indices, codes.values, losses))
-    for indices, values, loss in zip(*chunks, strict=True):
-        hit = active(SparseCodes(indices, values).dense(n_components)).to(worth.dtype)  # (B, m)
-        users += hit.sum(dim=0)
-        strain += loss @ hit
     # What an atom's users leave unexplained beyond the average: an atom that stands for two
-    # leads. Arbitrary: fewer users than 10 leave no direction that can be told from chance.
+    # leads. Counted by NumPy: on CUDA such sums are not reproducible.
+    units = codes.indices[on].cpu().numpy()
+    load = losses[:, None].expand_as(on)[on].double().cpu().numpy()
+    users = torch.from_numpy(np.bincount(units, minlength=n_components)).to(worth)
+    strain = torch.from_numpy(np.bincount(units, load, minlength=n_components)).to(worth)
+    # Arbitrary: fewer users than 10 leave no direction that can be told from chance.
     excess = torch.where(users >= 10, strain - users * losses.mean(), -torch.inf)
     worth = torch.where(duplicates(dictionary, worth, duplicate_cosine), 0.0, worth)
     most = max(1, int(max_share * n_components))
@@ -153,7 +174,8 @@ def split(
     touched: set[int] = set()
     for atom in crowded:
         spare = next((each for each in weak if each not in touched | {atom}), None)
-        if spare is None or atom in touched:
+        # All that its users leave is no less than what any one direction could explain.
+        if spare is None or atom in touched or strain[atom] < worth[spare]:
             continue
         rows = torch.nonzero(((codes.indices == atom) & on).any(dim=1)).squeeze(1)
         mine = SparseCodes(codes.indices[rows], codes.values[rows])

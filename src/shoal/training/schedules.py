@@ -16,6 +16,7 @@ __all__ = [
     "ExponentialDecay",
     "FixedStep",
     "Halving",
+    "InverseDecay",
     "NormalizedStep",
     "Schedule",
     "StepSize",
@@ -69,6 +70,27 @@ class ExponentialDecay:
     def __call__(self, step: int) -> float:  # noqa: D102
         share = min(step / self.n_steps, 1.0)
         return float(self.initial * (self.final / self.initial) ** share)
+
+
+@dataclass(frozen=True)
+class InverseDecay:
+    """initial / (1 + step / n_steps): in the long run each sample weighs the same.
+
+    What averages noise out when there is no end to plan for: Robbins and Monro 1951.
+
+    >>> [InverseDecay(1.0, 10)(s) for s in (0, 10, 30)]
+    [1.0, 0.5, 0.25]
+    """
+
+    initial: float
+    n_steps: int
+
+    def __post_init__(self) -> None:
+        check_number("initial", self.initial, low=0.0, open_low=True)
+        check_count("n_steps", self.n_steps)
+
+    def __call__(self, step: int) -> float:  # noqa: D102
+        return float(self.initial / (1 + step / self.n_steps))
 
 
 @dataclass(frozen=True)

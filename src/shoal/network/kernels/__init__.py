@@ -1,11 +1,13 @@
 """Kernels: the training step and the encoder, behind one chooser.
 
-A kernel is a module with three functions,
+A kernel is a module with four functions,
 
     step(parameters, data, activation) -> StepSums
     encode(parameters, data, activation) -> codes (B, m)
     sparse_encode(parameters, data, activation) -> SparseCodes
+    coded_step(parameters, data, codes) -> StepSums
 
+where a pursuit may stand for the activation,
 and every kernel must agree with `reference`, which is the definition of correct. Only the
 network's own modules and the loop's step call them, always through :func:`choose`.
 """
@@ -27,6 +29,7 @@ from torch import Tensor
 from shoal.network.activations import Activation
 from shoal.network.kernels import reference
 from shoal.network.kernels.reference import StepSums
+from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import Parameters, check_choice
 
 __all__ = ["BACKENDS", "StepSums", "choose", "repeated", "use"]
@@ -80,13 +83,15 @@ def choose(data: Tensor) -> ModuleType:
     return _sparse(data.device.type)
 
 
-def repeated(data: Tensor, activation: Activation) -> Callable[[Parameters], StepSums]:
+def repeated(data: Tensor, activation: Activation | Pursuit) -> Callable[[Parameters], StepSums]:
     """The step on one batch (N, n) that comes again and again, from parameters to sums.
 
     The CPU kernel remembers decisions that can't have changed: see
     :class:`shoal.network.kernels.lazy.LazySteps`.
     """
     kernel = choose(data)
+    if isinstance(activation, Pursuit):
+        return lambda parameters: kernel.step(parameters, data, activation)
     if kernel is not reference and data.device.type == "cpu":
         from shoal.network.kernels.lazy import LazySteps
 

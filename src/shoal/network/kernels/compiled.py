@@ -579,9 +579,13 @@ def _rest_gradient(g, at, first, last, rows, codes, back, r, y, n, t, left):
 
 @_parallel
 def accumulate(
-    y, w, n, m, indices, values, counts, parts, losses, gradient, bias_gradient, active, energy
-):
+    y, w, n, m, indices, values, counts, tied, parts,
+    losses, gradient, bias_gradient, active, energy,
+):  # fmt: skip
     """Add what the rows y (T n) with these codes contribute to the sums of a step.
+
+    Where the codes are not `tied`, they don't depend on the atoms: of the gradient the
+    decoder's part is left, and e is 0.
 
     First by rows: residuals, losses, projections. Then by atoms: the codes are brought in the
     order of their units (a counting sort, stable), each thread takes atoms of its own, and
@@ -591,13 +595,14 @@ def accumulate(
     rows, capacity = indices.shape
     dtype = values.dtype
     r = np.empty(rows * n, dtype)
-    back = np.empty((rows, capacity), dtype)  # e = <r, D_i>
+    back = np.zeros((rows, capacity), dtype)  # e = <r, D_i>
     starts = np.zeros((parts, m), np.int64)
     for p in prange(parts):
         for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
             count = counts[i]
             losses[i] = _residual(y, i * n, w, n, indices[i], values[i], count, r) / 2
-            _projections(y, r, i * n, w, indices[i], count, n, back[i])
+            if tied:
+                _projections(y, r, i * n, w, indices[i], count, n, back[i])
             for q in range(count):
                 starts[p, indices[i, q]] += 1
     first = np.empty(m + 1, np.int64)

@@ -25,11 +25,18 @@ from torch import Tensor
 
 from shoal.network.activations import Activation, Gate, gate_of
 from shoal.network.codes import SparseCodes
-from shoal.network.kernels import compiled, reference
+from shoal.network.kernels import compiled, pursuits, reference
 from shoal.network.kernels.reference import StepSums
+from shoal.network.pursuit import (
+    IterativeHardThresholding,
+    OrthogonalMatchingPursuit,
+    Pursuit,
+    SubspacePursuit,
+    dependence,
+)
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["encode", "screening", "sparse_encode", "step"]
+__all__ = ["coded_step", "encode", "screening", "sparse_encode", "step"]
 
 DENSE = 1 / 8
 """With a larger fraction of active units the dense step is faster. Measured, as are the
@@ -42,6 +49,8 @@ _TILE_ROWS = (512, 4096)
 _TILE_SCORES = 1 << 23
 # The same of a dense tile, of which the reference makes six arrays: 4 MiB of float32 each.
 _DENSE_SCORES = 1 << 20
+# Rows of a pursuit's tile: each reads its scores and many rows of the Gram matrix.
+_PURSUIT_ROWS = 256
 # Rows from which the activity of a threshold gate is told.
 _PROBE_ROWS = 32
 # With fewer features, screening saves less than it costs.
@@ -89,7 +98,9 @@ class Threads:
         try:
             parts = min(torch.get_num_threads(), _start_threads())
             self._before = numba.get_num_threads()
-            numba.set_num_threads(parts)
+            if parts != self._before:
+                numba.set_num_threads(parts)
+            self._parts = parts
         except BaseException:
             _turn.release()
             raise
@@ -98,7 +109,8 @@ class Threads:
     def __exit__(self, *_: object) -> None:
         import numba
 
-        numba.set_num_threads(self._before)
+        if self._parts != self._before:
+            numba.set_num_threads(self._before)
         _turn.release()
 
 
@@ -107,6 +119,14 @@ def flat(tensor: Tensor) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().reshape(-1).view(np.uint16)
     return tensor.numpy().reshape(-1)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T in the precision of its operands, whatever torch.autocast says."""
+    if not torch.is_autocast_enabled("cpu"):
+        return a @ b.T
+    with torch.autocast("cpu", enabled=False):
+        return a @ b.T
 
 
 @dataclass
@@ -177,8 +197,7 @@ class Encoder:
             low_bias, atoms = self.low_bias, self.atoms
             limit = max(int(_OPEN * self.m), 2 * self.k)
         slack = 2.0**-8 if screen == torch.bfloat16 else 0.0
-        with torch.autocast("cpu", enabled=False):
-            scores = low_tile @ low_dictionary.T
+        scores = _product(low_tile, low_dictionary)
         while True:
             found = Codes(
                 np.empty((len(tile), self.capacity), np.int64),
@@ -196,6 +215,44 @@ class Encoder:
             if most <= self.capacity:
                 return found
             self.capacity = min(self.m, most + most // 4)
+
+
+class Pursuer:
+    """A pursuit with one dictionary: what is prepared once a batch."""
+
+    def __init__(self, parameters: Parameters, pursuit: Pursuit) -> None:
+        self.dictionary = parameters.dictionary.detach().contiguous()
+        self.m, n = self.dictionary.shape
+        self.k = min(pursuit.k, self.m, n)
+        self.pursuit = pursuit
+        self.gram = flat(_product(self.dictionary, self.dictionary))
+
+    def codes(self, tile: Tensor) -> Codes:
+        """The codes of a contiguous tile (T, n)."""
+        pursuit, k = self.pursuit, self.k
+        scores = flat(_product(tile, self.dictionary))
+        real = scores.dtype.type
+        found = Codes(
+            np.empty((len(tile), k), np.int64),
+            np.empty((len(tile), k), scores.dtype),
+            np.empty(len(tile), np.int64),
+        )
+        out = found.indices, found.values, found.counts
+        first = scores, self.gram, self.m, k, pursuit.signed
+        dependent = real(dependence(tile.dtype))
+        with Threads() as parts:
+            if isinstance(pursuit, SubspacePursuit):
+                limit = pursuit.max_iterations
+                pursuits.subspace_pursuit(*first, limit, dependent, parts, *out)
+            elif isinstance(pursuit, IterativeHardThresholding):
+                limits = pursuit.max_iterations, real(pursuit.tolerance)
+                pursuits.hard_thresholding(*first, *limits, parts, *out)
+            else:
+                pursuits.matching_pursuit(*first, dependent, parts, *out)
+        return found
+
+
+_PURSUITS = (SubspacePursuit, IterativeHardThresholding, OrthogonalMatchingPursuit)
 
 
 def _widened(listed: np.ndarray, width: int) -> np.ndarray:
@@ -224,7 +281,10 @@ def tile_rows(m: int, n: int) -> int:
 
 
 def _tiles(
-    parameters: Parameters, data: Tensor, activation: Activation, screen: torch.dtype | None
+    parameters: Parameters,
+    data: Tensor,
+    activation: Activation | Pursuit,
+    screen: torch.dtype | None,
 ) -> Iterator[tuple[slice, Tensor, Codes | None]]:
     """Tiles of the data and their codes; None where they are left to the reference."""
     if len({data.dtype, *(part.dtype for part in parameters)}) > 1:
@@ -234,8 +294,11 @@ def _tiles(
     gate, data = gate_of(activation), data.detach()
     m, n = parameters.dictionary.shape
     rows = tile_rows(m, n)
-    encoder = None
-    if gate is not None:
+    encoder: Encoder | Pursuer | None = None
+    if isinstance(activation, Pursuit):
+        if type(activation) in _PURSUITS:  # by exact type: a subclass may do anything
+            encoder, rows = Pursuer(parameters, activation), min(rows, _PURSUIT_ROWS)
+    elif gate is not None:
         fraction, most = activity(parameters, data, activation, gate)
         if fraction <= DENSE:
             encoder = Encoder(parameters, gate, screen, most)
@@ -245,7 +308,8 @@ def _tiles(
         where = slice(start, start + rows)
         tile = data[where].contiguous()
         codes = encoder.codes(tile) if encoder is not None else None
-        if codes is not None and codes.counts.sum() > DENSE * len(tile) * m:
+        crowded = codes is not None and codes.counts.sum() > DENSE * len(tile) * m
+        if crowded and isinstance(encoder, Encoder):
             encoder = None  # from the next tile on
         yield where, tile, codes
 
@@ -259,7 +323,8 @@ def _screen(data: Tensor, screen: torch.dtype | str | None) -> torch.dtype | Non
 class Sums:
     """The sums of a step, to which tiles are added."""
 
-    def __init__(self, parameters: Parameters, n_samples: int) -> None:
+    def __init__(self, parameters: Parameters, n_samples: int, *, tied: bool = True) -> None:
+        self.tied = tied
         self.parameters = Parameters(*(part.detach().contiguous() for part in parameters))
         self.sums = StepSums.zeros(self.parameters, n_samples)
         self.counts = torch.zeros_like(self.parameters.bias, dtype=torch.int64)
@@ -271,7 +336,7 @@ class Sums:
         with Threads() as parts:
             compiled.accumulate(
                 flat(tile), flat(self.parameters.dictionary), n, m,
-                codes.indices, codes.values, codes.counts, parts,
+                codes.indices, codes.values, codes.counts, self.tied, parts,
                 flat(sums.losses[where]), flat(sums.dictionary), flat(sums.bias),
                 flat(self.counts), flat(sums.energy),
             )  # fmt: skip
@@ -286,7 +351,7 @@ class Sums:
 def step(
     parameters: Parameters,
     data: Tensor,
-    activation: Activation,
+    activation: Activation | Pursuit,
     *,
     screen: torch.dtype | str | None = "auto",
 ) -> StepSums:
@@ -295,7 +360,7 @@ def step(
     `screen` is the precision of the screened product, None for none; "auto" is what
     :func:`screening` says.
     """
-    sums = Sums(parameters, len(data))
+    sums = Sums(parameters, len(data), tied=not isinstance(activation, Pursuit))
     for where, tile, codes in _tiles(parameters, data, activation, _screen(data, screen)):
         if codes is None:
             sums.sums.add_(where, reference.step(parameters, tile, activation))
@@ -305,10 +370,28 @@ def step(
 
 
 @torch.no_grad()
+def coded_step(parameters: Parameters, data: Tensor, codes: SparseCodes) -> StepSums:
+    """The sums of :func:`step` for codes that are given, and don't depend on the atoms."""
+    sums = Sums(parameters, len(data), tied=False)
+    indices, values = (part.detach().contiguous() for part in codes)
+    on = active(values)
+    if not bool((on[:, :-1] | ~on[:, 1:]).all()):  # zeros to the right
+        order = (~on).to(torch.uint8).argsort(dim=1, stable=True)
+        indices, values = indices.gather(1, order), values.gather(1, order)
+    counts = on.sum(dim=1).numpy()
+    rows = tile_rows(*parameters.dictionary.shape)
+    for start in range(0, len(data), rows):
+        where = slice(start, start + rows)
+        listed = Codes(indices[where].numpy(), values[where].numpy(), counts[where])
+        sums.add(where, data[where].detach().contiguous(), listed)
+    return sums.result()
+
+
+@torch.no_grad()
 def sparse_encode(
     parameters: Parameters,
     data: Tensor,
-    activation: Activation,
+    activation: Activation | Pursuit,
     *,
     screen: torch.dtype | str | None = "auto",
 ) -> SparseCodes:
@@ -335,7 +418,7 @@ def sparse_encode(
 def encode(
     parameters: Parameters,
     data: Tensor,
-    activation: Activation,
+    activation: Activation | Pursuit,
     *,
     screen: torch.dtype | str | None = "auto",
 ) -> Tensor:

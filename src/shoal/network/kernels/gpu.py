@@ -18,8 +18,8 @@ more than the share `DENSE` is active is left to the dense reference.
 The loops over pairs and over scores are Triton kernels. Where Triton is missing, or for
 tensors in main memory, torch operators do the same; on a CUDA device these sum in an order
 that differs from run to run (``index_add_``), while the Triton kernels use no atomics and give
-the same bits every time. Activations that aren't gates, and types other than float32 and
-float64, are the reference's.
+the same bits every time. Activations that aren't gates, pursuits, and types other than
+float32 and float64 are the reference's.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from shoal.network.activations import Activation, Gate, gate_of, k_largest
 from shoal.network.codes import SparseCodes
 from shoal.network.kernels import reference
 from shoal.network.kernels.reference import StepSums
+from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import Parameters, active
 
 try:
@@ -45,7 +46,9 @@ try:
 except ImportError:
     triton = tl = None
 
-__all__ = ["encode", "sparse_encode", "step"]
+__all__ = ["coded_step", "encode", "sparse_encode", "step"]
+
+coded_step = reference.coded_step
 
 # Working memory of a tile, about: arbitrary; tiles of thousands of rows, which products like.
 TILE_BYTES = 2**30
@@ -60,10 +63,10 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @torch.no_grad()
-def step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSums:
+def step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> StepSums:
     """Loss, gradient and activity of a batch (B, n), summed over its samples."""
     gate = gate_of(activation)
-    if gate is None or not _takes(data):
+    if isinstance(activation, Pursuit) or gate is None or not _takes(data):
         return reference.step(parameters, data, activation)
     parameters = Parameters(*(part.contiguous() for part in parameters))
     sums = StepSums.zeros(parameters, len(data))
@@ -80,14 +83,16 @@ def step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSu
 
 
 @torch.no_grad()
-def sparse_encode(parameters: Parameters, data: Tensor, activation: Activation) -> SparseCodes:
+def sparse_encode(
+    parameters: Parameters, data: Tensor, activation: Activation | Pursuit
+) -> SparseCodes:
     """The codes of a batch (B, n) without their zeros, units in ascending order.
 
     There are as many columns as the fullest row has active units, at least 1; shorter rows
     end in zeros at unit 0.
     """
     gate = gate_of(activation)
-    if gate is None or not _takes(data):
+    if isinstance(activation, Pursuit) or gate is None or not _takes(data):
         return reference.sparse_encode(parameters, data, activation)
     row, unit, value = _all_pairs(parameters, data, activation, gate)
     starts = _starts(row, data.shape[0])
@@ -102,10 +107,10 @@ def sparse_encode(parameters: Parameters, data: Tensor, activation: Activation) 
 
 
 @torch.no_grad()
-def encode(parameters: Parameters, data: Tensor, activation: Activation) -> Tensor:
+def encode(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> Tensor:
     """The code x = sigma(y D^T + b) of data (B, n): shape (B, m)."""
     gate = gate_of(activation)
-    if gate is None or not _takes(data):
+    if isinstance(activation, Pursuit) or gate is None or not _takes(data):
         return reference.encode(parameters, data, activation)
     row, unit, value = _all_pairs(parameters, data, activation, gate)
     codes = data.new_zeros(data.shape[0], len(parameters.bias))

@@ -1,4 +1,7 @@
-"""The dense torch kernel: five products, any device, any activation. Correct by definition."""
+"""The dense torch kernel: five products, any device, any encoder. Correct by definition.
+
+An encoder is an activation, or a pursuit in its place; pursuits know no bias.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,12 @@ import torch
 from torch import Tensor
 
 from shoal.network import autoencoder
-from shoal.network.activations import Activation
+from shoal.network.activations import Activated, Activation
 from shoal.network.codes import SparseCodes, sparse_codes
+from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["StepSums", "encode", "sparse_encode", "step"]
-
-encode = autoencoder.encode
+__all__ = ["StepSums", "coded_step", "encode", "sparse_encode", "step"]
 
 # Arbitrary: rows of a batch that are worked through at once.
 _TILE = 8192
@@ -50,7 +52,24 @@ class StepSums(NamedTuple):
         self.losses[where] = part.losses
 
 
-def step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSums:
+def _activated(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> Activated:
+    """Codes and slopes (B, m).
+
+    A pursuit's slope is 0: its codes solve for the data, and the residual has no part along
+    the atoms they use, so that the gradient has none that goes through the encoder.
+    """
+    if not isinstance(activation, Pursuit):
+        return activation(autoencoder.preactivation(parameters, data))
+    codes = activation(parameters.dictionary, data).dense(len(parameters.bias))
+    return Activated(codes, torch.zeros_like(codes))
+
+
+def encode(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> Tensor:
+    """The codes (B, m) of a batch (B, n)."""
+    return _activated(parameters, data, activation).codes
+
+
+def step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> StepSums:
     """Loss, gradient and activity of a batch (B, n), summed over its samples."""
     # In tiles: sums add, so that memory beyond the result doesn't grow with the batch.
     if len(data) <= _TILE:
@@ -62,8 +81,22 @@ def step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSu
     return sums
 
 
-def _step(parameters: Parameters, data: Tensor, activation: Activation) -> StepSums:
-    codes, slope = activation(autoencoder.preactivation(parameters, data))  # (B, m) each
+def coded_step(parameters: Parameters, data: Tensor, codes: SparseCodes) -> StepSums:
+    """The sums of :func:`step` for codes that are given, and don't depend on the atoms."""
+    sums = StepSums.zeros(parameters, len(data))
+    for start in range(0, len(data), _TILE):
+        where = slice(start, start + _TILE)
+        part = SparseCodes(*(each[where] for each in codes)).dense(len(parameters.bias))
+        sums.add_(where, _sums(parameters, data[where], Activated(part, torch.zeros_like(part))))
+    return sums
+
+
+def _step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> StepSums:
+    return _sums(parameters, data, _activated(parameters, data, activation))
+
+
+def _sums(parameters: Parameters, data: Tensor, activated: Activated) -> StepSums:
+    codes, slope = activated  # (B, m) each
     residual = data - autoencoder.reconstruct(parameters, codes)  # (B, n)
     back = slope * (residual @ parameters.dictionary.T)  # (B, m) sigma'(z) <r, D_i>
     return StepSums(
@@ -76,6 +109,8 @@ def _step(parameters: Parameters, data: Tensor, activation: Activation) -> StepS
     )
 
 
-def sparse_encode(parameters: Parameters, data: Tensor, activation: Activation) -> SparseCodes:
+def sparse_encode(
+    parameters: Parameters, data: Tensor, activation: Activation | Pursuit
+) -> SparseCodes:
     """The codes of a batch (B, n) without their zeros, units in ascending order."""
     return sparse_codes(encode(parameters, data, activation))

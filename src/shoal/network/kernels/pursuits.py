@@ -1,0 +1,354 @@
+"""Pursuits in numba: the best few atoms of each row, from one product and the atoms' Gram matrix.
+
+Given the scores z = D y of a row and G = D D^T, what an atom correlates with after some atoms
+S have been fitted with coefficients c is z - G_S c: a pursuit needs the data no more. A look
+at all m atoms then costs |S| m multiplications instead of n m.
+
+All arrays are flat and C-ordered; the scores are exact, the product in the data's own precision.
+numba's cache of this file doesn't see changes of `vector.py`: touch it after one there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from shoal.network.kernels.vector import (
+    LANES,
+    absolute,
+    at_least,
+    first_bit,
+    load,
+    multiply_add,
+    select,
+    splat,
+    store,
+)
+
+__all__ = ["hard_thresholding", "matching_pursuit", "subspace_pursuit"]
+
+_inline = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+_apart = njit(cache=True, nogil=True, error_model="numpy")
+_parallel = njit(cache=True, nogil=True, error_model="numpy", parallel=True)
+
+
+@_inline
+def _part(size, parts, index):
+    """Where part `index` of range(size) begins, cut into `parts`."""
+    return size * index // parts
+
+
+@_inline
+def _insert(unit, value, units, keys, count, k):
+    """`unit` into a descending list of at most k, behind its equals; the new length."""
+    at = min(count, k - 1)
+    while at > 0 and keys[at - 1] < value:
+        keys[at], units[at] = keys[at - 1], units[at - 1]
+        at -= 1
+    keys[at], units[at] = value, unit
+    return min(count + 1, k)
+
+
+@_apart
+def _largest(a, i, m, k, signed, units, keys):
+    """The units of the k largest values of a[i : i + m] above 0, descending; how many.
+
+    The value is the magnitude where `signed`. Ties go to the lowest index.
+    """
+    count, low = 0, a.dtype.type(0)
+    bar = splat(a, low)
+    full = m - m % LANES
+    for t in range(0, full, LANES):
+        v = load(a, a, i + t)
+        bits = at_least(select(signed, absolute(v), v), bar)
+        while bits:
+            j = t + first_bit(bits)
+            bits &= bits - np.uint64(1)
+            x = abs(a[i + j]) if signed else a[i + j]
+            if x > low:
+                count = _insert(j, x, units, keys, count, k)
+                if count == k:
+                    low = keys[k - 1]
+                    bar = splat(a, low)
+    for j in range(full, m):
+        x = abs(a[i + j]) if signed else a[i + j]
+        if x > low:
+            count = _insert(j, x, units, keys, count, k)
+            if count == k:
+                low = keys[k - 1]
+    return count
+
+
+@_apart
+def _left(z, i, gram, m, units, codes, count, rest):
+    """rest[:m] = z[i : i + m] - G_S c, what is left to correlate with."""
+    full = m - m % LANES
+    for t in range(0, full, LANES):
+        v = load(rest, z, i + t)
+        for q in range(count):
+            v = multiply_add(splat(rest, -codes[q]), load(rest, gram, units[q] * m + t), v)
+        store(rest, t, v)
+    for j in range(full, m):
+        v = z[i + j]
+        for q in range(count):
+            v -= codes[q] * gram[units[q] * m + j]
+        rest[j] = v
+
+
+@_apart
+def _fit(z, i, gram, m, units, count, factor, codes, dependent):
+    """Least squares on `units`: codes c with G_SS c = z_S; what it explains, c . z_S.
+
+    By Cholesky's factor, row by row of its transpose. An atom whose distance from the span of
+    those before it is below sqrt(`dependent`) gets the code 0.
+    """
+    dtype = codes.dtype
+    for q in range(count):
+        row = units[q] * m
+        for s in range(q, count):
+            factor[q, s] = gram[row + units[s]]
+        for u in range(q):
+            f = factor[u, q]
+            for s in range(q, count):
+                factor[q, s] -= f * factor[u, s]
+        d = factor[q, q]
+        if d > dependent:
+            scale = dtype.type(1) / np.sqrt(d)
+            for s in range(q, count):
+                factor[q, s] *= scale
+        else:
+            for s in range(q, count):
+                factor[q, s] = dtype.type(0)
+    explained = dtype.type(0)
+    for q in range(count):
+        v = z[i + units[q]]
+        for u in range(q):
+            v -= factor[u, q] * codes[u]
+        d = factor[q, q]
+        codes[q] = v / d if d > 0 else dtype.type(0)
+        explained += codes[q] * codes[q]
+    for q in range(count - 1, -1, -1):
+        v = codes[q]
+        for s in range(q + 1, count):
+            v -= factor[q, s] * codes[s]
+        d = factor[q, q]
+        codes[q] = v / d if d > 0 else dtype.type(0)
+    return explained
+
+
+@_apart
+def _fit_signs(z, i, gram, m, units, count, factor, codes, signed, dependent):
+    """:func:`_fit`; unless `signed` without the atoms whose code is negative, until none is."""
+    explained = _fit(z, i, gram, m, units, count, factor, codes, dependent)
+    while not signed:
+        kept = 0
+        for q in range(count):
+            if codes[q] > 0:
+                units[kept] = units[q]
+                kept += 1
+        if kept == count:
+            break
+        count = kept
+        explained = _fit(z, i, gram, m, units, count, factor, codes, dependent)
+    return count, explained
+
+
+@_inline
+def _write(units, codes, count, indices, values):
+    """A row of codes, its units ascending and without zeros; how many are left."""
+    kept = 0
+    for q in range(count):
+        x, j = codes[q], units[q]
+        if x != 0:
+            at = kept
+            while at > 0 and indices[at - 1] > j:
+                indices[at], values[at] = indices[at - 1], values[at - 1]
+                at -= 1
+            indices[at], values[at] = j, x
+            kept += 1
+    return kept
+
+
+@_parallel
+def subspace_pursuit(z, gram, m, k, signed, iterations, dependent, parts, indices, values, counts):
+    """Dai and Milenkovic 2009, Algorithm 1, from the k-largest code of the scores z (T m).
+
+    Codes go to the first entries of the rows of `indices` and `values` (T, capacity >= k), with
+    units ascending, and their number to `counts` (T,).
+    """
+    dtype = z.dtype
+    for p in prange(parts):
+        rest = np.empty(m, dtype)
+        keys = np.empty(k, dtype)
+        factor = np.empty((2 * k, 2 * k), dtype)
+        codes, trial = np.empty(2 * k, dtype), np.empty(2 * k, dtype)
+        units, more = np.empty(2 * k, np.int64), np.empty(k, np.int64)
+        both, best = np.empty(2 * k, np.int64), np.empty(k, np.int64)
+        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
+            at = i * m
+            count = _largest(z, at, m, k, signed, units, keys)
+            count, explained = _fit_signs(
+                z, at, gram, m, units, count, factor, codes, signed, dependent
+            )
+            for _ in range(iterations):
+                _left(z, at, gram, m, units, codes, count, rest)
+                for q in range(count):
+                    rest[units[q]] = 0
+                    both[q] = units[q]
+                added = _largest(rest, 0, m, k, signed, more, keys)
+                for q in range(added):
+                    both[count + q] = more[q]
+                together = count + added
+                _fit(z, at, gram, m, both, together, factor, trial, dependent)
+                kept = 0
+                for q in range(together):
+                    x = abs(trial[q]) if signed else trial[q]
+                    if x > 0 and (kept < k or x > keys[k - 1]):
+                        kept = _insert(both[q], x, best, keys, kept, k)
+                kept, gain = _fit_signs(
+                    z, at, gram, m, best, kept, factor, trial, signed, dependent
+                )
+                # Rounding can make equals look better: it must be more than that.
+                if not gain > explained * (1 + 64 * dependent):
+                    break
+                count, explained = kept, gain
+                for q in range(count):
+                    units[q], codes[q] = best[q], trial[q]
+            counts[i] = _write(units, codes, count, indices[i], values[i])
+
+
+@_parallel
+def matching_pursuit(z, gram, m, k, signed, dependent, parts, indices, values, counts):
+    """Orthogonal matching pursuit with at most k atoms, from the scores z (T m).
+
+    Each atom taken is made orthogonal to those before; `span` holds what these directions
+    correlate with. Arguments as in :func:`subspace_pursuit`.
+    """
+    dtype = z.dtype
+    for p in prange(parts):
+        rest = np.empty(m, dtype)
+        key = np.empty(1, dtype)
+        span = np.empty(k * m, dtype)
+        factor, codes = np.empty((k, k), dtype), np.empty(k, dtype)
+        units, unit = np.empty(k, np.int64), np.empty(1, np.int64)
+        full = m - m % LANES
+        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
+            at = i * m
+            count = 0
+            for j in range(m):
+                rest[j] = z[at + j]
+            stop = dtype.type(0)
+            while count < k:
+                if not _largest(rest, 0, m, 1, signed, unit, key):
+                    break
+                if count == 0:
+                    stop = key[0] * dependent
+                j = unit[0]
+                square = gram[j * m + j]
+                for u in range(count):
+                    factor[u, count] = span[u * m + j]
+                    square -= factor[u, count] * factor[u, count]
+                if key[0] <= stop or square <= dependent:
+                    break
+                length = np.sqrt(square)
+                factor[count, count] = length
+                gain = rest[j] / length
+                inverse = dtype.type(1) / length
+                for t in range(0, full, LANES):
+                    v = load(rest, gram, j * m + t)
+                    for u in range(count):
+                        f = splat(rest, -factor[u, count])
+                        v = multiply_add(f, load(rest, span, u * m + t), v)
+                    v = multiply_add(v, splat(rest, inverse), splat(rest, 0.0))
+                    store(span, count * m + t, v)
+                    store(rest, t, multiply_add(v, splat(rest, -gain), load(rest, rest, t)))
+                for t in range(full, m):
+                    v = gram[j * m + t]
+                    for u in range(count):
+                        v -= factor[u, count] * span[u * m + t]
+                    span[count * m + t] = v * inverse
+                    rest[t] -= gain * span[count * m + t]
+                units[count], codes[count] = j, gain
+                count += 1
+                for u in range(count):
+                    rest[units[u]] = 0
+            for q in range(count - 1, -1, -1):
+                for s in range(q + 1, count):
+                    codes[q] -= factor[q, s] * codes[s]
+                codes[q] /= factor[q, q]
+            if not signed:
+                for q in range(count):
+                    codes[q] = max(codes[q], dtype.type(0))
+            counts[i] = _write(units, codes, count, indices[i], values[i])
+
+
+@_parallel
+def hard_thresholding(z, gram, m, k, signed, iterations, tolerance, parts, indices, values, counts):
+    """Normalised iterative hard thresholding, Blumensath and Davies 2010, from the scores z (T m).
+
+    The step is the one that is best on the present support; halved while a new support makes the
+    loss larger. Ends where a step changes the codes by less than `tolerance` of themselves.
+    Arguments as in :func:`subspace_pursuit`.
+    """
+    dtype = z.dtype
+    for p in prange(parts):
+        rest, trial = np.empty(m, dtype), np.empty(m, dtype)
+        keys = np.empty(k, dtype)
+        codes, new = np.empty(k, dtype), np.empty(k, dtype)
+        units, best = np.empty(k, np.int64), np.empty(k, np.int64)
+        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
+            at = i * m
+            count = _largest(z, at, m, k, signed, units, keys)
+            for q in range(count):
+                codes[q] = 0
+            loss = dtype.type(0)  # without 1/2 |y|^2
+            for _ in range(iterations):
+                _left(z, at, gram, m, units, codes, count, rest)
+                square, curve = dtype.type(0), dtype.type(0)
+                for q in range(count):
+                    g = rest[units[q]]
+                    square += g * g
+                    for s in range(count):
+                        curve += g * rest[units[s]] * gram[units[q] * m + units[s]]
+                step = square / curve if curve > 0 else dtype.type(1)
+                moved = False
+                for _ in range(20):
+                    for j in range(m):
+                        trial[j] = step * rest[j]
+                    for q in range(count):
+                        trial[units[q]] += codes[q]
+                    kept = _largest(trial, 0, m, k, signed, best, keys)
+                    after = dtype.type(0)
+                    for q in range(kept):
+                        new[q] = trial[best[q]]
+                    for q in range(kept):
+                        row = best[q] * m
+                        half = dtype.type(0)
+                        for s in range(kept):
+                            half += new[s] * gram[row + best[s]]
+                        after += new[q] * (half / 2 - z[at + best[q]])
+                    if after < loss:
+                        moved = True
+                        break
+                    step /= 2
+                if not moved:
+                    break
+                change, size = dtype.type(0), dtype.type(0)
+                for q in range(kept):  # trial becomes what changed
+                    trial[best[q]] = 0
+                for q in range(count):
+                    trial[units[q]] = -codes[q]
+                for q in range(kept):
+                    x = trial[best[q]] + new[q]
+                    change += x * x
+                    size += new[q] * new[q]
+                    trial[best[q]] = 0
+                for q in range(count):  # of those that are left out
+                    x = trial[units[q]]
+                    change += x * x
+                count, loss = kept, after
+                for q in range(count):
+                    units[q], codes[q] = best[q], new[q]
+                if change <= tolerance * tolerance * size:
+                    break
+            counts[i] = _write(units, codes, count, indices[i], values[i])

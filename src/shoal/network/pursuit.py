@@ -1,0 +1,262 @@
+"""Pursuits: codes of at most k atoms that the encoder's own code is only the first guess of.
+
+The code of a tied autoencoder, x = D y on its support, is biased: it is the correlation
+with each active atom, not the least-squares coefficient; and where atoms are many or k is high
+its support is wrong too, by the cross-talk between atoms. A pursuit feeds the residual back
+through the encoder until the best k atoms are found, and solves for their coefficients. Like an
+activation it is a value, and wherever codes are asked for one can stand in for the other.
+
+Called on a dictionary and data, a pursuit here is dense torch and correct by definition; the
+kernels have faster ones (:func:`shoal.network.fast_sparse_encode`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shoal.network.activations import k_largest
+from shoal.network.codes import SparseCodes
+from shoal.vocabulary import active, check_count, check_number
+
+__all__ = [
+    "IterativeHardThresholding",
+    "OrthogonalMatchingPursuit",
+    "Pursuit",
+    "SubspacePursuit",
+    "dependence",
+    "least_squares",
+]
+
+
+def dependence(dtype: torch.dtype) -> float:
+    """The squared distance from the span of others below which an atom adds only rounding."""
+    return 0.01 * torch.finfo(dtype).eps ** 0.5  # arbitrary: 3e-6 in float32, 1e-10 in float64
+
+
+@dataclass(frozen=True)
+class Pursuit:
+    """What all pursuits know: at most k atoms a sample, and whether codes may be negative."""
+
+    k: int
+    signed: bool = True
+
+    def __post_init__(self) -> None:
+        check_count("k", self.k)
+
+    def __call__(self, dictionary: Tensor, data: Tensor) -> SparseCodes:
+        """Codes (B, min(k, m, n)) of data (B, n) by the unit atoms `dictionary` (m, n)."""
+        raise NotImplementedError
+
+    def _taken(self, dictionary: Tensor) -> int:
+        return min(self.k, *dictionary.shape)
+
+
+def least_squares(
+    dictionary: Tensor, data: Tensor, support: SparseCodes, *, signed: bool = True
+) -> SparseCodes:
+    """The least-squares coefficients of data (B, n) on the active units of `support`.
+
+    With ``signed=False`` negative coefficients are set to 0 (one clip, not a
+    non-negative least-squares solve). Atoms of a support that are linearly dependent
+    share their coefficient through a ridge at rounding level.
+    """
+    on = active(support.values)  # (B, k)
+    atoms = dictionary[support.indices] * on.unsqueeze(-1)  # (B, k, n)
+    gram = atoms @ atoms.mT  # (B, k, k)
+    # Inactive units get an equation of their own, 1 * c = 0.
+    ridge = 8 * torch.finfo(data.dtype).eps
+    gram = gram + torch.diag_embed(torch.where(on, ridge, 1.0).to(data.dtype))
+    values = torch.linalg.solve(gram, torch.einsum("bkn,bn->bk", atoms, data))
+    if not signed:
+        values = values.clamp_min(0)
+    return SparseCodes(support.indices, values)
+
+
+def _without_twins(dictionary: Tensor, support: SparseCodes) -> SparseCodes:
+    """`support` without the units whose atom is, but for its sign, that of one listed before."""
+    atoms = dictionary[support.indices] * active(support.values).unsqueeze(-1)  # (B, k, n)
+    near = (atoms @ atoms.mT).abs() >= 1 - dependence(dictionary.dtype) / 2
+    return SparseCodes(support.indices, torch.where(near.tril(-1).any(dim=-1), 0.0, support.values))
+
+
+def _positive_least_squares(
+    dictionary: Tensor, data: Tensor, support: SparseCodes, signed: bool
+) -> SparseCodes:
+    """Least squares; unless `signed` without the units that come out negative, until none does."""
+    found = least_squares(dictionary, data, _without_twins(dictionary, support))
+    while not signed and bool((found.values < 0).any()):
+        found = least_squares(
+            dictionary, data, SparseCodes(found.indices, found.values.clamp_min(0))
+        )
+    return found
+
+
+def _value(scores: Tensor, signed: bool) -> Tensor:
+    return scores.abs() if signed else scores
+
+
+def _largest(scores: Tensor, k: int, signed: bool) -> SparseCodes:
+    """The k units of largest value above 0, ties to the lowest index; others have the value 0."""
+    value = _value(scores, signed)
+    kept = k_largest(value, k) & (value > 0)
+    indices = kept.to(torch.uint8).topk(k, dim=1).indices.sort(dim=1).values
+    return SparseCodes(indices, torch.where(kept, scores, 0.0).gather(1, indices))
+
+
+@dataclass(frozen=True)
+class SubspacePursuit(Pursuit):
+    """Subspace pursuit, Dai and Milenkovic 2009: a k-largest encoder that corrects itself.
+
+    Starts from the k-largest code. Each iteration adds the k units that correlate most with
+    the residual, fits all 2k by least squares, keeps the k largest coefficients and fits
+    again; it ends when the residual no longer gets smaller. Unless `signed`, units whose
+    coefficient comes out negative are left out.
+
+    Examples
+    --------
+    >>> atoms = torch.eye(3, dtype=torch.float64)
+    >>> codes = SubspacePursuit(2)(atoms, torch.tensor([[0.5, -3.0, 2.0]], dtype=torch.float64))
+    >>> codes.dense(3).round(decimals=6)
+    tensor([[ 0., -3.,  2.]], dtype=torch.float64)
+    """
+
+    max_iterations: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("max_iterations", self.max_iterations, low=0)
+
+    def __call__(self, dictionary: Tensor, data: Tensor) -> SparseCodes:  # noqa: D102
+        k, m = self._taken(dictionary), len(dictionary)
+
+        def fit(support: SparseCodes) -> tuple[SparseCodes, Tensor, Tensor]:
+            found = _positive_least_squares(dictionary, data, support, self.signed)
+            residual = data - found.reconstruct(dictionary)
+            return found, residual, residual.square().sum(dim=1)
+
+        best, residual, loss = fit(_largest(data @ dictionary.T, k, self.signed))
+        square = data.square().sum(dim=1)
+        for _ in range(self.max_iterations):
+            scores = residual @ dictionary.T
+            scores = torch.where(active(best.dense(m)), 0.0, scores)
+            more = _largest(scores, min(k, m), self.signed)
+            both = SparseCodes(
+                torch.cat([best.indices, more.indices], dim=1),
+                torch.cat([best.values, more.values], dim=1),
+            )
+            wide = least_squares(dictionary, data, _without_twins(dictionary, both))
+            kept = _largest(wide.dense(m), k, self.signed)
+            trial, after, new_loss = fit(kept)
+            # Rounding can make equals look better: it must be more than that.
+            better = loss - new_loss > 64 * dependence(data.dtype) * (square - loss)
+            if not bool(better.any()):
+                break
+            row = better[:, None]
+            best = SparseCodes(*(torch.where(row, *pair) for pair in zip(trial, best, strict=True)))
+            residual = torch.where(row, after, residual)
+            loss = torch.where(better, new_loss, loss)
+        return best
+
+
+@dataclass(frozen=True)
+class IterativeHardThresholding(Pursuit):
+    """Normalised iterative hard thresholding, Blumensath and Davies 2010.
+
+    x <- H_k(x + mu D (y - x D)), H_k keeping the k largest; mu is the best step on the
+    present support, halved while it makes the loss larger. Ends where a step changes the codes
+    by less than `tolerance` of their length.
+    """
+
+    max_iterations: int = 100
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("max_iterations", self.max_iterations)
+        check_number("tolerance", self.tolerance, low=0.0)
+
+    def __call__(self, dictionary: Tensor, data: Tensor) -> SparseCodes:  # noqa: D102
+        k, m = self._taken(dictionary), len(dictionary)
+        codes = data.new_zeros(len(data), m)
+        support = _largest(data @ dictionary.T, k, self.signed).dense(m) != 0
+        residual = data
+        going = torch.ones(len(data), dtype=torch.bool, device=data.device)
+        for _ in range(self.max_iterations):
+            gradient = residual @ dictionary.T  # (B, m), uphill
+            inside = torch.where(support, gradient, 0.0)
+            curve = (inside @ dictionary).square().sum(dim=1)
+            square = inside.square().sum(dim=1)
+            step = torch.where(curve > 0, square / curve.clamp_min(1e-300), 1.0)
+            loss, pending = residual.square().sum(dim=1), going
+            new, after = codes, residual
+            for _ in range(20):
+                trial = _largest(codes + step[:, None] * gradient, k, self.signed).dense(m)
+                left = data - trial @ dictionary
+                ok = pending & (left.square().sum(dim=1) < loss)
+                new = torch.where(ok[:, None], trial, new)
+                after = torch.where(ok[:, None], left, after)
+                pending = pending & ~ok
+                if not bool(pending.any()):
+                    break
+                step = torch.where(pending, step / 2, step)
+            change = torch.linalg.vector_norm(new - codes, dim=1)
+            size = torch.linalg.vector_norm(new, dim=1)
+            going = going & ~pending & (change > self.tolerance * size)
+            codes, residual, support = new, after, active(new)
+            if not bool(going.any()):
+                break
+        return _largest(codes, k, self.signed)
+
+
+@dataclass(frozen=True)
+class OrthogonalMatchingPursuit(Pursuit):
+    """Orthogonal matching pursuit with k atoms, all rows at once.
+
+    Each of the k rounds adds to every row the atom that correlates most with its residual
+    (in absolute value, or with ``signed=False`` in value), then projects the residual off
+    the span of the atoms taken so far. With ``signed=False`` coefficients that come out
+    negative are set to 0. A row stops early where no atom is left to gain from: the largest
+    correlation is at rounding level (or with ``signed=False`` not positive). Ties go to
+    either atom. Rows that are explained exactly by fewer atoms have zeros among their values.
+    """
+
+    def __call__(self, dictionary: Tensor, data: Tensor) -> SparseCodes:  # noqa: D102
+        n_samples, n_features = data.shape
+        k = self._taken(dictionary)
+        basis = data.new_zeros(n_samples, k, n_features)  # orthonormal, spans the atoms taken
+        upper = data.new_zeros(n_samples, k, k)  # atoms taken = upper^T basis
+        target = data.new_zeros(n_samples, k)  # coordinates of the data in the basis
+        indices = torch.zeros(n_samples, k, dtype=torch.long, device=data.device)
+        residual = data.clone()
+        # Arbitrary: an atom nearer than this to the span of those taken adds only noise.
+        dependent = torch.finfo(data.dtype).eps ** 0.5
+        # Arbitrary: a few times what rounding leaves of data that is explained exactly.
+        rounding = 32 * torch.finfo(data.dtype).eps * torch.linalg.vector_norm(data, dim=1)
+        for taken in range(k):
+            score = residual @ dictionary.T  # (B, m)
+            if self.signed:
+                score.abs_()
+            if taken:
+                score.scatter_(1, indices[:, :taken], -torch.inf)
+            best, index = score.max(dim=1)
+            indices[:, taken] = index
+            atom = dictionary[index]  # (B, n)
+            inside = torch.einsum("bkn,bn->bk", basis[:, :taken], atom)
+            direction = atom - torch.einsum("bk,bkn->bn", inside, basis[:, :taken])
+            length = torch.linalg.vector_norm(direction, dim=1)
+            useful = (length > dependent) & (best > rounding)
+            direction = torch.where(
+                useful[:, None], direction / length.clamp_min(dependent)[:, None], 0.0
+            )
+            upper[:, :taken, taken] = torch.where(useful[:, None], inside, 0.0)
+            upper[:, taken, taken] = torch.where(useful, length, 1.0)
+            basis[:, taken] = direction
+            target[:, taken] = torch.einsum("bn,bn->b", direction, residual)
+            residual = residual - target[:, taken, None] * direction
+        values = torch.linalg.solve_triangular(upper, target.unsqueeze(-1), upper=True).squeeze(-1)
+        if not self.signed:
+            values = values.clamp_min(0)
+        return SparseCodes(indices, values)

@@ -1,0 +1,92 @@
+"""Refinement: descent goes on with codes that a pursuit infers, and its plateau is gone.
+
+The tied code x = D y makes descent stop near the truth, at a distance that grows with k: it is
+biased, and its support is wrong where atoms interfere. With a pursuit in the encoder's place
+the same update, normalised unit by unit, has the truth itself for a fixed point, and data
+without noise contract to it step by step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shoal.network.kernels import StepSums
+from shoal.network.pursuit import Pursuit
+from shoal.training.schedules import StepSize
+from shoal.vocabulary import check_count, check_number
+
+__all__ = ["Refinement", "Settling"]
+
+_LOOK = 2  # steps between two looks at what is left unexplained
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How descent goes on after the encoder's own codes have done their part.
+
+    Parameters
+    ----------
+    pursuit : Pursuit
+        What infers the codes.
+    step_size : StepSize
+        Of these updates, counted from the first of them.
+    n_steps : int
+        Updates at most.
+    window : int
+        It ends when the median atom moved less over so many steps than `moved`, and the loss
+        no longer falls;
+    moved : float
+        A distance between unit atoms.
+    explained : float
+        or when of all samples but a few at most this share of the square is left. What then
+        remains takes a polish a few rounds.
+    """
+
+    pursuit: Pursuit
+    step_size: StepSize
+    n_steps: int
+    window: int = 20
+    moved: float = 0.1
+    explained: float = 1e-6
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "window"):
+            check_count(name, getattr(self, name))
+        for name in ("moved", "explained"):
+            check_number(name, getattr(self, name), low=0.0)
+
+
+class Settling:
+    """Watches the steps of a refinement, and says when they have done all they can."""
+
+    def __init__(self, refinement: Refinement, n_components: int) -> None:
+        self.settings = refinement
+        # Samples left over: a quarter of those that one atom more would explain.
+        self.few = refinement.pursuit.k / (4 * n_components)
+        self.losses: list[Tensor] = []
+        self.before: Tensor | None = None
+
+    def add(self, sums: StepSums, data: Tensor, dictionary: Tensor, replaced: int) -> bool:
+        """Take in a step that led to `dictionary`; whether it may be the last."""
+        if replaced:
+            self.losses, self.before = [], None
+            return False
+        self.losses.append(sums.losses.mean())
+        if len(self.losses) % _LOOK == 0:
+            left = 2 * sums.losses > self.settings.explained * data.square().sum(dim=1)
+            if int(left.sum()) < self.few * len(data):
+                return True
+        if self.before is None:
+            self.before = dictionary
+        if len(self.losses) < self.settings.window:
+            return False
+        half = self.settings.window // 2
+        first, last = (
+            float(torch.stack(part).mean()) for part in (self.losses[:half], self.losses[half:])
+        )
+        distance = torch.linalg.vector_norm(dictionary - self.before, dim=1).median()
+        self.losses, self.before = [], None
+        return last > 0.99 * first and float(distance) < self.settings.moved
