@@ -16,6 +16,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
 from shoal.diagnosis import CodeStatistics, Diagnosis
@@ -252,10 +253,15 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         history = History()
         fitted = spec.fit(source)
         source = fitted.through(source)
-        rows = 10 * m if recipe.polish is None else max(10 * m, recipe.polish.max_samples)
+        settings = recipe.polish
+        rows, polished = 10 * m, source
+        if settings is not None and source.n_samples is None:
+            rows = max(rows, settings.max_samples)  # a stream may be gone afterwards
         sample = source.draw(rows, rng, strict=False)
+        if settings is not None and source.n_samples is None:
+            polished = open_source(sample)
         parameters = self._start(sample, m, device, rng)
-        if recipe.polish is not None and np.abs(sample).max() < 1e15:
+        if settings is not None and np.abs(sample).max() < 1e15:
             # Until the polish more digits than float32 has would say nothing.
             parameters = Parameters(*(part.float() for part in parameters))
         step = None
@@ -264,10 +270,16 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             yield step
         assert step is not None, "a source has at least one batch"
         n_steps, parameters = step.number, step.parameters
-        if recipe.polish is not None:
-            data = torch.from_numpy(sample[: recipe.polish.max_samples]).to(device)
-            parameters = Parameters(*(part.to(data.dtype) for part in parameters))
-            for step in polish(parameters, data, recipe.polish):
+        if settings is not None:
+            most = settings.max_samples
+
+            def draw(n: int) -> Tensor:
+                rows = polished.draw(min(n, most), rng, strict=False)
+                return torch.from_numpy(rows).to(device)
+
+            dtype = torch.from_numpy(sample).dtype
+            parameters = Parameters(*(part.to(dtype) for part in parameters))
+            for step in polish(parameters, draw, settings):
                 history.add(step)
                 yield step
             parameters = step.parameters

@@ -24,7 +24,7 @@ def estimate(data, model, n_components, k, seed):
     parameters = Parameters(rows, torch.zeros(n_components, dtype=rows.dtype))
     for step in descend(parameters, open_source(data), recipe, rng):
         parameters = step.parameters
-    for step in polish(parameters, torch.from_numpy(data), recipe.polish):
+    for step in polish(parameters, lambda n: torch.from_numpy(data[:n]), recipe.polish):
         parameters = step.parameters
     return parameters.dictionary
 

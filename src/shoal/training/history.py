@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from shoal.vocabulary import Parameters, Step, check_count
 
@@ -21,9 +22,9 @@ class _Span:
     """Steps in a row, summed up."""
 
     n_steps: int
-    loss: float
-    variance: float
-    fraction: float
+    loss: Tensor  # read as numbers at the end only: a device would be waited for
+    variance: Tensor
+    fraction: Tensor
     replaced: int
     last: Step
     seconds: float
@@ -40,7 +41,7 @@ class _Span:
         )
 
     def record(self) -> dict[str, Any]:
-        loss, variance = self.loss / self.n_steps, self.variance / self.n_steps
+        loss, variance = float(self.loss) / self.n_steps, float(self.variance) / self.n_steps
         defined = variance > 0 and math.isfinite(loss) and math.isfinite(variance)
         return {
             "step": self.last.number,
@@ -49,7 +50,7 @@ class _Span:
             "loss": loss if math.isfinite(loss) else None,
             "explained_variance": 1 - loss / variance if defined else None,
             "learning_rate": self.last.learning_rate,
-            "activation_fraction": self.fraction / self.n_steps,
+            "activation_fraction": float(self.fraction) / self.n_steps,
             "replaced": self.replaced,
             "seconds": self.seconds,
         }
@@ -110,10 +111,14 @@ class History:
         steps, self._pending = self._pending, []
         return _Span(
             len(steps),
-            float(torch.stack([step.loss for step in steps]).sum()),
-            float(torch.stack([step.variance for step in steps]).sum()),
-            float(torch.stack([step.activation_fraction for step in steps]).sum()),
+            _sum([step.loss for step in steps]),
+            _sum([step.variance for step in steps]),
+            _sum([step.activation_fraction for step in steps]),
             sum(step.replaced for step in steps),
             steps[-1],
             time.perf_counter() - self._start,
         )
+
+
+def _sum(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).sum()

@@ -15,7 +15,7 @@ a mean would see the few only whose codes are wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,8 +55,7 @@ class Polish:
     first_samples : int
         Rows an atom that the first rounds use.
     max_samples : int
-        Rows that a fit draws at random for it, where there are more; :func:`polish` itself
-        uses all that it is given.
+        Rows at most.
     """
 
     pursuit: Pursuit
@@ -116,10 +115,19 @@ def _solve(dictionary: Tensor, codes: SparseCodes, sums: StepSums) -> Tensor:
     return unit_atoms(dictionary + torch.where(used[:, None], change, 0.0), fallback=dictionary)
 
 
-def polish(parameters: Parameters, data: Tensor, settings: Polish) -> Iterator[Step]:
-    """Alternate codes and dictionary on data (N, n), a round a step.
+def polish(
+    parameters: Parameters, draw: Callable[[int], Tensor], settings: Polish
+) -> Iterator[Step]:
+    """Alternate codes and dictionary, a round a step.
 
-    The rows should be in random order: the first rounds see only the first.
+    Parameters
+    ----------
+    parameters : Parameters
+        The start, (m, n) and (m,), with unit atoms; it stays as it is.
+    draw : callable
+        From a number to as many random rows of the data, (number, n), or to all there are.
+    settings : Polish
+        How codes are inferred and when it ends.
 
     Yields
     ------
@@ -127,12 +135,11 @@ def polish(parameters: Parameters, data: Tensor, settings: Polish) -> Iterator[S
         With the best parameters so far, and the loss of this round's codes.
     """
     dictionary, pursuit = parameters.dictionary, settings.pursuit
-    m, total = len(dictionary), len(data)
-    n_rows = min(total, settings.first_samples * m)
+    m = len(dictionary)
+    rows = draw(settings.first_samples * m)
     best, lowest, lowest_mean, stalled = parameters, torch.inf, torch.inf, 0
     few = pursuit.k / (4 * m)  # a quarter of the samples that one atom more would explain
     for index in range(1, settings.max_rounds + 1):
-        rows = data[:n_rows]
         now = parameters._replace(dictionary=dictionary)
         codes = fast_sparse_encode(now, rows, pursuit)
         kernel = kernels.choose(rows)
@@ -147,16 +154,16 @@ def polish(parameters: Parameters, data: Tensor, settings: Polish) -> Iterator[S
         gain = max(lowest - value, lowest_mean - mean)
         stalled = 0 if gain > settings.tolerance else stalled + 1
         lowest_mean = min(mean, lowest_mean)
-        exact = int((2 * losses > settings.explained * energy + least).sum()) < few * n_rows
+        exact = int((2 * losses > settings.explained * energy + least).sum()) < few * len(rows)
         if value < lowest or exact:
             best, lowest = now, value
-        replaced = 0
-        settled = stalled >= settings.patience
-        last = exact or index == settings.max_rounds or (settled and n_rows == total)
+        replaced, following = 0, rows
+        last = exact or index == settings.max_rounds
         if not last:
-            if settled:
-                dictionary = best.dictionary
-                n_rows, stalled = min(4 * n_rows, total), 0
+            if stalled >= settings.patience:
+                following = draw(4 * len(rows))
+                last = len(following) <= len(rows)
+                dictionary, stalled = best.dictionary, 0
                 lowest = lowest_mean = torch.inf
             else:
                 worth = sums.energy
@@ -178,10 +185,11 @@ def polish(parameters: Parameters, data: Tensor, settings: Polish) -> Iterator[S
             progress=1.0 if last else index / settings.max_rounds,
             parameters=best,
             loss=losses.mean(),
-            variance=0.5 * torch.linalg.vector_norm(centred).square() / n_rows,
+            variance=0.5 * torch.linalg.vector_norm(centred).square() / len(rows),
             learning_rate=None,
-            activation_fraction=sums.counts.sum() / (n_rows * m),
+            activation_fraction=sums.counts.sum() / (len(rows) * m),
             replaced=replaced,
         )
         if last:
             return
+        rows = following

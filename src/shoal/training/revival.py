@@ -85,7 +85,10 @@ def duplicates(dictionary: Tensor, usage: Tensor, cosine: float) -> Tensor:
 
     `dictionary` (m, n) has unit rows; two atoms repeat each other above \\|cosine\\|.
     """
-    close = (dictionary @ dictionary.T).abs() > cosine  # (m, m)
+    cosines = (dictionary @ dictionary.T).abs_()  # (m, m)
+    close = cosines.fill_diagonal_(0.0) > cosine
+    if not bool(close.any()):
+        return torch.zeros_like(usage, dtype=torch.bool)
     rank = torch.empty_like(usage, dtype=torch.long)
     rank[usage.argsort(descending=True, stable=True)] = torch.arange(
         usage.shape[0], device=usage.device
