@@ -38,7 +38,9 @@ LESS = {
 
 # Kernels are called by the network and for the sums of a step; all others go through these.
 KERNELS = "shoal.network.kernels"
-MAY_USE_KERNELS = {f"shoal.training.{part}" for part in ("descent", "refinement", "polish")}
+MAY_USE_KERNELS = {
+    f"shoal.training.{part}" for part in ("descent", "schedules", "refinement", "polish")
+}
 
 # (importing module, imported module): the reason. None is wanted.
 EXCEPTIONS: dict[tuple[str, str], str] = {}

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -109,9 +110,9 @@ def test_the_default_is_bounded_by_the_data(m, share, n_samples, data):
         assert found.batch_size <= max(256, 8 * m / k)
         assert found.batch_size.bit_count() == 1
     assert found.activation == TopK(k, signed=model == "sparse")
-    assert found.refinement.pursuit == SubspacePursuit(k, signed=model == "sparse")
+    assert found.polish == Polish(SubspacePursuit(k, signed=model == "sparse"))
+    assert found.refinement.pursuit == replace(found.polish.pursuit, max_iterations=1)
     assert found.refinement.step_size.schedule(0) == 0.5
-    assert found.polish == Polish(found.refinement.pursuit)
     assert found.revival is not None
     assert found.bias is None
 

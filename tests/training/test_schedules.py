@@ -1,9 +1,11 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
+from shoal.network.kernels import StepSums
 from shoal.training import Constant, ExponentialDecay, FixedStep, Halving, NormalizedStep
 from shoal.vocabulary import ArgumentError
 
@@ -59,12 +61,64 @@ def test_halving_names_what_is_wrong(arguments, name):
         Halving(**arguments)
 
 
+def sums_of(codes, gradient):
+    """What a step needs, of codes (B, m) and a gradient (m, n) that is summed over them."""
+    return StepSums(
+        dictionary=gradient,
+        bias=torch.zeros(len(gradient), dtype=gradient.dtype),
+        losses=torch.zeros(len(codes), dtype=gradient.dtype),
+        counts=(codes != 0).sum(dim=0).to(gradient.dtype),
+        energy=codes.square().sum(dim=0),
+        n_samples=len(codes),
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rates(dtype):
-    energy = torch.tensor([8.0, 2.0, 0.0], dtype=dtype)  # summed over 4 samples
-    found = NormalizedStep(ExponentialDecay(1.0, 0.25, 2)).rates(1, energy, 4)
-    assert found.tolist() == [0.25, 1.0, 0.0]  # c = 1/2 over means 2, 1/2, 0; a silent unit stays
+def test_changes_by_hand(dtype):
+    codes = torch.tensor([[2.0, 1, 0], [2, -1, 0], [0, 0, 0], [0, 0, 0]], dtype=dtype)
+    gradient = torch.tensor([[4.0, 8.0], [1.0, -1.0], [0.0, 0.0]], dtype=dtype)
+    sums = sums_of(codes, gradient)
+    # c = 1/2 over means 2, 1/2, 0 of squares, for gradients that are means over 4; a silent
+    # unit stays.
+    found = NormalizedStep(ExponentialDecay(1.0, 0.25, 2)).change(1, sums)
+    assert found.tolist() == [[0.25, 0.5], [0.25, -0.25], [0.0, 0.0]]
     assert found.dtype == dtype
-    fixed = FixedStep(Halving(-1.0)).rates(1, energy, 4)
-    assert fixed.tolist() == [-0.5] * 3
+    fixed = FixedStep(Halving(-1.0)).change(1, sums)
+    assert torch.equal(fixed, -0.125 * gradient)
     assert fixed.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_shared_step_is_newtons_where_codes_are_all_or_nothing(dtype):
+    # Codes of 0 and 3: with them the bound of their sums by counts and squares is met.
+    on = np.random.default_rng(0).random((50, 8)) < 0.3
+    on[:, 7] = False
+    codes = torch.from_numpy(3.0 * on).to(dtype)
+    gradient = torch.from_numpy(np.random.default_rng(1).standard_normal((8, 5))).to(dtype)
+    gradient[7] = 0
+    found = NormalizedStep(Constant(0.4), shared=True).change(0, sums_of(codes, gradient))
+    sums, squares = codes.sum(dim=0), codes.square().sum(dim=0)
+    squares[7] = 1.0
+    curvature = torch.diag(squares) + torch.outer(sums, sums) / 50
+    torch.testing.assert_close(found, 0.4 * torch.linalg.solve(curvature, gradient))
+    assert found.dtype == dtype
+
+
+def test_a_shared_step_does_not_overshoot_what_atoms_have_in_common():
+    # Non-negative codes, all atoms off by the same v: a step of each for itself moves by c L v,
+    # L = 1 + (k - 1) kappa1^2 / kappa2 (Nguyen et al. 2018).
+    rng = np.random.default_rng(2)
+    k, m, n = 8, 60, 4
+    codes = np.zeros((20_000, m))
+    support = rng.random(codes.shape).argpartition(k, axis=1)[:, :k]
+    np.put_along_axis(codes, support, rng.uniform(1, 2, support.shape), axis=1)
+    codes = torch.from_numpy(codes)
+    off = torch.from_numpy(rng.standard_normal(n))
+    gradient = codes.T @ (codes @ off.expand(m, n))
+    steep = 1 + (k - 1) * 1.5**2 / (7 / 3)
+    sums = sums_of(codes, gradient)
+    alone = NormalizedStep(Constant(1.0)).change(0, sums)
+    torch.testing.assert_close(alone, steep * off.expand(m, n), rtol=0.1, atol=0.1)
+    together = NormalizedStep(Constant(1.0), shared=True).change(0, sums)
+    share = (together @ off / (off @ off)).numpy()
+    assert (np.abs(share - steep / (1 + k)) < 0.3).all()

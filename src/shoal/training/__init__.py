@@ -6,12 +6,14 @@ from shoal.training.history import History
 from shoal.training.initialization import check_init, initialize
 from shoal.training.polish import Polish, polish
 from shoal.training.recipes import MODELS, RECIPES, Recipe, nguyen2019, recipe_named
+from shoal.training.refinement import Refinement
 from shoal.training.revival import Activity, Revival
 from shoal.training.schedules import (
     Constant,
     ExponentialDecay,
     FixedStep,
     Halving,
+    InverseDecay,
     NormalizedStep,
 )
 
@@ -25,9 +27,11 @@ __all__ = [
     "FixedStep",
     "Halving",
     "History",
+    "InverseDecay",
     "NormalizedStep",
     "Polish",
     "Recipe",
+    "Refinement",
     "Revival",
     "check_init",
     "descend",

@@ -39,8 +39,7 @@ def update(parameters: Parameters, sums: StepSums, step_size: StepSize, step: in
     W <- normalize(W - zeta g), Nguyen et al. 2018, Theorem 4. The bias isn't moved here:
     it follows its schedule.
     """
-    rates = step_size.rates(step, sums.energy, sums.n_samples)  # (m,)
-    moved = parameters.dictionary - rates[:, None] * (sums.dictionary / sums.n_samples)
+    moved = parameters.dictionary - step_size.change(step, sums)
     return parameters._replace(dictionary=unit_atoms(moved, fallback=parameters.dictionary))
 
 

@@ -52,8 +52,9 @@ class Polish:
         split atom is given as many more.
     explained : float
         It also stops where of all samples but a few at most this share of the square is left.
-    first_samples : int
-        Rows an atom that the first rounds use.
+    first_users : int
+        Samples that an atom is active in, on average, in the first rounds; they have four
+        samples an atom at least.
     max_samples : int
         Rows at most.
     """
@@ -63,13 +64,13 @@ class Polish:
     tolerance: float = 0.01
     patience: int = 1
     explained: float = 1e-12
-    first_samples: int = 8
+    first_users: int = 24
     max_samples: int = 50_000
 
     def __post_init__(self) -> None:
         if not isinstance(self.pursuit, Pursuit):
             raise ArgumentError("pursuit", repr(self.pursuit), "a pursuit")
-        for name in ("max_rounds", "patience", "first_samples", "max_samples"):
+        for name in ("max_rounds", "patience", "first_users", "max_samples"):
             check_count(name, getattr(self, name))
         for name in ("tolerance", "explained"):
             check_number(name, getattr(self, name), low=0.0, high=1.0)
@@ -136,7 +137,7 @@ def polish(
     """
     dictionary, pursuit = parameters.dictionary, settings.pursuit
     m = len(dictionary)
-    rows = draw(settings.first_samples * m)
+    rows = draw(m * max(4, -(-settings.first_users // pursuit.k)))
     best, lowest, lowest_mean, stalled = parameters, torch.inf, torch.inf, 0
     few = pursuit.k / (4 * m)  # a quarter of the samples that one atom more would explain
     for index in range(1, settings.max_rounds + 1):

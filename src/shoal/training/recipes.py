@@ -110,20 +110,21 @@ def default(model: str, n_components: int, k: int, n_samples: int | None) -> Rec
         Rows of the data; None for a stream.
     """
     check_count("k", k, high=n_components)
-    signed = model == "sparse"
-    pursuit = SubspacePursuit(k, signed)
+    signed, shared = model == "sparse", model == "nonnegative"
+    # More iterations find few better codes on a dictionary that is still wrong.
+    hasty = SubspacePursuit(k, signed, max_iterations=1)
     # Some eight active samples an atom and batch: what the step sizes below were tried at.
     batch = min(max(256, 1 << int(8 * n_components / k).bit_length() - 1), 4096)
     if n_samples is not None:
         batch = min(batch, n_samples)
     return Recipe(
         activation=TopK(k, signed=signed),
-        step_size=NormalizedStep(Constant(0.4)),
+        step_size=NormalizedStep(Constant(0.4), shared),
         n_steps=4,
         batch_size=batch,
         revival=Revival(),
-        refinement=Refinement(pursuit, NormalizedStep(InverseDecay(0.5, 200)), 6000),
-        polish=Polish(pursuit),
+        refinement=Refinement(hasty, NormalizedStep(InverseDecay(0.5, 200), shared), 6000),
+        polish=Polish(SubspacePursuit(k, signed)),
     )
 
 

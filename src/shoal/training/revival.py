@@ -32,8 +32,8 @@ class Revival:
     every : int
         Steps between two looks, at first; later a sixteenth of the steps so far.
     idle : int
-        An atom is dead that was not active in so many steps, at first; later in an eighth of the
-        steps so far: early on many atoms have to find a place, later rare ones are to keep it.
+        An atom is dead that was not active in so many steps, at first; later in a sixteenth of
+        them all: early on many atoms have to find a place, later rare ones are to keep it.
     duplicate_cosine : float
         Of two atoms with \\|cosine\\| above this, the one used less is replaced.
     """
@@ -70,7 +70,7 @@ class Activity:
 
     def dead(self, idle: int) -> Tensor:
         """Boolean (m,), as of the last look."""
-        return self.idle >= max(idle, self.total // 8)
+        return self.idle >= max(idle, self.total // 16)
 
     def look_(self) -> Tensor:
         """Counts (m,) since the last look."""

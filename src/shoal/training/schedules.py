@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from shoal.network.kernels import StepSums
 from shoal.vocabulary import ArgumentError, check_count, check_number
 
 __all__ = [
@@ -28,12 +29,12 @@ Schedule = Callable[[int], float]
 
 
 class StepSize(Protocol):
-    """How far each unit moves against its gradient."""
+    """How far each atom moves against its gradient."""
 
     @property
     def schedule(self) -> Schedule: ...  # noqa: D102
 
-    def rates(self, step: int, energy: Tensor, n_samples: int) -> Tensor: ...  # noqa: D102
+    def change(self, step: int, sums: StepSums) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -130,17 +131,32 @@ class NormalizedStep:
     1 / (p_i kappa2): Nguyen et al. 2018, Theorem 4, takes zeta of that order. One step
     contracts the squared distance by about (1 - c)^2; c > 1.5 oscillates. For
     non-negative codes the mean direction is steeper by L = 1 + (k-1) kappa1^2 / kappa2
-    and c L < 2 is needed.
+    and c L < 2 is needed, unless `shared`.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        c, step by step.
+    shared : bool
+        Whether what all atoms have in common moves by some 1/L of that: Newton's step for
+        X^T X = diag(s) + h h^T / B, which is what independent codes X (B, m) with sums of
+        squares s and sums h have; and for h its bound, sqrt(count * s). For non-negative codes.
     """
 
     schedule: Schedule
+    shared: bool = False
 
-    def rates(self, step: int, energy: Tensor, n_samples: int) -> Tensor:
-        """Step sizes (m,) from the summed squares `energy` (m,) of the batch's codes."""
-        mean = energy / n_samples
-        return torch.where(
-            mean > 0, self.schedule(step) / mean.clamp_min(torch.finfo(mean.dtype).tiny), 0.0
-        )
+    def change(self, step: int, sums: StepSums) -> Tensor:
+        """What is taken from the atoms (m, n), given the sums of a batch."""
+        tiny = torch.finfo(sums.energy.dtype).tiny
+        inverse = torch.where(sums.energy > 0, 1 / sums.energy.clamp_min(tiny), 0.0)  # (m,)
+        c = self.schedule(step)
+        moved = sums.dictionary * (c * inverse)[:, None]
+        if self.shared:
+            heights = torch.sqrt(sums.counts * inverse)  # h / s
+            common = heights @ sums.dictionary / (sums.n_samples + sums.counts.sum())  # (n,)
+            moved.addr_(heights, common, alpha=-c)
+        return moved
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,6 @@ class FixedStep:
 
     schedule: Schedule
 
-    def rates(self, step: int, energy: Tensor, n_samples: int) -> Tensor:
-        """Step sizes (m,), all equal."""
-        return torch.full_like(energy, self.schedule(step))
+    def change(self, step: int, sums: StepSums) -> Tensor:
+        """What is taken from the atoms (m, n), given the sums of a batch."""
+        return sums.dictionary * (self.schedule(step) / sums.n_samples)
