@@ -37,7 +37,7 @@ class Refinement:
         Updates at most.
     window : int
         It ends when the median atom moved less over so many steps than `moved`, and the loss
-        no longer falls;
+        no longer falls; later over a quarter of the steps so far;
     moved : float
         A distance between unit atoms.
     explained : float
@@ -67,10 +67,12 @@ class Settling:
         # Samples left over: a quarter of those that one atom more would explain.
         self.few = refinement.pursuit.k / (4 * n_components)
         self.losses: list[Tensor] = []
+        self.total = 0
         self.before: Tensor | None = None
 
     def add(self, sums: StepSums, data: Tensor, dictionary: Tensor, replaced: int) -> bool:
         """Take in a step that led to `dictionary`; whether it may be the last."""
+        self.total += 1
         if replaced:
             self.losses, self.before = [], None
             return False
@@ -81,12 +83,12 @@ class Settling:
                 return True
         if self.before is None:
             self.before = dictionary
-        if len(self.losses) < self.settings.window:
+        if len(self.losses) < max(self.settings.window, self.total // 4):
             return False
-        half = self.settings.window // 2
+        half = len(self.losses) // 2
         first, last = (
             float(torch.stack(part).mean()) for part in (self.losses[:half], self.losses[half:])
         )
         distance = torch.linalg.vector_norm(dictionary - self.before, dim=1).median()
         self.losses, self.before = [], None
-        return last > 0.99 * first and float(distance) < self.settings.moved
+        return last > 0.95 * first and float(distance) < self.settings.moved
