@@ -1054,6 +1054,7 @@ ODD: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:n_components=:UserWarning")  # some have use for few atoms
 @pytest.mark.parametrize("model", ["sparse", "nonnegative", "mixture"])
 @pytest.mark.parametrize("preprocessing", ["none", "scale"])
 @pytest.mark.parametrize("case", ODD)

@@ -114,8 +114,13 @@ def fit(
         typer.Option("--n-components", "--atoms", "-m", help="Atoms to learn. Default: features."),
     ] = None,
     n_nonzero_coefs: Annotated[
-        int | None,
-        typer.Option("--n-nonzero-coefs", "-k", help="Active atoms a sample. Default: m / 10."),
+        str | None,
+        typer.Option(
+            "--n-nonzero-coefs",
+            "-k",
+            metavar="INTEGER|auto",
+            help="Active atoms a sample; `auto` estimates it. Default: m / 10.",
+        ),
     ] = None,
     model: Annotated[
         Model, typer.Option(help="Signed, non-negative, or one-active codes.")
@@ -169,7 +174,7 @@ def fit(
 
     estimator = DictionaryAutoencoder(
         n_components,
-        n_nonzero_coefs,
+        _count_or_auto(n_nonzero_coefs),
         model=model,
         recipe=recipe,
         init=init,
@@ -366,6 +371,14 @@ def _bar(*columns: str, quiet: bool) -> Iterator[Any]:
         disable=quiet,
     ) as progress:
         yield progress
+
+
+def _count_or_auto(given: str | None) -> int | str | None:
+    """What ``-k`` was given as a number, where it is one."""
+    try:
+        return None if given is None else int(given)
+    except ValueError:
+        return given  # 'auto', or what the estimator refuses
 
 
 def _follow(steps: Iterator[Step], *, quiet: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -37,6 +38,7 @@ from shoal.training import (
     Recipe,
     check_init,
     descend,
+    find_sparsity,
     initialize,
     polish,
     recipe_named,
@@ -68,6 +70,47 @@ _CHUNK = 4096
 # Above this share of active units, codes with their zeros are rebuilt and counted faster: on one
 # thread, with 256 to 2048 atoms of 64 or 192 features, the two were even between .16 and .24.
 _CROWDED = 0.2
+
+
+# Rows of a stream that are kept, for what needs rows more than once.
+_KEPT = 50_000
+
+
+def _tenth(m: int) -> int:
+    """The number of active units where none is given."""
+    return max(1, round(m / 10))
+
+
+def _endless(recipe: Recipe) -> Recipe:
+    """The recipe with last steps that have no end, and atoms that are never given up."""
+    if recipe.revival is not None:
+        recipe = replace(recipe, revival=replace(recipe.revival, tries=sys.maxsize))
+    if recipe.refinement is None:
+        return replace(recipe, n_steps=sys.maxsize)
+    return replace(recipe, refinement=replace(recipe.refinement, n_steps=sys.maxsize))
+
+
+def _pruned(parameters: Parameters) -> Parameters:
+    """Without the atoms that training gave up; a warning where there are any."""
+    kept = parameters.dictionary.any(dim=1)
+    n_kept, m = int(kept.sum()), len(kept)
+    if 0 < n_kept < m:
+        warnings.warn(
+            f"n_components={m}: the data have use for {n_kept} atoms; the others, again and again "
+            "without a use or duplicates, are left out of components_",
+            stacklevel=2,
+        )
+        parameters = Parameters(*(part[kept] for part in parameters))
+    return parameters
+
+
+def _last(steps: Generator[Step, None, int]) -> int:
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return int(end.value)
 
 
 def _is_source(X: Any) -> bool:
@@ -107,9 +150,11 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     ----------
     n_components : int, optional
         Number of atoms m. By default min(n_samples, n_features).
-    n_nonzero_coefs : int, optional
+    n_nonzero_coefs : int or "auto", optional
         Active units a sample, k; from 1 to m. By default a tenth of m, at least 1; 1 for
-        ``model="mixture"``.
+        ``model="mixture"``. With "auto" it is estimated from the data first, by short fits
+        (`shoal.training.find_sparsity`); where no number stands out, the default is used, with
+        a warning.
     model : {"sparse", "nonnegative", "mixture"}
         Signed sparse codes; non-negative sparse codes; one active unit a sample, a mixture
         of clusters about the directions of the atoms.
@@ -134,10 +179,13 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        The dictionary: unit atoms as rows, in the preprocessed space.
+        The dictionary: unit atoms as rows, in the preprocessed space. It has fewer rows, and
+        :meth:`fit` warns, where `n_components` is more than the data have use for.
     bias_ : ndarray of shape (n_components,)
         The encoder's bias b.
     preprocessing_ : FittedPreprocessing
+    n_nonzero_coefs_ : int
+        The number k of active units a sample that was used.
     recipe_ : Recipe
         What was used.
     history_ : list of dict
@@ -173,7 +221,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def __init__(
         self,
         n_components: int | None = None,
-        n_nonzero_coefs: int | None = None,
+        n_nonzero_coefs: int | str | None = None,
         *,
         model: str = "sparse",
         recipe: str | Recipe = "default",
@@ -230,7 +278,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         (source, names), seed = self._new_source(X), self._seed()
         m, k = self._sizes(source.n_samples, source.n_features, whole=True)
-        recipe = self._recipe(m, k, source.n_samples)
+        recipe = self._recipe(m, k or 1, source.n_samples)
         if recipe.batch_size is None and source.n_samples is None:
             raise ArgumentError("recipe", "a full batch on a stream", "one with a batch_size")
         device = self._device()
@@ -238,7 +286,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_init(self.init, m, source.n_features)
         self._sparse_output()
         rng = np.random.default_rng(seed)
-        return self._fit_steps(source, names, spec, recipe, m, device, rng)
+        return self._fit_steps(source, names, spec, recipe, m, k, device, rng)
 
     def _fit_steps(
         self,
@@ -247,20 +295,19 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         spec: Preprocessing,
         recipe: Recipe,
         m: int,
+        k: int | None,
         device: torch.device,
         rng: np.random.Generator,
     ) -> Iterator[Step]:
         history = History()
         fitted = spec.fit(source)
         source = fitted.through(source)
-        settings = recipe.polish
-        rows, polished = 10 * m, source
-        if settings is not None and source.n_samples is None:
-            rows = max(rows, settings.max_samples)  # a stream may be gone afterwards
-        sample = source.draw(rows, rng, strict=False)
-        if settings is not None and source.n_samples is None:
-            polished = open_source(sample)
+        sample, kept = self._sample(source, m, rng)
         parameters = self._start(sample, m, device, rng)
+        if k is None:
+            k = yield from self._search(parameters, kept, rng)
+            recipe = self._recipe(m, k, source.n_samples)
+        settings = recipe.polish
         if settings is not None and np.abs(sample).max() < 1e15:
             # Until the polish more digits than float32 has would say nothing.
             parameters = Parameters(*(part.float() for part in parameters))
@@ -274,7 +321,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             most = settings.max_samples
 
             def draw(n: int) -> Tensor:
-                rows = polished.draw(min(n, most), rng, strict=False)
+                rows = kept.draw(min(n, most), rng, strict=False)
                 return torch.from_numpy(rows).to(device)
 
             dtype = torch.from_numpy(sample).dtype
@@ -283,7 +330,8 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 history.add(step)
                 yield step
             parameters = step.parameters
-        self._keep(parameters, recipe, fitted, source.feature_shape, n_steps, rng)
+        parameters = _pruned(parameters)
+        self._keep(parameters, recipe, k, fitted, source.feature_shape, n_steps, rng)
         self._keep_names(source.n_features, names)
         self.history_ = history.close()
 
@@ -310,31 +358,58 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             source, names = self._new_source(X)
             rng = np.random.default_rng(self._seed())
             m, k = self._sizes(source.n_samples, source.n_features, whole=False)
-            recipe, start = self._recipe(m, k, None), 0
+            recipe, start = self._recipe(m, k or 1, None), 0
             self._sparse_output()
             fitted = self._preprocessing(source.n_samples).fit(source)
             prepared = fitted.through(source)
-            parameters = self._start(prepared.draw(10 * m, rng, strict=False), m, device, rng)
+            sample, kept = self._sample(prepared, m, rng)
+            parameters = self._start(sample, m, device, rng)
+            if k is None:
+                if len(sample) < 10 * m:
+                    found = f"'auto' with {len(sample)} samples in the first call"
+                    needed = f"at least {10 * m} samples there, ten an atom, or a number"
+                    raise ArgumentError("n_nonzero_coefs", found, needed)
+                k = _last(self._search(parameters, kept, rng))
+                recipe = self._recipe(m, k, None)
         else:
-            source = self._source(X)
+            source, k = self._source(X), self.n_nonzero_coefs_
             recipe, start, rng, fitted = self.recipe_, self.n_steps_, self._rng, self.preprocessing_
             prepared = fitted.through(source)
             parameters = self._parameters(self.components_.dtype, device)
         activity = self._activity or Activity(parameters.bias)
-        refinement = recipe.refinement
-        if refinement is None:
-            endless = replace(recipe, n_steps=sys.maxsize)
-        else:
-            endless = replace(recipe, refinement=replace(refinement, n_steps=sys.maxsize))
+        endless = _endless(recipe)
         for step in descend(
             parameters, prepared, endless, rng, start=start, passes=1, activity=activity
         ):
             parameters, start = step.parameters, step.number
-        self._keep(parameters, recipe, fitted, source.feature_shape, start, rng)
+        self._keep(parameters, recipe, k, fitted, source.feature_shape, start, rng)
         if first:
             self._keep_names(source.n_features, names)
         self._activity = activity
         return self
+
+    def _sample(self, source: Source, m: int, rng: np.random.Generator) -> tuple[NDArray, Source]:
+        """Rows to start from, and a source that can be read again after the descent."""
+        if source.n_samples is not None:
+            return source.draw(10 * m, rng, strict=False), source
+        sample = source.draw(max(10 * m, _KEPT), rng, strict=False)
+        return sample, open_source(sample)
+
+    def _search(
+        self, parameters: Parameters, source: Source, rng: np.random.Generator
+    ) -> Generator[Step, None, int]:
+        """The trials for ``n_nonzero_coefs="auto"``; returns k."""
+        start = Parameters(*(part.float() for part in parameters))
+        # A child leaves `rng` as it is: the fit is the one that the number itself would give.
+        k = yield from find_sparsity(start, source, self.model, rng.spawn(1)[0])
+        if k is None:
+            k = _tenth(len(parameters.dictionary))
+            warnings.warn(
+                f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
+                "a tenth of n_components",
+                stacklevel=2,
+            )
+        return k
 
     def _start(
         self, sample: NDArray, m: int, device: torch.device, rng: np.random.Generator
@@ -348,6 +423,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self,
         parameters: Parameters,
         recipe: Recipe,
+        k: int | None,
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
         n_steps: int,
@@ -357,6 +433,9 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.components_ = np.ascontiguousarray(parameters.dictionary.cpu().numpy())
         self.bias_ = parameters.bias.cpu().numpy()
         self.preprocessing_, self.recipe_ = fitted, recipe
+        # A k-largest encoder knows its own k, which a recipe may have set.
+        known = getattr(recipe.activation, "k", None) or k
+        self.n_nonzero_coefs_ = _tenth(len(self.components_)) if known is None else int(known)
         self.feature_shape_ = feature_shape
         self.n_steps_, self._rng = n_steps, rng
         self._n_features_out = self.components_.shape[0]
@@ -374,6 +453,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         dictionary: NDArray,
         bias: NDArray,
         recipe: Recipe,
+        n_nonzero_coefs: int | None,
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
         n_steps: int = 0,
@@ -382,7 +462,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
         parameters = Parameters(torch.from_numpy(dictionary), torch.from_numpy(bias))
         rng = np.random.default_rng(self._seed())
-        self._keep(parameters, recipe, fitted, feature_shape, n_steps, rng)
+        self._keep(parameters, recipe, n_nonzero_coefs, fitted, feature_shape, n_steps, rng)
         self._keep_names(dictionary.shape[1], feature_names)
         return self
 
@@ -528,9 +608,8 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         m = len(dictionary)
         data = torch.from_numpy(batch).to(dictionary.device)
         if method in PURSUITS:
-            # A k-largest encoder knows its own k, which a recipe may have set.
-            k = getattr(activation, "k", None) or self._active_units(m)
-            found = fast_sparse_encode(parameters, data, PURSUITS[method](k, signed))
+            pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
+            found = fast_sparse_encode(parameters, data, pursuit)
         elif method == "least_squares":
             support = fast_sparse_encode(parameters, data, activation)
             found = least_squares(dictionary, data, support, signed=signed)
@@ -577,8 +656,10 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             raise ArgumentError("random_state", repr(self.random_state), needed) from None
         return int(state.randint(2**31 - 1))
 
-    def _sizes(self, n_samples: int | None, n_features: int, *, whole: bool) -> tuple[int, int]:
-        """The numbers of atoms and of active units, m and k."""
+    def _sizes(
+        self, n_samples: int | None, n_features: int, *, whole: bool
+    ) -> tuple[int, int | None]:
+        """The numbers of atoms and of active units, m and k; None for one to be estimated."""
         if self.n_components is None:
             m = min(n_features, n_samples or n_features)
         else:
@@ -588,18 +669,21 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             raise ArgumentError("n_components", found, "at least as many samples as atoms")
         return m, self._active_units(m)
 
-    def _active_units(self, m: int) -> int:
-        """The number k of active units a sample, of `m` atoms."""
+    def _active_units(self, m: int) -> int | None:
+        """The number k of active units a sample, of `m` atoms; None for one to be estimated."""
         check_choice("model", self.model, MODELS)
-        if self.n_nonzero_coefs is None:
-            return 1 if self.model == "mixture" else max(1, round(m / 10))
         most = 1 if self.model == "mixture" else m
+        auto = isinstance(self.n_nonzero_coefs, str) and self.n_nonzero_coefs == "auto"
+        if self.n_nonzero_coefs is None or (auto and most == 1):
+            return min(_tenth(m), most)
+        if auto:
+            return None if isinstance(self.recipe, str) else _tenth(m)
         try:
             return check_count("n_nonzero_coefs", self.n_nonzero_coefs, high=most)
         except ArgumentError as error:
             needed = "1 with model='mixture'"
             if self.model != "mixture":
-                needed = f"an integer from 1 to n_components={m}"
+                needed = f"an integer from 1 to n_components={m}, or 'auto'"
             raise ArgumentError(error.argument, error.found, needed) from None
 
     def _recipe(self, m: int, k: int, n_samples: int | None) -> Recipe:

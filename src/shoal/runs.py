@@ -113,6 +113,7 @@ def save_run(
         "model": _arguments(model),
         "recipe": describe(model.recipe_),
         "preprocessing": model.preprocessing_.spec.as_dict(),
+        "n_nonzero_coefs": model.n_nonzero_coefs_,
         "n_steps": model.n_steps_,
         "feature_names": _listed(getattr(model, "feature_names_in_", None)),
         "seconds": {} if seconds is None else {"fit": seconds},
@@ -180,6 +181,9 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Di
         shape = config["source"]["feature_shape"]
         shape = None if shape is None else tuple(map(int, shape))
         n_steps = check_count("n_steps", config["n_steps"], low=0)
+        k = config.get("n_nonzero_coefs")  # older runs lack it
+        if k is not None:
+            k = check_count("n_nonzero_coefs", k, high=len(dictionary))
         names = config.get("feature_names")
         if names is not None:
             names = np.array(names, dtype=object)
@@ -191,7 +195,7 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Di
         raise RunError(
             f"{path}: inconsistent ({missing}); needed a folder as `shoal fit` wrote it"
         ) from error
-    return model.restore_(dictionary, bias, recipe, fitted, shape, n_steps, names)
+    return model.restore_(dictionary, bias, recipe, k, fitted, shape, n_steps, names)
 
 
 def evaluate(model: DictionaryAutoencoder, X: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def basis(m, n, seed=0):
     [
         ({"every": 0}, "every"),
         ({"idle": 0}, "idle"),
+        ({"tries": 0}, "tries"),
         ({"duplicate_cosine": 1.1}, "duplicate"),
         ({"every": 1.5}, "every"),
     ],
@@ -83,7 +84,8 @@ def world_to_revive(dtype=torch.float64):
 def test_a_dead_atom_and_a_duplicate_become_residuals(dtype):
     atoms, parameters, usage, data, losses = world_to_revive(dtype)
     before = parameters.dictionary.clone()
-    found, replaced = revive(parameters, usage, usage == 0, data, losses, TopK(2), Revival())
+    tries = torch.zeros_like(usage)
+    found, replaced = revive(parameters, usage, usage == 0, tries, data, losses, TopK(2), Revival())
     assert replaced == 2
     assert found.dtype == dtype
     assert torch.equal(found[[0, 1, 2, 5]], before[[0, 1, 2, 5]])
@@ -92,13 +94,21 @@ def test_a_dead_atom_and_a_duplicate_become_residuals(dtype):
     torch.testing.assert_close(found[3], atoms[6])
     torch.testing.assert_close(found[4].abs(), atoms[7].abs())
     assert torch.equal(parameters.dictionary, before)
+    assert tries.tolist() == [0, 0, 0, 1, 1, 0]
 
 
 def test_nothing_to_replace_gives_the_dictionary_back():
     _, parameters, _, data, losses = world_to_revive()
     sound = parameters._replace(dictionary=basis(6, 8))
     found, replaced = revive(
-        sound, torch.ones(6).double(), torch.zeros(6).bool(), data, losses, TopK(1), Revival()
+        sound,
+        torch.ones(6).double(),
+        torch.zeros(6).bool(),
+        torch.zeros(6),
+        data,
+        losses,
+        TopK(1),
+        Revival(),
     )
     assert replaced == 0
     assert torch.equal(found, sound.dictionary)
@@ -107,7 +117,9 @@ def test_nothing_to_replace_gives_the_dictionary_back():
 def test_a_duplicate_is_what_the_settings_say():
     _, parameters, usage, data, losses = world_to_revive()
     strict = Revival(duplicate_cosine=0.999)
-    found, replaced = revive(parameters, usage, usage == 0, data, losses, TopK(1), strict)
+    found, replaced = revive(
+        parameters, usage, usage == 0, torch.zeros(6), data, losses, TopK(1), strict
+    )
     assert replaced == 1
     assert torch.equal(found[3], parameters.dictionary[3])
 
@@ -117,7 +129,14 @@ def test_at_most_half_of_the_rows_become_atoms(n_samples):
     _, parameters, _, data, losses = world_to_revive()
     unused = torch.zeros(6, dtype=torch.float64)
     found, replaced = revive(
-        parameters, unused, unused == 0, data[:n_samples], losses[:n_samples], TopK(1), Revival()
+        parameters,
+        unused,
+        unused == 0,
+        torch.zeros(6),
+        data[:n_samples],
+        losses[:n_samples],
+        TopK(1),
+        Revival(),
     )
     assert replaced == n_samples // 2
     same = (found == parameters.dictionary).all(dim=1)
@@ -129,8 +148,36 @@ def test_a_residual_of_zeros_leaves_the_atom():
     parameters = Parameters(eye, torch.zeros(4, dtype=torch.float64))
     usage = torch.tensor([1.0, 1, 1, 0], dtype=torch.float64)
     data = torch.zeros(3, 4, dtype=torch.float64)
-    found, _ = revive(parameters, usage, usage == 0, data, torch.ones(3), TopK(1), Revival())
+    found, _ = revive(
+        parameters, usage, usage == 0, torch.zeros(4), data, torch.ones(3), TopK(1), Revival()
+    )
     assert torch.equal(found, eye)
+
+
+def test_an_atom_that_was_replaced_often_enough_is_given_up():
+    _, parameters, usage, data, losses = world_to_revive()
+    tries = torch.tensor([9.0, 9, 9, 2, 1, 9])  # of atoms that are sound they don't matter
+    settings = Revival(tries=2)
+    found, replaced = revive(parameters, usage, usage == 0, tries, data, losses, TopK(1), settings)
+    assert replaced == 1
+    assert not found[3].any()
+    assert found[4].norm() == pytest.approx(1.0)
+    assert torch.equal(found[[0, 1, 2, 5]], parameters.dictionary[[0, 1, 2, 5]])
+    assert tries.tolist() == [9, 9, 9, 2, 2, 9]
+    # Given up for good: it is nobody's duplicate, and dead from now on.
+    usage[3] = 0
+    again, replaced = revive(
+        parameters._replace(dictionary=found),
+        usage,
+        usage == 0,
+        tries,
+        data,
+        losses,
+        TopK(1),
+        settings,
+    )
+    assert replaced == 0
+    assert not again[3:5].any()
 
 
 # --- split -----------------------------------------------------------------------------------
@@ -218,6 +265,7 @@ def test_an_atom_of_few_users_is_not_split():
     for n_users, expected in ((9, 0), (12, 1)):
         rows = torch.cat([others, users[:n_users]])
         few = SparseCodes(codes.indices[rows], codes.values[rows])
+        worth = few.dense(4).square().sum(dim=0)
         _, n_split = split(estimate, data[rows], few, losses[rows], worth)
         assert n_split == expected
 

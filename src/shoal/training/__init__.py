@@ -16,6 +16,7 @@ from shoal.training.schedules import (
     InverseDecay,
     NormalizedStep,
 )
+from shoal.training.sparsity import find_sparsity
 
 __all__ = [
     "MODELS",
@@ -35,6 +36,7 @@ __all__ = [
     "Revival",
     "check_init",
     "descend",
+    "find_sparsity",
     "initialize",
     "nguyen2019",
     "polish",

@@ -156,7 +156,7 @@ def descend(
             usage = activity.look_()
             dead = activity.dead(revival.idle)
             dictionary, replaced = revive(
-                parameters, usage, dead, data, sums.losses, encoder, revival
+                parameters, usage, dead, activity.tries, data, sums.losses, encoder, revival
             )
             parameters = parameters._replace(dictionary=dictionary)
         if settling is not None and passes is None:

@@ -123,7 +123,7 @@ def default(model: str, n_components: int, k: int, n_samples: int | None) -> Rec
         n_steps=4,
         batch_size=batch,
         revival=Revival(),
-        refinement=Refinement(hasty, NormalizedStep(InverseDecay(0.5, 200), shared), 6000),
+        refinement=Refinement(hasty, NormalizedStep(InverseDecay(0.5, 200), shared), 20_000),
         polish=Polish(SubspacePursuit(k, signed)),
     )
 

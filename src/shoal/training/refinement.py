@@ -36,10 +36,14 @@ class Refinement:
     n_steps : int
         Updates at most.
     window : int
-        It ends when the median atom moved less over so many steps than `moved`, and the loss
-        no longer falls; later over a quarter of the steps so far;
+        Steps that are looked at together; later a quarter of the steps so far.
     moved : float
-        A distance between unit atoms.
+        It ends when the median atom moved by less, as a distance between unit atoms, and the
+        loss fell by less than a twentieth;
+    patience : int
+        when over so many windows in a row, of more than twice the first length, the loss fell
+        by less than a hundredth, however far atoms still move: on data that have no dictionary
+        in them they never rest;
     explained : float
         or when of all samples but a few at most this share of the square is left. What then
         remains takes a polish a few rounds.
@@ -50,10 +54,11 @@ class Refinement:
     n_steps: int
     window: int = 20
     moved: float = 0.1
+    patience: int = 4
     explained: float = 1e-6
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "window"):
+        for name in ("n_steps", "window", "patience"):
             check_count(name, getattr(self, name))
         for name in ("moved", "explained"):
             check_number(name, getattr(self, name), low=0.0)
@@ -67,7 +72,7 @@ class Settling:
         # Samples left over: a quarter of those that one atom more would explain.
         self.few = refinement.pursuit.k / (4 * n_components)
         self.losses: list[Tensor] = []
-        self.total = 0
+        self.total, self.flat = 0, 0
         self.before: Tensor | None = None
 
     def add(self, sums: StepSums, data: Tensor, dictionary: Tensor, replaced: int) -> bool:
@@ -83,12 +88,18 @@ class Settling:
                 return True
         if self.before is None:
             self.before = dictionary
-        if len(self.losses) < max(self.settings.window, self.total // 4):
+        window = len(self.losses)
+        if window < max(self.settings.window, self.total // 4):
             return False
-        half = len(self.losses) // 2
+        half = window // 2
         first, last = (
             float(torch.stack(part).mean()) for part in (self.losses[:half], self.losses[half:])
         )
-        distance = torch.linalg.vector_norm(dictionary - self.before, dim=1).median()
+        in_use = dictionary.any(dim=1)
+        distance = torch.linalg.vector_norm((dictionary - self.before)[in_use], dim=1).median()
         self.losses, self.before = [], None
-        return last > 0.95 * first and float(distance) < self.settings.moved
+        # Short windows say little: many fits have a plateau early on, before atoms find places.
+        long = window > 2 * self.settings.window
+        self.flat = self.flat + 1 if long and last > 0.99 * first else 0
+        settled = last > 0.95 * first and float(distance) < self.settings.moved
+        return settled or self.flat >= self.settings.patience

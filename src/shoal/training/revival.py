@@ -22,6 +22,9 @@ from shoal.vocabulary import Parameters, active, check_count, check_number
 
 __all__ = ["Activity", "Revival", "duplicates", "revive", "split"]
 
+# Data far from 0, such as images that are not centred, have many atoms that are close and differ.
+_SAME = 0.99
+
 
 @dataclass(frozen=True)
 class Revival:
@@ -36,14 +39,19 @@ class Revival:
         them all: early on many atoms have to find a place, later rare ones are to keep it.
     duplicate_cosine : float
         Of two atoms with \\|cosine\\| above this, the one used less is replaced.
+    tries : int
+        An atom that was replaced so often is let be; once it is dead or the same as another, with
+        \\|cosine\\| above 0.99, it is set to 0 for good: there are more atoms than the data have
+        use for.
     """
 
     every: int = 3
     idle: int = 3
     duplicate_cosine: float = 0.9
+    tries: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("every", "idle"):
+        for name in ("every", "idle", "tries"):
             check_count(name, getattr(self, name))
         check_number("duplicate_cosine", self.duplicate_cosine, low=0.0, high=1.0)
 
@@ -54,6 +62,7 @@ class Activity:
     def __init__(self, like: Tensor) -> None:
         self.counts = torch.zeros_like(like)  # (m,) since the last look
         self.idle = torch.zeros_like(like)  # (m,) steps up to the last look
+        self.tries = torch.zeros_like(like)  # (m,) how often it was replaced
         self.steps = 0  # since the last look
         self.total = 0
         self.adapting: Adapting | None = None  # counts of its own
@@ -100,22 +109,28 @@ def revive(
     parameters: Parameters,
     usage: Tensor,
     dead: Tensor,
+    tries: Tensor,
     data: Tensor,
     losses: Tensor,
     encoder: Activation | Pursuit,
     settings: Revival,
 ) -> tuple[Tensor, int]:
-    """The dictionary with dead and duplicate atoms replaced, and how many were.
+    """The dictionary with dead and duplicate atoms replaced or given up, and how many replaced.
 
     `usage` (m,) counts activity since the last look, `dead` (m,) says where there was none for
-    long; `losses` (B,) says which rows of `data` (B, n) are explained worst. At most half of the
-    rows are taken as new atoms.
+    long; `tries` (m,) counts replacements, and is moved in place. `losses` (B,) says which rows of
+    `data` (B, n) are explained worst. At most half of the rows are taken as new atoms.
     """
     dictionary = parameters.dictionary
     spare = dead | duplicates(dictionary, usage, settings.duplicate_cosine)
-    atoms = torch.nonzero(spare).squeeze(1)[: data.shape[0] // 2]
+    tired = spare & (tries >= settings.tries)
+    if bool(tired.any()):
+        given_up = tired & (dead | duplicates(dictionary, usage, _SAME))
+        dictionary = torch.where(given_up[:, None], 0.0, dictionary)
+    atoms = torch.nonzero(spare & ~tired).squeeze(1)[: data.shape[0] // 2]
     if atoms.numel() == 0:
         return dictionary, 0
+    tries[atoms] += 1
     rows = data[losses.topk(atoms.numel()).indices]
     codes = fast_sparse_encode(parameters, rows, encoder)
     # What a row leaves and what its weakest unit stands in for: where an atom is missing,
@@ -184,10 +199,12 @@ def split(
         mine = SparseCodes(codes.indices[rows], codes.values[rows])
         residual = data[rows] - mine.reconstruct(dictionary)
         scale, directions = torch.linalg.eigh(residual.T @ residual)  # ascending
-        # Arbitrary: worth it if the direction explains twice what the spare atom does, and
-        # stands out from the rest of the residual's spectrum and from rounding.
+        # Arbitrary: worth it if the direction explains twice what the spare atom does, a tenth of
+        # what the atom does, and stands out from the rest of the residual's spectrum and from
+        # rounding.
         rounding = torch.finfo(data.dtype).eps * data[rows].square().sum()
-        if scale[-1] < torch.stack([2 * worth[spare], 3 * scale.mean(), rounding]).max():
+        least = [2 * worth[spare], 0.1 * worth[atom], 3 * scale.mean(), rounding]
+        if scale[-1] < torch.stack(least).max():
             continue
         if not touched:
             dictionary = dictionary.clone()
