@@ -1,10 +1,10 @@
-# make demo | test | lint | clean. Everything is installed into .venv, once.
+# make demo | test | lint | benchmark | clean. Everything is installed into .venv, once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint benchmark clean
 .DEFAULT_GOAL := test
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -26,6 +26,13 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Planted dictionaries: shoal and its peers on one clock and one thread, half an hour.
+benchmark: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,benchmark]"
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
+		$(BIN)/python -m benchmarks.recovery --json benchmarks/results/recovery.json \
+		--figure docs/recovery.png $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

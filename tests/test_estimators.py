@@ -462,10 +462,11 @@ def test_the_step_size_goes_on_over_calls_and_then_stays(world: SimpleNamespace)
 def test_partial_fit_recovers_a_dictionary_chunk_by_chunk() -> None:
     world = planted(48, 32, 2, 8000)
     model = autoencoder(n_components=48)
-    for _ in range(6):
+    for _ in range(2):
         for piece in np.array_split(world.data, 10):
             model.partial_fit(piece)
-    assert shoal.recovery(model.components_, world.dictionary).recovered(0.95) >= 0.95
+    # As near as a fit gets, which has a polish.
+    assert shoal.recovery(model.components_, world.dictionary).max_distance < 1e-4
 
 
 def test_partial_fit_goes_on_from_fit(

@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
         python -m benchmarks.recovery [--workload a,b] [--seeds 3] [--solver shoal,spams-lasso] \
         [--json FILE] [--figure FILE]
+    python -m benchmarks.recovery --show FILE      # the table of a file that --json wrote
 
 What the numbers mean and when a run ends is said in `benchmarks/recovery/objective.py`.
 """
@@ -30,12 +31,16 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """Run everything, seed by seed so that solvers meet the same state of the machine."""
     for name in workloads:
-        count = WORKLOADS[name].seeds if seeds is None else seeds
+        workload = WORKLOADS[name]
+        counts = {
+            solver.name: seeds or (workload.seeds if solver.fit is None else workload.own_seeds)
+            for solver in chosen
+        }
         said: set[str] = set()
-        for seed in range(first, first + count):
+        for seed in range(first, first + max(counts.values())):
             world = draw(name, seed)
             for solver in chosen:
-                if solver.name in said:
+                if solver.name in said or seed >= first + counts[solver.name]:
                     continue
                 if why := reason(solver, world.problem):
                     said.add(solver.name)
@@ -66,7 +71,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--solver", action="append", help=f"of {', '.join(known)}; by default all")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--figure", type=Path, help="draw recovery against CPU seconds")
+    parser.add_argument("--show", type=Path, help="print the table of such a file; run nothing")
     given = parser.parse_args(arguments)
+    if given.show:
+        print(table(json.loads(given.show.read_text())))
+        return
     try:
         workloads = names(given.workload or ["default"])
     except ValueError as error:

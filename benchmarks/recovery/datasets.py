@@ -53,7 +53,8 @@ class Workload(NamedTuple):
     n_samples: int
     dtype: str = "float64"
     budget: float = 4.0
-    seeds: int = 5  # where the caller names no number
+    seeds: int = 5  # of peers, where the caller names no number
+    own_seeds: int = 10  # of shoal
 
 
 def _atoms(m: int, n: int, seed: int) -> NDArray:
@@ -99,7 +100,10 @@ WORKLOADS: dict[str, Workload] = {
         for noise in (0.01, 0.02, 0.03)
     },
     "e": Workload(gaussian(20, 50, 3, decibels=20.0), "sparse", 1_500, seeds=8),
-    **{f"k-{k}": Workload(signed(64, 128, k), "sparse", 20_000, seeds=2) for k in range(1, 19)},
+    **{
+        f"k-{k}": Workload(signed(64, 128, k), "sparse", 20_000, seeds=2, own_seeds=2)
+        for k in range(1, 19)
+    },
 }
 
 GROUPS: dict[str, list[str]] = {

@@ -42,6 +42,7 @@ from shoal.training import (
     initialize,
     polish,
     recipe_named,
+    rows_wanted,
 )
 from shoal.vocabulary import (
     ArgumentError,
@@ -161,9 +162,11 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     recipe : str or Recipe
         A name from `shoal.training.RECIPES`, or a `shoal.training.Recipe` of your own:
         activation, step size, schedules, revival and polish.
-    init : {"data", "random"} or array of shape (n_components, n_features)
-        Where atoms start: rows of the data, random directions, or given (in the
-        preprocessed space).
+    init : str or array of shape (n_components, n_features)
+        Where atoms start, in the preprocessed space: "data", rows of the data; "random",
+        random directions; "residual", rows one by one far from the directions of those before,
+        as k-means++ does; "pca", principal directions; "pairwise", what pairs of rows share
+        (Arora et al. 2015); or an array, for a warm start.
     preprocessing : str or Preprocessing, optional
         "none", "center", "scale", "whiten" or a `shoal.data.Preprocessing`. Fitted with
         the model; `transform` applies it and `inverse_transform` undoes it.
@@ -390,9 +393,10 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     def _sample(self, source: Source, m: int, rng: np.random.Generator) -> tuple[NDArray, Source]:
         """Rows to start from, and a source that can be read again after the descent."""
+        rows = rows_wanted(self.init, m)
         if source.n_samples is not None:
-            return source.draw(10 * m, rng, strict=False), source
-        sample = source.draw(max(10 * m, _KEPT), rng, strict=False)
+            return source.draw(rows, rng, strict=False), source
+        sample = source.draw(max(rows, _KEPT), rng, strict=False)
         return sample, open_source(sample)
 
     def _search(

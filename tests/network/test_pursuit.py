@@ -294,6 +294,17 @@ def test_subspace_pursuit_finds_supports_where_the_product_does_not(dtype, signe
     assert error < 1000 * torch.finfo(dtype).eps
 
 
+def test_subspace_pursuit_finds_more_supports_than_matching_pursuit():
+    dictionary, data, true = planted(0, 12, 1000, signed=True, dtype=torch.float32)
+    assert dictionary.shape == (128, 64)
+    share = {
+        pursuit: exact(pursuit(12)(dictionary, data).dense(128), true)
+        for pursuit in (SubspacePursuit, OrthogonalMatchingPursuit)
+    }
+    assert share[SubspacePursuit] > 0.98
+    assert share[OrthogonalMatchingPursuit] < 0.75
+
+
 def start(dictionary, data, k, signed):
     """Least squares on the k-largest support."""
     largest = sparse_codes(TopK(k, signed=signed)(data @ dictionary.T).codes, k)

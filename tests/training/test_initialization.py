@@ -10,7 +10,7 @@ from shoal.generative import (
     random_dictionary,
 )
 from shoal.training import initialize
-from shoal.training.initialization import INITIALIZERS
+from shoal.training.initialization import INITIALIZERS, rows_wanted
 from shoal.vocabulary import ArgumentError
 
 
@@ -208,3 +208,10 @@ def test_errors_name_init(init):
     with pytest.raises(ArgumentError, match=r"^init: ") as error:
         initialize(init, sample(), 4, rng())
     assert error.value.argument == "init"
+
+
+@pytest.mark.parametrize(("init", "rows"), [("data", 640), ("pairwise", 20_000), ("pca", 20_000)])
+def test_moments_are_taken_from_more_rows(init, rows):
+    assert rows_wanted(init, 64) == rows
+    assert rows_wanted(np.eye(4), 64) == 640
+    assert rows_wanted(init, 5000) == 50_000

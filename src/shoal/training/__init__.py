@@ -3,7 +3,7 @@
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.descent import descend, update
 from shoal.training.history import History
-from shoal.training.initialization import check_init, initialize
+from shoal.training.initialization import check_init, initialize, rows_wanted
 from shoal.training.polish import Polish, polish
 from shoal.training.recipes import MODELS, RECIPES, Recipe, nguyen2019, recipe_named
 from shoal.training.refinement import Refinement
@@ -41,5 +41,6 @@ __all__ = [
     "nguyen2019",
     "polish",
     "recipe_named",
+    "rows_wanted",
     "update",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "from_random",
     "from_residuals",
     "initialize",
+    "rows_wanted",
 ]
 
 
@@ -265,6 +266,12 @@ def check_init(init: str | np.ndarray, n_components: int, n_features: int) -> No
         check_choice("init", init, INITIALIZERS)
     else:
         from_array(init, n_components, n_features)
+
+
+def rows_wanted(init: str | np.ndarray, n_components: int) -> int:
+    """How many rows of the data a start makes use of, at most."""
+    moments_of = isinstance(init, str) and init in ("pca", "pairwise")
+    return max(10 * n_components, _MOMENT_ROWS if moments_of else 0)
 
 
 def initialize(
