@@ -91,16 +91,17 @@ def _endless(recipe: Recipe) -> Recipe:
     return replace(recipe, refinement=replace(recipe.refinement, n_steps=sys.maxsize))
 
 
-def _pruned(parameters: Parameters) -> Parameters:
+def _pruned(parameters: Parameters, *, quiet: bool = False) -> Parameters:
     """Without the atoms that training gave up; a warning where there are any."""
     kept = parameters.dictionary.any(dim=1)
     n_kept, m = int(kept.sum()), len(kept)
     if 0 < n_kept < m:
-        warnings.warn(
-            f"n_components={m}: the data have use for {n_kept} atoms; the others, again and again "
-            "without a use or duplicates, are left out of components_",
-            stacklevel=2,
-        )
+        if not quiet:
+            warnings.warn(
+                f"n_components={m}: the data have use for {n_kept} atoms; the others, again and "
+                "again without a use or duplicates, are left out of components_",
+                stacklevel=2,
+            )
         parameters = Parameters(*(part[kept] for part in parameters))
     return parameters
 
@@ -184,6 +185,9 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     components_ : ndarray of shape (n_components, n_features)
         The dictionary: unit atoms as rows, in the preprocessed space. It has fewer rows, and
         :meth:`fit` warns, where `n_components` is more than the data have use for.
+    unpolished_components_ : ndarray of shape (n_components, n_features)
+        The dictionary before the polish, for what the polish was worth. Only after :meth:`fit`,
+        and not kept in files.
     bias_ : ndarray of shape (n_components,)
         The encoder's bias b.
     preprocessing_ : FittedPreprocessing
@@ -320,6 +324,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             yield step
         assert step is not None, "a source has at least one batch"
         n_steps, parameters = step.number, step.parameters
+        before = None if settings is None else _pruned(parameters, quiet=True)
         if settings is not None:
             most = settings.max_samples
 
@@ -335,6 +340,8 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             parameters = step.parameters
         parameters = _pruned(parameters)
         self._keep(parameters, recipe, k, fitted, source.feature_shape, n_steps, rng)
+        if before is not None:
+            self.unpolished_components_ = before.dictionary.cpu().numpy().astype(sample.dtype)
         self._keep_names(source.n_features, names)
         self.history_ = history.close()
 
@@ -444,6 +451,8 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.n_steps_, self._rng = n_steps, rng
         self._n_features_out = self.components_.shape[0]
         self._activity = None
+        if hasattr(self, "unpolished_components_"):
+            del self.unpolished_components_
 
     def _keep_names(self, n_features: int, names: NDArray | None) -> None:
         self.n_features_in_ = n_features

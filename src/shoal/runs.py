@@ -253,8 +253,13 @@ def _evaluate(
     }
     if source.truth is None:
         return {"diagnosis": diagnosis, "recovery": None}, encoder
-    found = _recovery(model, source.truth.dictionary)
+    found = _recovery(model, model.components_, source.truth.dictionary)
     record = _recovery_record(found)
+    unpolished = getattr(model, "unpolished_components_", None)
+    if unpolished is not None:
+        before = _recovery_record(_recovery(model, unpolished, source.truth.dictionary))
+        named = ("recovered", "mean_distance", "max_distance")
+        record["before_polish"] = {name: before[name] for name in named}
     if true_codes is not None:
         true_codes = true_codes[index]
         for method, kept in inferred.items():
@@ -264,12 +269,12 @@ def _evaluate(
     return {"diagnosis": diagnosis, "recovery": record}, encoder
 
 
-def _recovery(model: DictionaryAutoencoder, truth: NDArray) -> Recovery:
+def _recovery(model: DictionaryAutoencoder, atoms: NDArray, truth: NDArray) -> Recovery:
     """Recovery in the space the atoms live in: directions go through the linear part."""
     fitted = model.preprocessing_
     truth = np.asarray(truth, dtype=np.float64)
     directions = fitted.apply(truth) - fitted.apply(np.zeros_like(truth))
-    return recovery(model.components_, directions, signs="free")
+    return recovery(atoms, directions, signs="free")
 
 
 def _recovery_record(found: Recovery) -> dict[str, Any]:

@@ -450,10 +450,13 @@ def _recovery(run: Run) -> dict[str, Any] | None:
     ]
     chance, mcc = number(recovery.get("mcc_chance")), number(recovery.get("mcc"))
     at_chance = f"chance alone gives {compact(chance)}" if chance is not None else ""
+    before = recovery.get("before_polish")
+    plateau = number(before.get("mean_distance")) if isinstance(before, dict) else None
+    polished = f"{compact(plateau)} before the polish" if plateau is not None else ""
     rows += [
         (label, compact(recovery[key]), note)
         for key, label, note in (
-            ("mean_distance", "Mean distance to the true atom", ""),
+            ("mean_distance", "Mean distance to the true atom", polished),
             ("max_distance", "Largest distance", ""),
             (
                 "mcc_corrected",
