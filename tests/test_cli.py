@@ -231,6 +231,22 @@ def test_named_samples_and_folders_of_images_are_sources(here: Path) -> None:
     assert config["source"]["n_samples"] == 300
 
 
+def test_what_is_not_known_is_found_and_noted(here: Path) -> None:
+    made = ("--n-features", 24, "--atoms", 32, "-k", 2, "--samples", 3000, "-q")
+    done("generate", "sparse", *made, "-o", "world.npz")
+    result = done("fit", "world.npz", "-m", 40, "-k", "auto", "-o", "found", "-q")
+    config = json.loads((here / "found" / "config.json").read_text())
+    assert config["n_nonzero_coefs"] == 2
+    assert config["recovery"]["recovered"]["0.99"] == 1
+    assert 32 <= config["model"]["n_components"] < 40
+    assert "note: n_components=40: the data have use for 3" in result.stderr
+    assert ".py" not in result.stderr
+    assert shoal.load_run(here / "found").n_nonzero_coefs_ == 2
+    line = refused("fit", "world.npz", "-m", 40, "-k", "many", "-o", "other")
+    assert "n_nonzero_coefs: found 'many'" in line
+    assert "'auto'" in line
+
+
 # ------------------------------------------------------------------ help
 
 

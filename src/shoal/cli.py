@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,8 +185,12 @@ def fit(
     )
     steps = estimator.iter_fit(data)
     start = time.perf_counter()
-    _follow(steps, quiet=quiet)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("default")
+        _follow(steps, quiet=quiet)
     seconds = time.perf_counter() - start
+    for note in noted:  # without the line of code that a library's user would want
+        typer.echo(f"note: {note.message}", err=True)
     command = shlex.join(["shoal", *sys.argv[1:]]) if sys.argv[1:2] == ["fit"] else None
     run = save_run(estimator, output, data, command=command, seconds=seconds, overwrite=force)
     if not quiet:
