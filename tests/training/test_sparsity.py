@@ -35,6 +35,9 @@ def searched(data, m, model="sparse", seed=0):
 def test_the_elbow_of_made_up_shares():
     assert elbow([1, 0.5, 0.05, 0.045, 0.04, 0.036], 64, 64) == 2
     assert elbow([1, 0.9, 0.8, 0.68, 0.5, 0.1, 0.09, 0.082], 64, 64) == 5
+    # A dictionary that is nearly exact: one atom more explains part of what it is off by.
+    left = np.cumprod(1 - np.array([0, 0.32, 0.34, 0.41, 0.56, 0.989, 0.232, 0.053, 0.066, 0.094]))
+    assert elbow(left, 256, 100) == 5
     # Explained up to rounding: what further atoms do to that is nothing.
     assert elbow([1, 0.5, 1e-9], 64, 64) == 2
     assert elbow([1, 0.5, 1e-9, 1e-14], 64, 64) == 2
