@@ -183,7 +183,7 @@ def test_what_cannot_be_written_as_text_is_left_to_a_default(
     init = random_dictionary(24, 16, random_state=1)
     model = short(init=init, random_state=np.random.RandomState(0)).fit(world.data)
     loaded = load_run(save_run(model, tmp_path / "run", world.data))
-    assert loaded.init == "data"
+    assert loaded.init == "auto"
     assert loaded.random_state is None
     same_model(model, loaded, world.data)
 

@@ -135,8 +135,9 @@ def fit(
         str, typer.Option(help="A recipe's name; `default` recovers from data alone.")
     ] = "default",
     init: Annotated[
-        str, typer.Option(help="Where atoms start: data, random, residual, pca, pairwise.")
-    ] = "data",
+        str,
+        typer.Option(help="Where atoms start: auto, data, random, residual, pca, pairwise."),
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
     key: Key = None,

@@ -167,7 +167,8 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Where atoms start, in the preprocessed space: "data", rows of the data; "random",
         random directions; "residual", rows one by one far from the directions of those before,
         as k-means++ does; "pca", principal directions; "pairwise", what pairs of rows share
-        (Arora et al. 2015); or an array, for a warm start.
+        (Arora et al. 2015); or an array, for a warm start. "auto" is "residual" for mixtures,
+        which then start near their means, and else "data".
     preprocessing : str or Preprocessing, optional
         "none", "center", "scale", "whiten" or a `shoal.data.Preprocessing`. Fitted with
         the model; `transform` applies it and `inverse_transform` undoes it.
@@ -232,7 +233,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         *,
         model: str = "sparse",
         recipe: str | Recipe = "default",
-        init: str | NDArray = "data",
+        init: str | NDArray = "auto",
         preprocessing: str | Preprocessing | None = None,
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
@@ -290,7 +291,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             raise ArgumentError("recipe", "a full batch on a stream", "one with a batch_size")
         device = self._device()
         spec = self._preprocessing(source.n_samples)
-        check_init(self.init, m, source.n_features)
+        check_init(self._init(), m, source.n_features)
         self._sparse_output()
         rng = np.random.default_rng(seed)
         return self._fit_steps(source, names, spec, recipe, m, k, device, rng)
@@ -400,7 +401,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     def _sample(self, source: Source, m: int, rng: np.random.Generator) -> tuple[NDArray, Source]:
         """Rows to start from, and a source that can be read again after the descent."""
-        rows = rows_wanted(self.init, m)
+        rows = rows_wanted(self._init(), m)
         if source.n_samples is not None:
             return source.draw(rows, rng, strict=False), source
         sample = source.draw(max(rows, _KEPT), rng, strict=False)
@@ -426,7 +427,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self, sample: NDArray, m: int, device: torch.device, rng: np.random.Generator
     ) -> Parameters:
         _check_magnitude(sample)
-        atoms = initialize(self.init, sample, m, rng).astype(sample.dtype)
+        atoms = initialize(self._init(), sample, m, rng).astype(sample.dtype)
         dictionary = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
         return Parameters(dictionary, torch.zeros(m, dtype=dictionary.dtype, device=device))
 
@@ -703,6 +704,12 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if isinstance(self.recipe, Recipe):
             return self.recipe
         return recipe_named(self.recipe, self.model, m, k, n_samples)
+
+    def _init(self) -> str | NDArray:
+        """Where atoms start, "auto" resolved."""
+        if isinstance(self.init, str) and self.init == "auto":
+            return "residual" if self.model == "mixture" else "data"
+        return self.init
 
     def _preprocessing(self, n_samples: int | None) -> Preprocessing:
         spec = "none" if self.preprocessing is None else self.preprocessing

@@ -301,7 +301,7 @@ def _arguments(model: DictionaryAutoencoder) -> dict[str, Any]:
     if not isinstance(plain["recipe"], str):
         plain["recipe"] = "default"  # the recipe itself is written beside it, in full
     if not isinstance(plain["init"], str):
-        plain["init"] = "data"
+        plain["init"] = "auto"
     if not isinstance(plain["random_state"], (int, np.integer)):
         plain["random_state"] = None
     del plain["preprocessing"]  # written beside it
