@@ -1,11 +1,13 @@
 """What isn't known: the number of non-zeros estimated, the number of atoms over-stated, one pass.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
-        python -m benchmarks.unknown [--workload a,b,d] [--seeds 3] [--part auto,atoms,stream]
+        python -m benchmarks.unknown [--workload a,b,d] [--seeds 3] [--part auto,oracle]
 
 * **auto**: `n_nonzero_coefs="auto"`; the number found, beside the true one.
 * **atoms**: a quarter more atoms than there are, and twice as many; how many are left.
 * **stream**: `partial_fit` on twenty pieces, each row seen once, beside `fit` on the same rows.
+* **oracle**: for data with noise, least squares for codes and dictionary in turn, on the supports
+  that a pursuit finds on the true dictionary: what the best fit could reach.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 import shoal
 from benchmarks.recovery.datasets import Problem, World, draw, names
+from shoal.network.inference import SubspacePursuit, least_squares
 
-Fitted = tuple[str, shoal.DictionaryAutoencoder]
+Fitted = tuple[str, NDArray]  # what it is, and its atoms (m, n)
 
 
 def _estimator(problem: Problem, seed: int, m: int, k: int | str) -> shoal.DictionaryAutoencoder:
@@ -30,7 +35,7 @@ def _estimator(problem: Problem, seed: int, m: int, k: int | str) -> shoal.Dicti
 def auto(world: World, seed: int) -> Iterator[Fitted]:
     problem = world.problem
     model = _estimator(problem, seed, problem.n_atoms, "auto").fit(world.data)
-    yield f"k = {model.n_nonzero_coefs_} of {problem.k}", model
+    yield f"k = {model.n_nonzero_coefs_} of {problem.k}", model.components_
 
 
 def atoms(world: World, seed: int) -> Iterator[Fitted]:
@@ -38,22 +43,35 @@ def atoms(world: World, seed: int) -> Iterator[Fitted]:
     for factor in (1.25, 2.0):
         asked = int(factor * problem.n_atoms)
         model = _estimator(problem, seed, asked, problem.k).fit(world.data)
-        yield f"{asked} atoms asked for, {len(model.components_)} left", model
+        yield f"{asked} atoms asked for, {len(model.components_)} left", model.components_
 
 
 def stream(world: World, seed: int) -> Iterator[Fitted]:
     problem = world.problem
-    yield "fit", _estimator(problem, seed, problem.n_atoms, problem.k).fit(world.data)
+    model = _estimator(problem, seed, problem.n_atoms, problem.k).fit(world.data)
+    yield "fit", model.components_
     model = _estimator(problem, seed, problem.n_atoms, problem.k)
     for piece in np.array_split(world.data, 20):
         model.partial_fit(piece)
-    yield "partial_fit, 20 pieces", model
+    yield "partial_fit, 20 pieces", model.components_
+
+
+def oracle(world: World, seed: int) -> Iterator[Fitted]:
+    problem = world.problem
+    data, dictionary = torch.from_numpy(world.data), torch.from_numpy(world.truth)
+    support = SubspacePursuit(problem.k, problem.model == "sparse")(dictionary, data)
+    for _ in range(20):
+        codes = least_squares(dictionary, data, support).dense(problem.n_atoms)
+        dictionary = torch.linalg.solve(codes.T @ codes, codes.T @ data)
+        dictionary = torch.nn.functional.normalize(dictionary)
+    yield "least squares on the true supports", dictionary.numpy()
 
 
 PARTS: dict[str, Callable[[World, int], Iterator[Fitted]]] = {
     "auto": auto,
     "atoms": atoms,
     "stream": stream,
+    "oracle": oracle,
 }
 
 
@@ -70,11 +88,9 @@ def main(arguments: list[str] | None = None) -> None:
             world = draw(name, seed)
             for part in given.part.split(","):
                 begun = time.process_time()
-                for what, model in PARTS[part](world, seed):
+                for what, learnt in PARTS[part](world, seed):
                     seconds = time.process_time() - begun
-                    found = shoal.recovery(
-                        model.components_, world.truth, signs=world.problem.signs
-                    )
+                    found = shoal.recovery(learnt, world.truth, signs=world.problem.signs)
                     print(
                         f"{name:8} seed {seed:<3} {part:7} {what:36} @.99 "
                         f"{found.recovered(0.99):7.2%}  distance {found.mean_distance:.1e}  "

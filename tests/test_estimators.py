@@ -469,6 +469,16 @@ def test_partial_fit_recovers_a_dictionary_chunk_by_chunk() -> None:
     assert shoal.recovery(model.components_, world.dictionary).max_distance < 1e-3
 
 
+@pytest.mark.parametrize(("model", "start"), [("mixture", "residual"), ("sparse", "data")])
+def test_where_atoms_start_by_default(world: SimpleNamespace, model: str, start: str) -> None:
+    changes = {"model": model, "n_nonzero_coefs": 1, "recipe": SHORT}
+    default = autoencoder(**changes).fit(world.data)
+    assert same_fit(default, autoencoder(init="auto", **changes).fit(world.data))
+    assert same_fit(default, autoencoder(init=start, **changes).fit(world.data))
+    other = {"residual": "data", "data": "residual"}[start]
+    assert not same_fit(default, autoencoder(init=other, **changes).fit(world.data))
+
+
 def test_partial_fit_goes_on_from_fit(
     world: SimpleNamespace, fitted: DictionaryAutoencoder
 ) -> None:
