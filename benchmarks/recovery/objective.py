@@ -86,7 +86,7 @@ def follow(run: Iterator[Any], judge: Judge, budget: float | None) -> dict[str, 
             continue
         next_look = GROWTH * clock
         seen = judge(dictionary)
-        curve.append([clock, seen[0]])
+        curve.append([round(clock, 5), round(seen[0], 4)])
         if seen[0] > best[0] or seen[1] > best[1]:
             best, risen = (max(best[0], seen[0]), max(best[1], seen[1])), clock
         if to_95 is None and seen[0] >= TARGET:
