@@ -93,6 +93,20 @@ def test_a_fit_worse_than_the_mean_is_no_success(write_run):
     assert "bad" in [chip.tone for chip in chips(run) if "mean" in chip.text]
 
 
+@pytest.mark.parametrize(
+    ("encoder", "pursuit", "said"), [(0.6, 0.9, True), (0.6, 0.63, False), (-1.4, 0.84, True)]
+)
+def test_what_a_pursuit_explains_is_said_where_it_is_more(write_run, encoder, pursuit, said):
+    def change(config):
+        config["diagnosis"]["explained_variance"] = encoder
+        config["diagnosis"]["codes"] = {"pursuit": {"explained_variance": pursuit}}
+
+    sentences = [plain(each) for each in headline(read_run(write_run(change=change)))]
+    found = [each for each in sentences if "a pursuit explains" in each]
+    assert len(found) == said
+    assert all(f"{100 * pursuit:.0f} %" in each for each in found)
+
+
 def test_settling_sees_a_loss_that_still_falls_and_ignores_the_polish():
     falling = [{"loss": 100.0 - i} for i in range(50)]
     assert settling(falling) == pytest.approx(53 / 58 - 1)

@@ -126,7 +126,7 @@ def dead_count(run: Run) -> int | None:
 
 
 def headline(run: Run) -> list[str]:
-    """What was learnt and how far it can be trusted: one to three sentences.
+    """What was learnt and how far it can be trusted: one to four sentences.
 
     Parameters
     ----------
@@ -172,7 +172,21 @@ def headline(run: Run) -> list[str]:
         text += (
             f"; {plural(k, 'pair')} {'is a near-duplicate' if k == 1 else 'are near-duplicates'}"
         )
-    return [text + ".", *_trust(run)]
+    return [text + ".", *_by_pursuit(diagnosis, explained), *_trust(run)]
+
+
+def _by_pursuit(diagnosis: dict[str, Any], explained: float | None) -> list[str]:
+    """What a pursuit explains, where it is clearly more than the encoder's own codes do."""
+    codes = diagnosis.get("codes")
+    pursuit = codes.get("pursuit") if isinstance(codes, dict) else None
+    better = number(pursuit.get("explained_variance")) if isinstance(pursuit, dict) else None
+    # Arbitrary: less is a matter of the second digit.
+    if better is None or explained is None or better < explained + 0.05:
+        return []
+    return [
+        "That is by the encoder\u2019s own codes: with as many active atoms a pursuit explains "
+        f"{percent(better)}."
+    ]
 
 
 def _trust(run: Run) -> list[str]:
