@@ -184,7 +184,7 @@ def test_types_norms_and_records(dtype):
         norms = torch.linalg.vector_norm(step.parameters.dictionary, dim=1)
         torch.testing.assert_close(norms, torch.ones(40, dtype=dtype))
         assert torch.equal(step.parameters.bias, begin.bias)
-        assert float(step.activation_fraction) == pytest.approx(3 / 40, rel=0.01)
+        assert float(step.activation_fraction) == pytest.approx(3 / 40)
         centred = data - data.mean(dim=0)
         assert float(step.variance) == pytest.approx(
             float(0.5 * centred.square().sum(dim=1).mean()), rel=1e-5

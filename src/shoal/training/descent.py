@@ -18,6 +18,7 @@ from torch import Tensor
 from shoal.data import Source
 from shoal.network import kernels
 from shoal.network.activations import Activation
+from shoal.network.autoencoder import variance
 from shoal.network.kernels import StepSums
 from shoal.network.pursuit import Pursuit
 from shoal.training.adaptation import Adapting, BiasAdaptation
@@ -76,13 +77,6 @@ def _work(
 
 def _sums(data: Tensor, encoder: Activation | Pursuit) -> Sums:
     return partial(kernels.choose(data).step, data=data, activation=encoder)
-
-
-def _variance(data: Tensor) -> Tensor:
-    """1/2 mean |y - mean(y)|^2 of data (N, n)."""
-    # Ten times faster than torch.var over the rows.
-    centred = data - data.mean(dim=0)
-    return 0.5 * torch.linalg.vector_norm(centred).square() / data.shape[0]
 
 
 def descend(
@@ -167,7 +161,7 @@ def descend(
             progress=1.0 if last else (index + 1 - begin) / (end - begin),
             parameters=parameters,
             loss=sums.losses.mean(),
-            variance=_variance(data),
+            variance=variance(data),
             learning_rate=step_size.schedule(index - begin),
             activation_fraction=sums.counts.sum() / (sums.n_samples * n_components),
             replaced=replaced,

@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 
 from shoal.network import kernels
+from shoal.network.autoencoder import variance
 from shoal.network.inference import Pursuit, SparseCodes, fast_sparse_encode
 from shoal.network.kernels import StepSums
 from shoal.training.constraints import unit_atoms
+from shoal.training.refinement import nearly_all_within
 from shoal.training.revival import split
 from shoal.vocabulary import ArgumentError, Parameters, Step, check_count, check_number
 
@@ -92,12 +94,18 @@ def _plainly_wrong(codes: SparseCodes, losses: Tensor, m: int) -> Tensor:
     return outlying
 
 
-def _solve(dictionary: Tensor, codes: SparseCodes, sums: StepSums) -> Tensor:
-    """Unit atoms of least squares; an atom without a code stays as it was.
+def _solve(parameters: Parameters, rows: Tensor, codes: SparseCodes, sums: StepSums) -> Tensor:
+    """Unit atoms of least squares, without the rows whose codes are plainly wrong.
 
-    D + (X^T X)^-1 X^T (Y - X D) is (X^T X)^-1 X^T Y, with less rounding.
+    D + (X^T X)^-1 X^T (Y - X D) is (X^T X)^-1 X^T Y, with less rounding. An atom without a code
+    stays as it was. `sums` are those of the rows (B, n) with their codes.
     """
+    dictionary = parameters.dictionary
     m = len(dictionary)
+    wrong = _plainly_wrong(codes, sums.losses, m)
+    if bool(wrong.any()):
+        codes = SparseCodes(codes.indices, torch.where(wrong[:, None], 0.0, codes.values))
+        sums = kernels.choose(rows).coded_step(parameters, rows, codes)
     if dictionary.device.type == "cpu":
         listed = codes.to_csr(m)
         gram = torch.from_numpy((listed.T @ listed).toarray()).double()  # (m, m)
@@ -139,12 +147,10 @@ def polish(
     m = len(dictionary)
     rows = draw(m * max(4, -(-settings.first_users // pursuit.k)))
     best, lowest, lowest_mean, stalled = parameters, torch.inf, torch.inf, 0
-    few = pursuit.k / (4 * m)  # a quarter of the samples that one atom more would explain
     for index in range(1, settings.max_rounds + 1):
         now = parameters._replace(dictionary=dictionary)
         codes = fast_sparse_encode(now, rows, pursuit)
-        kernel = kernels.choose(rows)
-        sums = kernel.coded_step(now, rows, codes)
+        sums = kernels.choose(rows).coded_step(now, rows, codes)
         losses = sums.losses
         energy = rows.square().sum(dim=1)
         # Arbitrary: ten times the rounding of a row.
@@ -155,7 +161,7 @@ def polish(
         gain = max(lowest - value, lowest_mean - mean)
         stalled = 0 if gain > settings.tolerance else stalled + 1
         lowest_mean = min(mean, lowest_mean)
-        exact = int((2 * losses > settings.explained * energy + least).sum()) < few * len(rows)
+        exact = nearly_all_within(losses, settings.explained * energy + least, pursuit.k, m)
         if value < lowest or exact:
             best, lowest = now, value
         replaced, following = 0, rows
@@ -167,26 +173,17 @@ def polish(
                 dictionary, stalled = best.dictionary, 0
                 lowest = lowest_mean = torch.inf
             else:
-                worth = sums.energy
-                wrong = _plainly_wrong(codes, losses, m)
-                if bool(wrong.any()):
-                    values = torch.where(wrong[:, None], 0.0, codes.values)
-                    solved_by = SparseCodes(codes.indices, values)
-                    sums = kernel.coded_step(now, rows, solved_by)
-                else:
-                    solved_by = codes
-                solved = _solve(dictionary, solved_by, sums)
-                dictionary, replaced = split(solved, rows, codes, losses, worth)
+                solved = _solve(now, rows, codes, sums)
+                dictionary, replaced = split(solved, rows, codes, losses, sums.energy)
                 if replaced:
                     stalled = -settings.patience
-        centred = rows - rows.mean(dim=0)
         yield Step(
             number=index,
             phase="polish",
             progress=1.0 if last else index / settings.max_rounds,
             parameters=best,
             loss=losses.mean(),
-            variance=0.5 * torch.linalg.vector_norm(centred).square() / len(rows),
+            variance=variance(rows),
             learning_rate=None,
             activation_fraction=sums.counts.sum() / (len(rows) * m),
             replaced=replaced,

@@ -18,7 +18,7 @@ from shoal.network.pursuit import Pursuit
 from shoal.training.schedules import StepSize
 from shoal.vocabulary import check_count, check_number
 
-__all__ = ["Refinement", "Settling"]
+__all__ = ["Refinement", "Settling", "nearly_all_within"]
 
 _LOOK = 2  # steps between two looks at what is left unexplained
 
@@ -64,13 +64,20 @@ class Refinement:
             check_number(name, getattr(self, name), low=0.0)
 
 
+def nearly_all_within(losses: Tensor, squares: Tensor, k: int, n_components: int) -> bool:
+    """Whether 2 `losses` (B,) is at most `squares` (B,) in all samples but a few.
+
+    A few is less than a quarter of the samples that one atom more would explain.
+    """
+    few = k / (4 * n_components) * len(losses)
+    return int((2 * losses > squares).sum()) < few
+
+
 class Settling:
     """Watches the steps of a refinement, and says when they have done all they can."""
 
     def __init__(self, refinement: Refinement, n_components: int) -> None:
-        self.settings = refinement
-        # Samples left over: a quarter of those that one atom more would explain.
-        self.few = refinement.pursuit.k / (4 * n_components)
+        self.settings, self.n_components = refinement, n_components
         self.losses: list[Tensor] = []
         self.total, self.flat = 0, 0
         self.before: Tensor | None = None
@@ -83,8 +90,8 @@ class Settling:
             return False
         self.losses.append(sums.losses.mean())
         if len(self.losses) % _LOOK == 0:
-            left = 2 * sums.losses > self.settings.explained * data.square().sum(dim=1)
-            if int(left.sum()) < self.few * len(data):
+            squares = self.settings.explained * data.square().sum(dim=1)
+            if nearly_all_within(sums.losses, squares, self.settings.pursuit.k, self.n_components):
                 return True
         if self.before is None:
             self.before = dictionary

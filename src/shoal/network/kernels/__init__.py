@@ -90,9 +90,8 @@ def repeated(data: Tensor, activation: Activation | Pursuit) -> Callable[[Parame
     :class:`shoal.network.kernels.lazy.LazySteps`.
     """
     kernel = choose(data)
-    if isinstance(activation, Pursuit):
-        return lambda parameters: kernel.step(parameters, data, activation)
-    if kernel is not reference and data.device.type == "cpu":
+    remembers = kernel is not reference and data.device.type == "cpu"
+    if remembers and not isinstance(activation, Pursuit):
         from shoal.network.kernels.lazy import LazySteps
 
         return LazySteps(data, activation)
