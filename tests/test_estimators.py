@@ -4,6 +4,7 @@ import math
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import shoal
 from shoal import ArgumentError, DictionaryAutoencoder, Preprocessing, Recipe
+from shoal.data import Source
 from shoal.estimators import METHODS, _is_source
 from shoal.generative import (
     MixtureOfGaussians,
@@ -443,6 +445,34 @@ def test_one_stream_is_many_calls(world: SimpleNamespace) -> None:
     assert same_fit(together, apart)
     cosines = together.components_ @ together.components_.T - np.eye(24)
     assert np.abs(cosines).max() < 0.9  # the duplicates are gone
+
+
+def test_of_a_stream_no_more_is_kept_than_is_asked_for(
+    world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    draw = Source.draw
+
+    def spied(self: Source, n: int, *given: Any, **named: Any) -> np.ndarray:
+        asked.append(n)
+        return draw(self, n, *given, **named)
+
+    monkeypatch.setattr(Source, "draw", spied)
+    short().partial_fit(iter([world.data]))
+    assert asked == [10 * 24]  # rows to start from
+    asked.clear()
+    wide = replace(SHORT, polish=replace(SHORT.polish, max_samples=70_000))
+    autoencoder(recipe=wide).fit(iter([world.data]))
+    assert asked[0] == 70_000
+    asked.clear()
+    autoencoder(recipe=replace(SHORT, polish=None)).fit(iter([world.data]))
+    assert asked == [10 * 24]
+
+
+def test_auto_takes_data_beyond_the_range_of_float32(world: SimpleNamespace) -> None:
+    found = autoencoder(n_nonzero_coefs="auto").fit(1e30 * world.data)
+    assert found.n_nonzero_coefs_ == 2
+    assert_unit(found.components_)
 
 
 def test_the_step_size_goes_on_over_calls_and_then_stays(world: SimpleNamespace) -> None:

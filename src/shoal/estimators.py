@@ -73,8 +73,8 @@ _CHUNK = 4096
 _CROWDED = 0.2
 
 
-# Rows of a stream that are kept, for what needs rows more than once.
-_KEPT = 50_000
+# Rows of a stream that the search for a number of non-zeros keeps, to read them many times.
+_SEARCHED = 50_000
 
 
 def _tenth(m: int) -> int:
@@ -91,19 +91,20 @@ def _endless(recipe: Recipe) -> Recipe:
     return replace(recipe, refinement=replace(recipe.refinement, n_steps=sys.maxsize))
 
 
-def _pruned(parameters: Parameters, *, quiet: bool = False) -> Parameters:
-    """Without the atoms that training gave up; a warning where there are any."""
+def _pruned(parameters: Parameters) -> Parameters:
+    """Without the atoms that training gave up."""
     kept = parameters.dictionary.any(dim=1)
-    n_kept, m = int(kept.sum()), len(kept)
-    if 0 < n_kept < m:
-        if not quiet:
-            warnings.warn(
-                f"n_components={m}: the data have use for {n_kept} atoms; the others, again and "
-                "again without a use or duplicates, are left out of components_",
-                stacklevel=2,
-            )
-        parameters = Parameters(*(part[kept] for part in parameters))
-    return parameters
+    return Parameters(*(part[kept] for part in parameters)) if kept.any() else parameters
+
+
+def _narrowed(parameters: Parameters, sample: NDArray) -> Parameters:
+    """In float32, unless `sample` has values whose squares leave its range.
+
+    Until the polish more digits than float32 has would say nothing.
+    """
+    if np.abs(sample).max() >= 1e15:
+        return parameters
+    return Parameters(*(part.float() for part in parameters))
 
 
 def _last(steps: Generator[Step, None, int]) -> int:
@@ -310,24 +311,26 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         history = History()
         fitted = spec.fit(source)
         source = fitted.through(source)
-        sample, kept = self._sample(source, m, rng)
-        parameters = self._start(sample, m, device, rng)
-        if k is None:
-            k = yield from self._search(parameters, kept, rng)
-            recipe = self._recipe(m, k, source.n_samples)
         settings = recipe.polish
-        if settings is not None and np.abs(sample).max() < 1e15:
-            # Until the polish more digits than float32 has would say nothing.
-            parameters = Parameters(*(part.float() for part in parameters))
+        again = max(0 if settings is None else settings.max_samples, _SEARCHED if k is None else 0)
+        sample, kept = self._sample(source, m, again, rng)
+        parameters = self._start(sample, m, device, rng)
+        narrow = _narrowed(parameters, sample)
+        if k is None:
+            k = yield from self._search(narrow, kept, rng)
+            recipe = self._recipe(m, k, source.n_samples)
+            settings = recipe.polish
+        if settings is not None:
+            parameters = narrow
         step = None
         for step in descend(parameters, source, recipe, rng):
             history.add(step)
             yield step
         assert step is not None, "a source has at least one batch"
         n_steps, parameters = step.number, step.parameters
-        before = None if settings is None else _pruned(parameters, quiet=True)
+        before = None
         if settings is not None:
-            most = settings.max_samples
+            before, most = _pruned(parameters).dictionary, settings.max_samples
 
             def draw(n: int) -> Tensor:
                 rows = kept.draw(min(n, most), rng, strict=False)
@@ -340,9 +343,15 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 yield step
             parameters = step.parameters
         parameters = _pruned(parameters)
+        if len(parameters.bias) < m:
+            warnings.warn(
+                f"n_components={m}: the data have use for {len(parameters.bias)} atoms; the "
+                "others, again and again without a use or duplicates, are left out of components_",
+                stacklevel=2,
+            )
         self._keep(parameters, recipe, k, fitted, source.feature_shape, n_steps, rng)
         if before is not None:
-            self.unpolished_components_ = before.dictionary.cpu().numpy().astype(sample.dtype)
+            self.unpolished_components_ = before.cpu().numpy().astype(sample.dtype)
         self._keep_names(source.n_features, names)
         self.history_ = history.close()
 
@@ -373,14 +382,14 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             self._sparse_output()
             fitted = self._preprocessing(source.n_samples).fit(source)
             prepared = fitted.through(source)
-            sample, kept = self._sample(prepared, m, rng)
+            sample, kept = self._sample(prepared, m, _SEARCHED if k is None else 0, rng)
             parameters = self._start(sample, m, device, rng)
             if k is None:
                 if len(sample) < 10 * m:
                     found = f"'auto' with {len(sample)} samples in the first call"
                     needed = f"at least {10 * m} samples there, ten an atom, or a number"
                     raise ArgumentError("n_nonzero_coefs", found, needed)
-                k = _last(self._search(parameters, kept, rng))
+                k = _last(self._search(_narrowed(parameters, sample), kept, rng))
                 recipe = self._recipe(m, k, None)
         else:
             source, k = self._source(X), self.n_nonzero_coefs_
@@ -399,21 +408,25 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self._activity = activity
         return self
 
-    def _sample(self, source: Source, m: int, rng: np.random.Generator) -> tuple[NDArray, Source]:
-        """Rows to start from, and a source that can be read again after the descent."""
+    def _sample(
+        self, source: Source, m: int, again: int, rng: np.random.Generator
+    ) -> tuple[NDArray, Source]:
+        """Rows to start from, and a source of at least `again` rows that can be read again.
+
+        Of a stream no more rows are read ahead, and kept, than these.
+        """
         rows = rows_wanted(self._init(), m)
         if source.n_samples is not None:
             return source.draw(rows, rng, strict=False), source
-        sample = source.draw(max(rows, _KEPT), rng, strict=False)
+        sample = source.draw(max(rows, again), rng, strict=False)
         return sample, open_source(sample)
 
     def _search(
         self, parameters: Parameters, source: Source, rng: np.random.Generator
     ) -> Generator[Step, None, int]:
         """The trials for ``n_nonzero_coefs="auto"``; returns k."""
-        start = Parameters(*(part.float() for part in parameters))
         # A child leaves `rng` as it is: the fit is the one that the number itself would give.
-        k = yield from find_sparsity(start, source, self.model, rng.spawn(1)[0])
+        k = yield from find_sparsity(parameters, source, self.model, rng.spawn(1)[0])
         if k is None:
             k = _tenth(len(parameters.dictionary))
             warnings.warn(

@@ -107,7 +107,7 @@ def find_sparsity(
     """
     m, n = parameters.dictionary.shape
     rows = torch.from_numpy(source.draw(_ROWS, rng, strict=False)).to(parameters.dictionary)
-    most = max(1, min(_MOST, m // 2, n // 4))
+    most, signed = max(1, min(_MOST, m // 2, n // 4)), model == "sparse"
     k, tried = 1, set()
     while k not in tried:
         tried.add(k)
@@ -121,7 +121,6 @@ def find_sparsity(
             learnt = step.parameters
         left = [1.0]
         while len(left) < min(2 * k + 8, n) and left[-1] >= _EXACT:
-            signed = model == "sparse"
             left.append(unexplained(learnt.dictionary, rows, len(left), signed=signed))
         found = elbow(left, m, n)
         if found is not None and found > most:  # so many of m atoms rebuild anything
