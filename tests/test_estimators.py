@@ -22,6 +22,7 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import shoal
+from made import SHORT
 from shoal import ArgumentError, DictionaryAutoencoder, Preprocessing, Recipe
 from shoal.data import Source
 from shoal.estimators import METHODS, _is_source
@@ -32,14 +33,11 @@ from shoal.generative import (
     random_dictionary,
 )
 from shoal.network import HardThreshold, ReLU, Sigmoid, Softplus, TopK
-from shoal.network.inference import SubspacePursuit
 from shoal.training import (
     RECIPES,
     Constant,
     History,
     NormalizedStep,
-    Polish,
-    Revival,
     recipe_named,
 )
 from shoal.vocabulary import Step
@@ -59,17 +57,6 @@ def autoencoder(**changes: Any) -> DictionaryAutoencoder:
     return DictionaryAutoencoder(
         **{"n_components": 24, "n_nonzero_coefs": 2, "random_state": 0, **changes}
     )
-
-
-# A few steps and a round: for all that doesn't ask whether the dictionary is any good.
-SHORT = Recipe(
-    TopK(2),
-    NormalizedStep(Constant(0.3)),
-    12,
-    64,
-    revival=Revival(5),
-    polish=Polish(SubspacePursuit(2)),
-)
 
 
 def short(**changes: Any) -> DictionaryAutoencoder:

@@ -13,26 +13,17 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import shoal
+from made import SHORT
 from shoal import DictionaryAutoencoder, Preprocessing, Recipe, RunError, load_run, save_run
 from shoal.estimators import METHODS
 from shoal.generative import SparseCoding, random_dictionary
 from shoal.network import ReLU, Sigmoid, Softplus, TopK
 from shoal.network.activations import Activated
-from shoal.network.inference import SubspacePursuit
 from shoal.report.run import read_run
 from shoal.runs import evaluate
-from shoal.training import Constant, FixedStep, Halving, NormalizedStep, Polish, Revival
+from shoal.training import Constant, FixedStep, Halving
 
 FILES = ["atoms.png", "config.json", "dictionary.safetensors", "history.jsonl", "report.html"]
-
-SHORT = Recipe(
-    TopK(2),
-    NormalizedStep(Constant(0.3)),
-    12,
-    64,
-    revival=Revival(5),
-    polish=Polish(SubspacePursuit(2)),
-)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from made import gaussian, no_unit_twice, unit_rows
 from shoal.network.activations import HardThreshold, ReLU, Sigmoid, TopK
 from shoal.network.inference import (
     IterativeHardThresholding,
@@ -14,21 +15,6 @@ from shoal.network.inference import (
     sparse_codes,
 )
 from shoal.vocabulary import Parameters, active
-
-
-def unit_rows(seed, m, n, dtype=torch.float64):
-    rows = np.random.default_rng(seed).standard_normal((m, n))
-    return torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True)).to(dtype)
-
-
-def gaussian(seed, *shape, dtype=torch.float64):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).to(dtype)
-
-
-def no_unit_twice(codes):
-    ordered = codes.indices.sort(dim=1).values
-    return bool((ordered[:, 1:] > ordered[:, :-1]).all())
-
 
 # --- sparse codes ----------------------------------------------------------------------------
 

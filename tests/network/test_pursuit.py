@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp
 
+from made import gaussian, no_unit_twice, unit_rows
 from shoal.generative import NonnegativeSparseCoding, SparseCoding, orthonormal_union
 from shoal.network import TopK
 from shoal.network.codes import SparseCodes, sparse_codes
@@ -26,20 +27,6 @@ every_pursuit = pytest.mark.parametrize("pursuit", PURSUITS, ids=lambda kind: ki
 every_sign = pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 seeds = st.integers(0, 2**32 - 1)
-
-
-def unit_rows(seed, m, n, dtype=torch.float64):
-    rows = np.random.default_rng(seed).standard_normal((m, n))
-    return torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True)).to(dtype)
-
-
-def gaussian(seed, *shape, dtype=torch.float64):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).to(dtype)
-
-
-def no_unit_twice(codes):
-    ordered = codes.indices.sort(dim=1).values
-    return bool((ordered[:, 1:] > ordered[:, :-1]).all())
 
 
 def losses(dictionary, data, codes):

@@ -2,15 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from made import gaussian
 from shoal.network import TopK
 from shoal.network.inference import OrthogonalMatchingPursuit, SparseCodes
 from shoal.training import Revival
 from shoal.training.revival import duplicates, revive, split
 from shoal.vocabulary import ArgumentError, Parameters
-
-
-def gaussian(seed, *shape, dtype=torch.float64):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).to(dtype)
 
 
 def unit(rows):
