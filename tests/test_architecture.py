@@ -22,6 +22,7 @@ ROOMS = [
     "network",
     "training",
     "diagnosis",
+    "theory",
     "estimators",
     "report",  # above the runs, which write one; it knows nothing of what made the files
     "runs",

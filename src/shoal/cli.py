@@ -1,4 +1,4 @@
-"""The command line: shoal fit | transform | generate | score | report | info.
+"""The command line: shoal fit | transform | generate | score | check | reproduce | report | info.
 
 Every command checks its arguments before any work starts, and says what is wrong in one
 line. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
@@ -79,6 +79,7 @@ World = Literal["sparse", "nonnegative", "mixture", "independent"]
 Kind = Literal["none", "center", "scale", "whiten"]
 # Those of shoal.estimators, which would take a second to load for a help text; a test compares.
 Method = Literal["encoder", "least_squares", "pursuit", "omp", "iht"]
+Scale = Literal["smoke", "reduced", "full"]
 Atoms = Literal["random", "low-coherence", "orthonormal-union"]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, written by `fit`.")]
 SourceSpec = Annotated[
@@ -340,6 +341,76 @@ def score(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="An experiment, a paper's name, or `all`."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")
+    ] = None,
+    scale: Annotated[
+        Scale, typer.Option(help="Seconds; minutes on two cores; the paper's own sizes.")
+    ] = "reduced",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another size; may be repeated."),
+    ] = None,
+    listing: Annotated[
+        bool, typer.Option("--list", help="What there is, and with NAME its settings.")
+    ] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a paper's table or figure again, and set its numbers beside ours.
+
+    For example:
+
+        shoal reproduce rangamani2017/table1 -o table1
+
+        shoal reproduce all --scale smoke -o papers
+
+    DIR gets `result.json` (every number, and a verdict for each claim), `figure.png` and
+    `index.html`; where NAME stands for several, each has a folder of its own in DIR and one page
+    shows all. Interrupted, the same command goes on where it was.
+    """
+    from shoal import papers
+
+    if listing:
+        _list_experiments(name, scale)
+        return
+    if name is None:
+        raise ArgumentError("NAME", "nothing", "an experiment's name; --list shows them")
+    chosen = papers.select(name)
+    if output is None:
+        raise ArgumentError("output", "nothing", "-o DIR, a folder to make")
+    settings = [papers.configure(each, scale, changes or ()) for each in chosen]
+    if name == chosen[0].name:
+        papers.check_result_folder(output, overwrite=force)
+        result = _run_experiment(chosen[0], settings[0], scale, quiet=quiet)
+        papers.write_result(output, chosen[0], result, overwrite=force)
+        if not quiet:
+            _print_verdicts([result])
+            typer.echo(f"page: {output / 'index.html'}")
+        return
+    results = []
+    for each, configured in zip(chosen, settings, strict=True):
+        folder = output / each.name
+        kept = None if force else papers.read_if_same(folder, each, configured)
+        if kept is None:
+            papers.check_result_folder(folder, overwrite=force)
+            kept = _run_experiment(each, configured, scale, quiet=quiet)
+            papers.write_result(folder, each, kept, overwrite=force)
+        elif not quiet:
+            typer.echo(f"{each.name}: there already", err=True)
+        results.append(kept)
+        papers.write_page(output, list(zip(chosen, results, strict=False)))
+    if not quiet:
+        _print_verdicts(results)
+        typer.echo(f"page: {output / 'index.html'}")
+
+
+@app.command()
 def report(run: RunPath) -> None:
     """Write report.html and atoms.png of RUN again."""
     from shoal.report import write_atoms, write_report
@@ -447,6 +518,55 @@ def _print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
 
 def _number(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _run_experiment(experiment: Any, settings: Any, scale: str, *, quiet: bool) -> dict[str, Any]:
+    """Run it under a progress bar."""
+    from shoal.papers import perform
+
+    steps = perform(experiment, settings, scale)
+    with _bar("{task.fields[note]}", quiet=quiet) as progress:
+        task = progress.add_task(experiment.name, total=1.0, note="")
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                result: dict[str, Any] = end.value
+                return result
+            progress.update(task, completed=step.share, note=step.note)
+
+
+def _print_verdicts(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        rows = [
+            [check["claim"], _number(check["value"]), check["needed"], _yes(check["holds"])]
+            for check in result["verdicts"]
+        ]
+        _print_table(result["experiment"], ["claim", "found", "needed", "holds"], rows)
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "NO"
+
+
+def _list_experiments(name: str | None, scale: str) -> None:
+    from dataclasses import asdict
+
+    from shoal import papers
+
+    chosen = papers.select("all" if name is None else name)
+    if name is None:
+        rows = [[each.name, each.title, each.source or "ours"] for each in chosen]
+        _print_table("shoal reproduce NAME", ["name", "what", "source"], rows)
+        return
+    for each in chosen:
+        values = asdict(papers.configure(each, scale))
+        rows = [[f"--set {key}={_listed(value)}"] for key, value in values.items()]
+        _print_table(f"{each.name}, {scale}", ["setting"], rows)
+
+
+def _listed(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _codes_table(diagnosis: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -1,29 +1,25 @@
 """Figures of a run: pictures of the atoms as pixels, curves and histograms as inline SVG.
 
-The SVGs are written for a page, not for a file: transparent, without XML header, link or
-date, and coloured with CSS variables (``var(--ink, ...)``) so that they follow the page
-into the dark. matplotlib loads inside the functions only.
+How they are drawn is said in :mod:`shoal.report.drawing`. matplotlib loads inside the
+functions only.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.report.drawing import PAGE, as_svg, new_axes, plain_settings
 from shoal.report.run import number
 from shoal.report.words import compact, count, percent, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
@@ -41,21 +37,9 @@ __all__ = [
 GAP = 2  # pixels between tiles: a hairline that still parts two dark edges
 TILE = 60  # a tile's side in pixels, about: 12 x 12 features become 5 pixels each
 WIDEST = 2400  # pixels; above it, pixels a feature are given up rather than atoms
+INK, MUTED, LINE, ACCENT, SECOND, SOFT = PAGE
 ROWS, BINS = 512, 1024  # of the heat map: more can't be told apart on a screen
 RECORDS = 800  # of a learning curve: more than the pixels it is drawn on
-
-# Stand-ins that matplotlib draws with; each leaves the SVG as the CSS variable of the page,
-# with a mid tone behind it that reads on white and on black where there is no page.
-COLOURS = {
-    "ink": ("#010101", "#7a8288"),
-    "muted": ("#010102", "#888f94"),
-    "line": ("#010103", "#9aa1a6"),
-    "accent": ("#010104", "#2b8fb3"),
-    "second": ("#010105", "#dd7146"),
-    "accent-soft": ("#010106", "#8fc3d6"),
-}
-INK, MUTED, LINE, ACCENT, SECOND, SOFT = (stand_in for stand_in, _ in COLOURS.values())
-
 
 # --------------------------------------------------------------------------- pictures
 
@@ -194,86 +178,6 @@ def stems(atom: ArrayLike, *, bins: int = 240) -> tuple[str, int]:
 # --------------------------------------------------------------------------- SVG
 
 
-def _plain_settings() -> AbstractContextManager[None]:
-    """matplotlib as it ships, whatever the user's matplotlibrc says, plus what SVG needs."""
-    from contextlib import contextmanager
-
-    import matplotlib
-
-    @contextmanager
-    def settings() -> Iterator[None]:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(
-                {
-                    "svg.fonttype": "none",  # text stays text: smaller, and in the page's font
-                    "svg.hashsalt": "shoal",
-                    "font.size": 10.5,
-                    "axes.labelcolor": MUTED,
-                    "axes.edgecolor": LINE,
-                    "axes.linewidth": 0.8,
-                    "axes.spines.top": False,
-                    "axes.spines.right": False,
-                    "axes.spines.left": False,
-                    "axes.titlelocation": "left",
-                    "axes.unicode_minus": True,
-                    "xtick.color": LINE,
-                    "ytick.color": LINE,
-                    "xtick.labelcolor": MUTED,
-                    "ytick.labelcolor": MUTED,
-                    "xtick.major.size": 3,
-                    "ytick.major.size": 0,
-                    "xtick.minor.size": 0,
-                    "ytick.minor.size": 0,
-                    "grid.color": LINE,
-                    "grid.linewidth": 0.5,
-                    "grid.alpha": 0.45,
-                    "text.color": INK,
-                    "lines.linewidth": 1.6,
-                    "lines.solid_capstyle": "round",
-                }
-            )
-            yield
-
-    return settings()
-
-
-def _canvas() -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    # 420 units wide: a half column of the page, where the text comes out at the page's
-    # small size, and still legible across a phone.
-    figure = Figure(figsize=(5.84, 2.9), layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _svg(figure: Figure, name: str, description: str) -> str:
-    from html import escape
-
-    buffer = io.StringIO()
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
-    # In a page the namespaces are known, the size is the column's, and ids must differ
-    # between figures.
-    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg, count=1)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r" font-family: [^;]*;", "", svg)
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)  # its `*` would style the page
-    for variable, (stand_in, fallback) in COLOURS.items():
-        svg = svg.replace(stand_in, f"var(--{variable}, {fallback})")
-    svg = re.sub(r"\n\s*", "\n", svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
-
-
 def _series(
     history: Sequence[dict[str, Any]], key: str, steps: list[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -335,23 +239,23 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> dict[str, str]:
         map(float, range(len(history)))
     )
     out = {}
-    with _plain_settings():
+    with plain_settings():
         x, loss = _series(history, "loss", steps)
         if len(x):
-            figure, axes = _canvas()
+            figure, axes = new_axes()
             if loss.min() > 0 and loss.max() > 10 * loss.min():
                 axes.set_yscale("log")
             _curve(axes, x, loss, ACCENT, steps, history)
             axes.set_xlabel("step" if by_step else "record")
             axes.set_ylabel("loss")
             ends = f"from {compact(loss[0])} to {compact(loss[-1])}"
-            out["loss"] = _svg(figure, "loss", f"Loss against steps, {ends}.")
+            out["loss"] = as_svg(figure, "loss", f"Loss against steps, {ends}.")
 
         x, explained = _series(history, "explained_variance", steps)
         found = [{**r, "recovered": _recovered(r.get("recovered"))} for r in history]
         x2, recovered = _series(found, "recovered", steps)
         if len(x) or len(x2):
-            figure, axes = _canvas()
+            figure, axes = new_axes()
             if len(x):
                 _curve(axes, x, explained, ACCENT, steps, history)
             if len(x2):
@@ -381,7 +285,7 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> dict[str, str]:
             what = "Explained variance" if len(x) else "Recovered atoms"
             last = explained[-1] if len(x) else recovered[-1]
             text = f"{what} against steps, {percent(last)} at the end."
-            out["explained_variance"] = _svg(figure, "explained", text)
+            out["explained_variance"] = as_svg(figure, "explained", text)
     return out
 
 
@@ -454,8 +358,8 @@ def activation_histogram(atom_activation: ArrayLike) -> str:
     share = np.asarray(atom_activation, dtype=float)
     alive = np.log10(share[share > 0])
     dead = int((share <= 0).sum())
-    with _plain_settings():
-        figure, axes = _canvas()
+    with plain_settings():
+        figure, axes = new_axes()
         low = math.floor(alive.min()) if len(alive) else -3
         low = min(max(low, -8), -1)
         # Eight bins a decade: a factor of a third, wider than the noise of a rare atom.
@@ -492,7 +396,7 @@ def activation_histogram(atom_activation: ArrayLike) -> str:
         text = "Histogram of the activation fraction of the atoms"
         if len(alive):
             text += f": median {percent(10 ** float(np.median(alive)))}"
-        return _svg(figure, "activation", f"{text}, {plural(dead, 'dead atom')}.")
+        return as_svg(figure, "activation", f"{text}, {plural(dead, 'dead atom')}.")
 
 
 def _label_line(axes: Axes, x: float, text: str) -> None:
@@ -536,8 +440,8 @@ def l0_histogram(counts: ArrayLike) -> str:
     used = np.flatnonzero(samples)
     first, last = (int(used[0]), int(used[-1])) if len(used) else (0, len(samples) - 1)
     mean = float(samples @ np.arange(len(samples)) / total) if total else 0.0
-    with _plain_settings():
-        figure, axes = _canvas()
+    with plain_settings():
+        figure, axes = new_axes()
         step = max(1, math.ceil((last - first + 1) / 100))  # bars no thinner than 3 pixels
         starts = np.arange(first, last + 1, step)
         share = np.add.reduceat(samples[first : last + 1], starts - first) / (total or 1)
@@ -558,7 +462,7 @@ def l0_histogram(counts: ArrayLike) -> str:
         axes.set_xlabel("active atoms a sample" + (f" (bars of {step})" if step > 1 else ""))
         axes.set_ylabel("samples")
         text = f"Histogram of active atoms a sample: mean {compact(mean)}, {first} to {last}."
-        return _svg(figure, "l0", text)
+        return as_svg(figure, "l0", text)
 
 
 def coherence_histogram(counts: ArrayLike, edges: ArrayLike) -> str:
@@ -577,8 +481,8 @@ def coherence_histogram(counts: ArrayLike, edges: ArrayLike) -> str:
         Inline SVG.
     """
     pairs, bounds = np.asarray(counts, dtype=float), np.asarray(edges, dtype=float)
-    with _plain_settings():
-        figure, axes = _canvas()
+    with plain_settings():
+        figure, axes = new_axes()
         shown = pairs > 0
         axes.bar(
             bounds[:-1][shown],
@@ -598,7 +502,7 @@ def coherence_histogram(counts: ArrayLike, edges: ArrayLike) -> str:
         axes.set_ylabel("pairs")
         largest = float(bounds[1:][shown].max()) if shown.any() else 0.0
         text = f"Histogram of the |cosine| of pairs of atoms; all are below {largest:.2g}."
-        return _svg(figure, "coherence", text)
+        return as_svg(figure, "coherence", text)
 
 
 def recovery_figure(cosines: ArrayLike) -> str:
@@ -615,8 +519,8 @@ def recovery_figure(cosines: ArrayLike) -> str:
         Inline SVG.
     """
     values = np.sort(np.abs(np.asarray(cosines, dtype=float)))
-    with _plain_settings():
-        figure, axes = _canvas()
+    with plain_settings():
+        figure, axes = new_axes()
         bottom = max(0.0, min(0.88, math.floor(20 * float(values.min()) - 0.5) / 20))
         ranks = np.arange(1, len(values) + 1)
         axes.grid(visible=False)
@@ -638,7 +542,7 @@ def recovery_figure(cosines: ArrayLike) -> str:
         axes.set_ylabel("|cosine| with its match")
         parts = [f"{int((values >= c).sum())} at or above {c}" for c in (0.9, 0.95, 0.99)]
         text = f"Sorted |cosine| of {plural(len(values), 'matched atom')}: {', '.join(parts)}."
-        return _svg(figure, "recovery", text)
+        return as_svg(figure, "recovery", text)
 
 
 def _heat_map_figure(atoms: NDArray[np.float32], total: int) -> NDArray[np.uint8]:
@@ -650,7 +554,7 @@ def _heat_map_figure(atoms: NDArray[np.float32], total: int) -> NDArray[np.uint8
     drawn = min(m, ROWS)
     values = _strongest(atoms[:drawn], BINS)
     largest = float(np.abs(values).max()) or 1.0
-    with _plain_settings():
+    with plain_settings():
         height = min(12.0, max(2.6, 1.2 + 0.07 * drawn))
         figure = Figure(figsize=(9, height), dpi=150, layout="constrained", facecolor="white")
         canvas = FigureCanvasAgg(figure)

@@ -1,0 +1,100 @@
+"""The papers' tables and figures as experiments that anyone can run again.
+
+>>> from shoal import papers
+>>> papers.names()[0]
+'rangamani2017/table1'
+>>> experiment = papers.find("rangamani2017/table1")
+>>> experiment.source
+'Rangamani et al. 2017, Table 1'
+
+``shoal reproduce NAME`` does the same on the command line.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from shoal.papers.experiment import (
+    SCALES,
+    Experiment,
+    Outcome,
+    Progress,
+    Table,
+    configure,
+    perform,
+)
+from shoal.papers.page import (
+    check_result_folder,
+    read_if_same,
+    read_result,
+    write_page,
+    write_result,
+)
+from shoal.vocabulary import ArgumentError
+
+__all__ = [
+    "SCALES",
+    "Experiment",
+    "Outcome",
+    "Progress",
+    "Table",
+    "check_result_folder",
+    "configure",
+    "find",
+    "names",
+    "perform",
+    "read_if_same",
+    "read_result",
+    "select",
+    "write_page",
+    "write_result",
+]
+
+# In the order of the page. Each module holds one experiment as EXPERIMENT.
+_NAMES = (
+    "rangamani2017/table1",
+    "rangamani2017/table2",
+    "rangamani2017/figure1",
+    "rangamani2017/theorem31",
+    "rangamani2017/theorem32",
+    "nguyen2019/figure1",
+    "nguyen2019/figure2",
+    "nguyen2019/theorem3",
+    "nguyen2019/theorem4",
+    "nguyen2019/gradients",
+    "beyond/basin",
+    "beyond/samples",
+)
+
+
+def names() -> tuple[str, ...]:
+    """The names of all experiments."""
+    return _NAMES
+
+
+def find(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises
+    ------
+    ArgumentError
+        Where there is none; it lists those there are.
+    """
+    if name not in _NAMES:
+        raise ArgumentError("name", repr(name), "one of " + ", ".join(_NAMES))
+    module = import_module("shoal.papers." + name.replace("/", "."))
+    experiment: Experiment = module.EXPERIMENT
+    return experiment
+
+
+def select(name: str) -> list[Experiment]:
+    """The experiments that a name stands for: one, those of a paper, or "all".
+
+    >>> [each.name for each in select("beyond")]
+    ['beyond/basin', 'beyond/samples']
+    """
+    chosen = [each for each in _NAMES if name in ("all", each, each.split("/")[0])]
+    if not chosen:
+        groups = dict.fromkeys(each.split("/")[0] for each in _NAMES)
+        raise ArgumentError("name", repr(name), "one of " + ", ".join(["all", *groups, *_NAMES]))
+    return [find(each) for each in chosen]

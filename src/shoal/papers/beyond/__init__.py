@@ -1,0 +1,1 @@
+"""Questions the papers leave open: how wide the basins are, how many samples it takes."""

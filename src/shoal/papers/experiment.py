@@ -1,0 +1,280 @@
+"""What an experiment is: settings, a run, a picture; and the file that it leaves behind.
+
+One module holds one experiment. It is registered by name in :mod:`shoal.papers`, run by
+:func:`perform`, and everything that pictures and pages show of it is in its ``result.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shlex
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from shoal.theory.assertion import Check
+from shoal.vocabulary import ArgumentError, __version__, check_choice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from shoal.report.drawing import Pen
+
+__all__ = [
+    "SCALES",
+    "Experiment",
+    "Outcome",
+    "Progress",
+    "Table",
+    "configure",
+    "perform",
+    "plain",
+    "versions",
+]
+
+SCALES = ("smoke", "reduced", "full")
+"""Seconds, to see that it runs; minutes on two cores; the paper's own sizes."""
+
+FORMAT = "shoal-experiment"
+
+
+class Progress(NamedTuple):
+    """What an experiment yields as it goes on."""
+
+    share: float  # of the work that is done, from 0 to 1
+    note: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of words and numbers for the page."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found.
+
+    Attributes
+    ----------
+    numbers : dict
+        Everything measured, as plain values; what the picture is drawn from.
+    verdicts : sequence of Check
+        Each claim of the experiment against its number.
+    paper : dict
+        The paper's own numbers, where it gives any.
+    tables : sequence of Table
+        What the page shows as tables.
+    notes : sequence of str
+        What a reader must know, paragraph by paragraph.
+    """
+
+    numbers: Mapping[str, Any]
+    verdicts: tuple[Check, ...]
+    paper: Mapping[str, Any] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+Run = Generator[Progress, None, Outcome]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure that can be run again.
+
+    Parameters
+    ----------
+    name : str
+        As in ``shoal reproduce NAME``.
+    title : str
+        One line.
+    source : str
+        Paper and place; empty for what is ours.
+    about : str
+        What it shows, in a paragraph; for the page.
+    settings : type
+        A frozen dataclass of plain values with defaults: those of the full scale.
+    scales : mapping from "smoke" and "reduced" to what they set otherwise
+        The full scale is the defaults.
+    run : callable
+        From settings to a generator that yields :class:`Progress` and returns an
+        :class:`Outcome`.
+    plot : callable
+        From the result, as it is in the file, and a pen to a figure.
+    caption : str
+        What the figure shows.
+    """
+
+    name: str
+    title: str
+    source: str
+    about: str
+    settings: type[Any]
+    scales: Mapping[str, Mapping[str, Any]]
+    run: Callable[[Any], Run]
+    plot: Callable[[dict[str, Any], Pen], Figure]
+    caption: str
+
+
+# --- settings -------------------------------------------------------------------------------
+
+
+def configure(experiment: Experiment, scale: str = "reduced", changes: Any = ()) -> Any:
+    """The settings of a scale, with `changes` put in.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    scale : str
+        One of `SCALES`.
+    changes : mapping, or iterable of "name=value"
+        Words are read as the setting's own type; lists are parted by commas.
+
+    Raises
+    ------
+    ArgumentError
+        That names the setting, and what there is.
+    """
+    check_choice("scale", scale, SCALES)
+    settings = experiment.settings(**experiment.scales.get(scale, {}))
+    if isinstance(changes, Mapping):
+        pairs = dict(changes)
+    else:
+        pairs = {}
+        for change in changes:
+            name, equals, value = change.partition("=")
+            if not equals:
+                raise ArgumentError("set", repr(change), "NAME=VALUE, such as n=128")
+            pairs[name.strip()] = value.strip()
+    known = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    for name, value in pairs.items():
+        if name not in known:
+            needed = f"one of {', '.join(known)} for {experiment.name}"
+            raise ArgumentError("set", repr(name), needed)
+        pairs[name] = _read(name, value, known[name])
+    return replace(settings, **pairs)
+
+
+def _read(name: str, value: Any, like: Any) -> Any:
+    """`value` as what `like` is."""
+    kind = type(like)
+    if isinstance(like, tuple):
+        parts = value.split(",") if isinstance(value, str) else value
+        parts = parts if isinstance(parts, (list, tuple)) else [parts]
+        if not parts:
+            raise ArgumentError(f"set {name}", "nothing", "one value or more, parted by commas")
+        return tuple(_read(name, part, like[0]) for part in parts)
+    reader, needed = _READERS[kind]
+    try:
+        return reader(value.strip() if isinstance(value, str) else value)
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise ArgumentError(f"set {name}", repr(value), needed) from None
+
+
+def _integer(value: Any) -> int:
+    try:
+        return int(str(value))
+    except ValueError:  # 1e4 is an integer to whoever types it
+        if not float(value).is_integer():
+            raise
+        return int(float(value))
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+_READERS: dict[type, tuple[Callable[[Any], Any], str]] = {
+    bool: (lambda value: {"true": True, "false": False}[str(value).lower()], "true or false"),
+    int: (_integer, "an integer"),
+    float: (_finite, "a finite number"),
+    str: (str, "a word"),
+}
+
+
+# --- runs -----------------------------------------------------------------------------------
+
+
+def perform(
+    experiment: Experiment, settings: Any, scale: str
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Run it; what is returned is what ``result.json`` holds."""
+    start = time.perf_counter()
+    outcome = yield from experiment.run(settings)
+    result = {
+        "format": FORMAT,
+        "format_version": 1,
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "source": experiment.source,
+        "about": experiment.about,
+        "caption": experiment.caption,
+        "scale": scale,
+        "command": _command(experiment, settings, scale),
+        "configuration": asdict(settings),
+        "seeds": _seeds(settings),
+        "versions": versions(),
+        "seconds": round(time.perf_counter() - start, 2),
+        "numbers": outcome.numbers,
+        "paper": outcome.paper,
+        "verdicts": [check.to_dict() for check in outcome.verdicts],
+        "tables": [asdict(table) for table in outcome.tables],
+        "notes": list(outcome.notes),
+    }
+    # By way of the text: pictures must find what a reader of the file finds.
+    return dict(json.loads(json.dumps(plain(result), allow_nan=False)))
+
+
+def _command(experiment: Experiment, settings: Any, scale: str) -> str:
+    """What a person would type to run it again."""
+    usual, words = asdict(configure(experiment, scale)), []
+    for name, value in asdict(settings).items():
+        if value != usual[name]:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += ["--set", f"{name}={text}"]
+    return shlex.join(["shoal", "reproduce", experiment.name, "--scale", scale, *words])
+
+
+def _seeds(settings: Any) -> list[int]:
+    seed = getattr(settings, "seed", 0)
+    return list(range(seed, seed + getattr(settings, "n_seeds", 1)))
+
+
+def plain(value: Any) -> Any:
+    """NumPy values, tuples and records as what JSON has; NaN is None, infinity a word."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def versions() -> dict[str, str]:
+    """Of shoal and of what its numbers depend on."""
+    found = {"shoal": __version__, "python": platform.python_version()}
+    for package in ("numpy", "scipy", "torch", "numba", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,183 @@
+"""The worlds that theorems speak of: their facts, and a world made of what a model found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from shoal.diagnosis import align, match
+from shoal.diagnosis.matching import Signs
+from shoal.generative import Custom, DiscreteSupport, GenerativeModel, coherence
+from shoal.generative._checks import check_dictionary
+from shoal.vocabulary import ArgumentError, active, check_number
+
+__all__ = ["WorldFacts", "aligned", "distances", "is_signed", "world_from_codes"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class WorldFacts:
+    """What theorems ask of a world; made by :meth:`of`.
+
+    Attributes
+    ----------
+    n_atoms, n_features, k : int
+        m, n and the largest size of a support.
+    coherence : float
+        max |<A_i, A_j>|, i != j: mu / sqrt(n).
+    mu : float
+        sqrt(n) times that, Nguyen et al. 2018, Definition 1.
+    spectral_norm : float
+        The largest singular value of A.
+    spectral_bound : float
+        sqrt(m / n), which the spectral norm is to be of the order of.
+    p_min, p_max : float
+        Least and largest probability of a unit.
+    kappa1, kappa2, a1, a2, noise : float
+        Moments and bounds of a non-zero, and the standard deviation of the noise.
+    truth : bool
+        False where W stands for A*, as nobody knows A*.
+    """
+
+    n_atoms: int
+    n_features: int
+    k: int
+    expected_k: float
+    coherence: float
+    mu: float
+    spectral_norm: float
+    spectral_bound: float
+    p_min: float
+    p_max: float
+    kappa1: float
+    kappa2: float
+    a1: float
+    a2: float
+    noise: float
+    truth: bool = True
+
+    @classmethod
+    def of(cls, world: GenerativeModel, *, truth: bool = True) -> WorldFacts:
+        """The facts of `world`."""
+        rows = world.dictionary.astype(np.float64)
+        largest, p = coherence(world.dictionary), world.p
+        return cls(
+            n_atoms=world.n_atoms,
+            n_features=world.n_features,
+            k=world.k,
+            expected_k=world.expected_k,
+            coherence=largest,
+            mu=float(np.sqrt(world.n_features)) * largest,
+            spectral_norm=float(np.linalg.norm(rows, 2)),
+            spectral_bound=float(np.sqrt(world.n_atoms / world.n_features)),
+            p_min=float(p.min()),
+            p_max=float(p.max()),
+            kappa1=float(world.kappa1),
+            kappa2=float(world.kappa2),
+            a1=float(world.a1),
+            a2=float(world.a2),
+            noise=float(world.noise),
+            truth=truth,
+        )
+
+
+def is_signed(world: GenerativeModel) -> bool:
+    """Whether codes of `world` may be negative, so that atoms are known up to sign only."""
+    return bool(world.values.signed)
+
+
+def aligned(world: GenerativeModel, dictionary: Any, *, unit: bool = True) -> Floats:
+    """W (m, n) in the order, and with the signs, of the world's atoms: pi(W), float64.
+
+    Parameters
+    ----------
+    world : GenerativeModel
+        The truth.
+    dictionary : array_like of shape (m, n)
+        W.
+    unit : bool
+        Whether its rows must have length 1 (Nguyen et al.) or may have any (Rangamani et al.).
+
+    Raises
+    ------
+    ArgumentError
+        If W isn't a finite matrix of the world's shape, or where `unit` has rows that aren't.
+    """
+    rows = check_dictionary(dictionary, tolerance=1e-4 if unit else np.inf).astype(np.float64)
+    if rows.shape != world.dictionary.shape:
+        needed = f"{world.dictionary.shape}, as the world's: one atom for each true one"
+        raise ArgumentError("dictionary", f"shape {rows.shape}", needed)
+    signs: Signs = "free" if is_signed(world) else "fixed"
+    truth = world.dictionary.astype(np.float64)
+    # In place already: the assignment of a large dictionary is a matter of seconds.
+    own = np.einsum("mn,mn->m", rows, truth)
+    if (own > 0).all():
+        cosines = rows @ truth.T
+        rest = np.abs(cosines) if signs == "free" else cosines
+        if (rest.argmax(axis=1) == np.arange(len(rows))).all():
+            return np.asarray(rows)
+    if (match(rows, truth, signs=signs).permutation < 0).any():
+        raise ArgumentError("dictionary", "atoms that match none", "one for each true atom")
+    return np.asarray(align(rows, truth, signs=signs))
+
+
+def distances(world: GenerativeModel, weights: Floats) -> Floats:
+    """|W_i - A_i| of each atom (m,), W aligned."""
+    return np.linalg.norm(weights - world.dictionary.astype(np.float64), axis=1)
+
+
+def world_from_codes(dictionary: Any, codes: Any, *, noise: float = 0.0) -> GenerativeModel:
+    """The world that a dictionary and codes on it amount to, where nobody knows the truth.
+
+    Its supports are those of the codes, each as probable as it was frequent; its non-zeros are
+    draws from theirs. Theorems can be asked about it, **with W in place of A***: what they then
+    say is said of data that the model would generate, not of the data it was fitted on.
+
+    Parameters
+    ----------
+    dictionary : array_like of shape (m, n)
+        Unit rows.
+    codes : array_like or scipy.sparse of shape (N, m)
+        With at least one active unit.
+    noise : float
+        Standard deviation a coordinate of what the codes leave over.
+
+    Returns
+    -------
+    GenerativeModel
+
+    Raises
+    ------
+    ArgumentError
+        If the codes are all 0, not finite, or of another number of units.
+    """
+    rows = check_dictionary(dictionary, tolerance=1e-4)
+    table = sparse.csr_array(codes)
+    if table.shape[1] != len(rows):
+        raise ArgumentError("codes", f"{table.shape[1]} units", f"{len(rows)}, as the dictionary")
+    values = table.data[active(table.data)].astype(np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        raise ArgumentError("codes", "no finite non-zero", "codes with active units")
+    table.eliminate_zeros()
+    table.sort_indices()
+    supports: dict[tuple[int, ...], int] = {}
+    for start, stop in zip(table.indptr[:-1], table.indptr[1:], strict=True):
+        units = tuple(table.indices[start:stop].tolist())
+        supports[units] = supports.get(units, 0) + 1
+    chances = np.array(list(supports.values())) / table.shape[0]
+    magnitudes = np.abs(values)
+    law = Custom(
+        lambda rng, size: rng.choice(values, size=size),
+        kappa1=float(values.mean()),
+        kappa2=float((values**2).mean()),
+        a1=float(magnitudes.min()),
+        a2=float(magnitudes.max()),
+        signed=bool((values < 0).any()),
+    )
+    support = DiscreteSupport(tuple(supports), tuple(chances.tolist()))
+    return GenerativeModel(rows, support, law, check_number("noise", noise, low=0.0))
