@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 from typer.core import TyperGroup
@@ -25,6 +25,7 @@ from shoal.vocabulary import ArgumentError, ShoalError, __version__, check_count
 
 if TYPE_CHECKING:
     from shoal.data import Source
+    from shoal.generative import GenerativeModel
     from shoal.vocabulary import Step
 
 __all__ = ["app", "main"]
@@ -185,11 +186,10 @@ def fit(
         device=device,
         random_state=seed,
     )
-    steps = estimator.iter_fit(data)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("default")
-        _follow(steps, quiet=quiet)
+        _follow(estimator.iter_fit(data), quiet=quiet)
     seconds = time.perf_counter() - start
     for note in noted:  # without the line of code that a library's user would want
         typer.echo(f"note: {note.message}", err=True)
@@ -283,31 +283,15 @@ def generate(
     check_count("samples", samples)
     import numpy as np
 
-    from shoal import generative
+    from shoal.generative import laws_of
 
     # Two streams of one seed: the dictionary stays when the number of samples changes.
     for_atoms, for_samples = np.random.default_rng(seed).spawn(2)
-    makers = {
-        "random": generative.random_dictionary,
-        "low-coherence": generative.low_coherence,
-        "orthonormal-union": generative.orthonormal_union,
-    }
-    truth = makers[dictionary](atoms, n_features, random_state=for_atoms)
-    k = 3 if sparsity is None else sparsity
-    if world == "mixture":
-        if sparsity not in (None, 1):
-            raise ArgumentError("sparsity", str(sparsity), "1 for a mixture")
-        made: generative.GenerativeModel = generative.MixtureOfGaussians(truth, noise=noise)
-    else:
-        kinds = {
-            "sparse": generative.SparseCoding,
-            "nonnegative": generative.NonnegativeSparseCoding,
-            "independent": generative.IndependentComponents,
-        }
-        made = kinds[world](truth, sparsity=k, low=low, high=high, noise=noise)
+    made = _make_world(world, n_features, atoms, sparsity, noise, low, high, dictionary, for_atoms)
     drawn = made.sample(samples, random_state=for_samples)
     with whole_file(output) as temporary, open(temporary, "wb") as file:
-        np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes)
+        laws = np.array(json.dumps(laws_of(made)))
+        np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes, laws=laws)
     if not quiet:
         typer.echo(f"{samples} samples of {n_features} features from {atoms} atoms: {output}")
 
@@ -338,6 +322,86 @@ def score(
         typer.echo("The truth behind this source isn't known: nothing can be said of recovery.")
     else:
         _print_table("Recovery of the true dictionary", *_recovery_table(result["recovery"]))
+
+
+@app.command()
+def check(
+    world: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORLD",
+            help="What `generate` wrote, another SOURCE with --dictionary, or one of sparse, "
+            "nonnegative, mixture, independent with the sizes below.",
+        ),
+    ],
+    dictionary: Annotated[
+        Path | None,
+        typer.Option("--dictionary", metavar="RUN", help="The run whose weights are asked about."),
+    ] = None,
+    delta: Annotated[
+        float,
+        typer.Option(help="Without a run: the truth, each atom moved by this in a random way."),
+    ] = 0.1,
+    n_features: Annotated[int, typer.Option("--n-features", "-n", help="Features a sample.")] = 64,
+    atoms: Annotated[int, typer.Option("--atoms", "-m", help="Atoms of a named world.")] = 128,
+    sparsity: Annotated[
+        int | None, typer.Option("--sparsity", "-k", help="Active atoms a sample. Default: 3.")
+    ] = None,
+    noise: Annotated[float, typer.Option(help="Standard deviation a coordinate.")] = 0.0,
+    low: Annotated[float, typer.Option(help="Least magnitude of a non-zero.")] = 1.0,
+    high: Annotated[float, typer.Option(help="Largest magnitude of a non-zero.")] = 2.0,
+    atoms_from: Annotated[
+        Atoms, typer.Option(help="How a named world's atoms are made.")
+    ] = "random",
+    samples: Annotated[int, typer.Option(help="Samples that measurements are taken on.")] = 5000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="All numbers, as JSON.")] = False,
+) -> None:
+    """Say which theorems apply to WORLD, what they promise, and what is measured.
+
+    For example:
+
+        shoal check nonnegative -n 256 -m 512 -k 2 --high 1.2 --atoms-from orthonormal-union --delta 0.005
+
+        shoal check planted.npz --dictionary runs/planted
+    """
+    check_count("seed", seed, low=0)
+    check_count("samples", samples)
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from shoal import theory
+    from shoal.generative import perturb
+
+    for_atoms, for_weights = np.random.default_rng(seed).spawn(2)
+    model = None if dictionary is None else _plain_model(dictionary)
+    known = True
+    if world in get_args(World):
+        name = cast("World", world)
+        made = _make_world(
+            name, n_features, atoms, sparsity, noise, low, high, atoms_from, for_atoms
+        )
+    else:
+        opened = theory.open_world(world)
+        known = opened is not None
+        made = _world_of_a_run(world, model) if opened is None else opened
+    if model is None:
+        weights = perturb(made.dictionary, delta, for_weights)
+    else:
+        weights = model.components_
+    facts = theory.WorldFacts.of(made, truth=known)
+    found = theory.examine(made, weights, n_samples=samples, random_state=seed)
+    if as_json:
+        record = {"world": asdict(facts), "assertions": [each.to_dict() for each in found]}
+        typer.echo(json.dumps(theory.plain(record), indent=2, allow_nan=False))
+        return
+    if not known:
+        typer.echo("The truth behind this source isn't known: the run's atoms stand in its place.")
+    rows = [[name.replace("_", " "), _number(value)] for name, value in asdict(facts).items()]
+    _print_table("World", ["what", "value"], rows)
+    for each in found:
+        _print_assertion(each)
 
 
 @app.command()
@@ -518,6 +582,78 @@ def _print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
 
 def _number(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _make_world(
+    world: World,
+    n_features: int,
+    atoms: int,
+    sparsity: int | None,
+    noise: float,
+    low: float,
+    high: float,
+    dictionary: Atoms,
+    random_state: Any,
+) -> GenerativeModel:
+    from shoal import generative
+
+    makers = {
+        "random": generative.random_dictionary,
+        "low-coherence": generative.low_coherence,
+        "orthonormal-union": generative.orthonormal_union,
+    }
+    truth = makers[dictionary](atoms, n_features, random_state=random_state)
+    if world == "mixture":
+        if sparsity not in (None, 1):
+            raise ArgumentError("sparsity", str(sparsity), "1 for a mixture")
+        return generative.MixtureOfGaussians(truth, noise=noise)
+    kinds = {
+        "sparse": generative.SparseCoding,
+        "nonnegative": generative.NonnegativeSparseCoding,
+        "independent": generative.IndependentComponents,
+    }
+    k = 3 if sparsity is None else sparsity
+    return kinds[world](truth, sparsity=k, low=low, high=high, noise=noise)
+
+
+def _plain_model(run: Path) -> Any:
+    """The model of a run whose atoms live in the data's own space."""
+    from shoal.runs import load_run
+
+    model = load_run(run)
+    kind = model.preprocessing_.spec.kind
+    if kind != "none":
+        needed = "a run without: theorems speak of the data as they are"
+        raise ArgumentError("dictionary", f"a run with preprocessing {kind!r}", needed)
+    return model
+
+
+def _world_of_a_run(spec: str, model: Any) -> GenerativeModel:
+    """The world that a model makes of a source whose truth nobody knows."""
+    from shoal.data import open_source
+    from shoal.theory import world_from_codes
+
+    source = open_source(spec)
+    if model is None:
+        needed = "--dictionary RUN to stand for it, or what `shoal generate` wrote"
+        raise ArgumentError("WORLD", f"{source.name} without a truth", needed)
+    model.set_params(sparse_output=True)
+    (data, codes, _), *_ = model.iter_coded(source, "pursuit")
+    return world_from_codes(model.components_, codes, data=data)
+
+
+def _print_assertion(each: Any) -> None:
+    rows = [
+        [kind, check.claim, _number(check.value), check.needed, _yes(check.holds)]
+        for kind, checks in (("needs", each.hypotheses), ("measured", each.measurements))
+        for check in checks
+    ]
+    head = ["", "claim", "value", "needed", "holds"]
+    _print_table(f"{each.source}: {each.verdict}", head, rows)
+    typer.echo(f"  promises {each.promise}")
+    for note in each.notes:
+        typer.echo(f"  note: {note}")
+    typer.echo("")
 
 
 def _run_experiment(experiment: Any, settings: Any, scale: str, *, quiet: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from shoal.network import (
     approximate_gradient,
     encode,
     loss,
+    loss_and_gradient,
     preactivation,
     reconstruct,
     sample_gradient,
@@ -103,7 +104,8 @@ def test_orthonormal_atoms_reconstruct_exactly():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_autograd(activation, shape):
     parameters, data = problem(shape)
-    found = sample_gradient(parameters, data, activation)
+    value, found = loss_and_gradient(parameters, data, activation)
+    torch.testing.assert_close(value, loss(parameters, data, activation))
     assert found.dictionary.shape == parameters.dictionary.shape
     assert found.bias.shape == parameters.bias.shape
     close(found, autograd(parameters, data, activation))

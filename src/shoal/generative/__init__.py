@@ -6,6 +6,7 @@
 (1000, 64)
 """
 
+from shoal.generative.description import laws_of, world_of
 from shoal.generative.dictionaries import (
     coherence,
     equiangular,
@@ -60,10 +61,12 @@ __all__ = [
     "equiangular",
     "equiangular_sizes",
     "incoherence",
+    "laws_of",
     "low_coherence",
     "orthonormal_union",
     "perturb",
     "random_dictionary",
     "sparsity_from_power",
     "welch_bound",
+    "world_of",
 ]

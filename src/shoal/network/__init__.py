@@ -2,7 +2,12 @@
 
 from shoal.network.activations import HardThreshold, ReLU, Sigmoid, Softplus, TopK
 from shoal.network.autoencoder import encode, loss, preactivation, reconstruct
-from shoal.network.gradients import Gradient, approximate_gradient, sample_gradient
+from shoal.network.gradients import (
+    Gradient,
+    approximate_gradient,
+    loss_and_gradient,
+    sample_gradient,
+)
 from shoal.network.inference import fast_encode
 
 __all__ = [
@@ -16,6 +21,7 @@ __all__ = [
     "encode",
     "fast_encode",
     "loss",
+    "loss_and_gradient",
     "preactivation",
     "reconstruct",
     "sample_gradient",

@@ -22,7 +22,7 @@ from shoal.network import autoencoder, kernels
 from shoal.network.activations import Activation
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["Gradient", "approximate_gradient", "sample_gradient"]
+__all__ = ["Gradient", "approximate_gradient", "loss_and_gradient", "sample_gradient"]
 
 
 class Gradient(NamedTuple):
@@ -37,8 +37,16 @@ def sample_gradient(parameters: Parameters, data: Tensor, activation: Activation
 
     Source: Nguyen et al. 2018, eq. (4), averaged over the batch.
     """
+    return loss_and_gradient(parameters, data, activation)[1]
+
+
+def loss_and_gradient(
+    parameters: Parameters, data: Tensor, activation: Activation
+) -> tuple[Tensor, Gradient]:
+    """:func:`shoal.network.loss` at data (B, n) and its gradient, for the price of the latter."""
     sums = kernels.choose(data).step(parameters, data, activation)
-    return Gradient(sums.dictionary / sums.n_samples, sums.bias / sums.n_samples)
+    gradient = Gradient(sums.dictionary / sums.n_samples, sums.bias / sums.n_samples)
+    return sums.losses.mean(), gradient
 
 
 def approximate_gradient(parameters: Parameters, data: Tensor, activation: Activation) -> Gradient:

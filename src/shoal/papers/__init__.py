@@ -7,12 +7,17 @@
 >>> experiment.source
 'Rangamani et al. 2017, Table 1'
 
+>>> result = papers.reproduce("rangamani2017/table1", "smoke", h=64, p=0.3)
+>>> result["verdicts"][0]["holds"]
+True
+
 ``shoal reproduce NAME`` does the same on the command line.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 from shoal.papers.experiment import (
     SCALES,
@@ -45,6 +50,7 @@ __all__ = [
     "perform",
     "read_if_same",
     "read_result",
+    "reproduce",
     "select",
     "write_page",
     "write_result",
@@ -98,3 +104,25 @@ def select(name: str) -> list[Experiment]:
         groups = dict.fromkeys(each.split("/")[0] for each in _NAMES)
         raise ArgumentError("name", repr(name), "one of " + ", ".join(["all", *groups, *_NAMES]))
     return [find(each) for each in chosen]
+
+
+def reproduce(name: str, scale: str = "reduced", **changes: Any) -> dict[str, Any]:
+    """Run an experiment to its end; what is returned is what ``result.json`` would hold.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`.
+    scale : str
+        One of `SCALES`.
+    **changes
+        Other settings than the scale's.
+    """
+    experiment = find(name)
+    steps = perform(experiment, configure(experiment, scale, changes), scale)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: dict[str, Any] = end.value
+            return result

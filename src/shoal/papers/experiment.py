@@ -16,9 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from shoal.theory.assertion import Check
+from shoal.theory.assertion import Check, plain
 from shoal.vocabulary import ArgumentError, __version__, check_choice
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ __all__ = [
     "Table",
     "configure",
     "perform",
-    "plain",
     "versions",
 ]
 
@@ -252,21 +249,6 @@ def _command(experiment: Experiment, settings: Any, scale: str) -> str:
 def _seeds(settings: Any) -> list[int]:
     seed = getattr(settings, "seed", 0)
     return list(range(seed, seed + getattr(settings, "n_seeds", 1)))
-
-
-def plain(value: Any) -> Any:
-    """NumPy values, tuples and records as what JSON has; NaN is None, infinity a word."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
 
 
 def versions() -> dict[str, str]:

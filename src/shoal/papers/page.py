@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from shoal.files import check_free, check_replaceable, whole_folder, write_bytes
-from shoal.papers.experiment import FORMAT, Experiment, plain, versions
+from shoal.papers.experiment import FORMAT, Experiment, versions
 from shoal.report.drawing import PAGE, PRINT, Pen, as_png, as_svg, plain_settings
 from shoal.report.words import compact, plural
+from shoal.theory.assertion import plain
 from shoal.vocabulary import RunError
 
 __all__ = ["check_result_folder", "read_if_same", "read_result", "write_page", "write_result"]

@@ -8,10 +8,13 @@ another one.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Assertion", "Check", "at_least", "at_most", "between", "true"]
+import numpy as np
+
+__all__ = ["Assertion", "Check", "at_least", "at_most", "between", "plain", "true"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,27 @@ class Check:
     holds: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, which knows no infinity: such a value is a word."""
-        value = float(self.value)
-        return {**asdict(self), "value": value if math.isfinite(value) else str(value)}
+        """Plain values for JSON: :func:`plain`."""
+        return {**asdict(self), "value": plain(float(self.value))}
+
+
+def plain(value: Any) -> Any:
+    """NumPy values, tuples and mappings as what JSON has; NaN is None, infinity a word.
+
+    >>> plain({1: (float("nan"), float("inf"))})
+    {'1': [None, 'inf']}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def at_most(claim: str, value: float, bound: float, note: str = "") -> Check:
@@ -127,7 +148,7 @@ class Assertion:
             "hypotheses": [check.to_dict() for check in self.hypotheses],
             "promise": self.promise,
             "measurements": [check.to_dict() for check in self.measurements],
-            "numbers": self.numbers,
+            "numbers": plain(self.numbers),
             "notes": list(self.notes),
             "applies": self.applies,
             "holds": self.holds,

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from shoal.diagnosis import align, match
+from shoal.data import open_source
+from shoal.diagnosis import align
 from shoal.diagnosis.matching import Signs
-from shoal.generative import Custom, DiscreteSupport, GenerativeModel, coherence
+from shoal.generative import Custom, DiscreteSupport, GenerativeModel, coherence, world_of
 from shoal.generative._checks import check_dictionary
-from shoal.vocabulary import ArgumentError, active, check_number
+from shoal.vocabulary import ArgumentError, active
 
-__all__ = ["WorldFacts", "aligned", "distances", "is_signed", "world_from_codes"]
+__all__ = [
+    "WorldFacts",
+    "aligned",
+    "distances",
+    "is_mixture",
+    "is_signed",
+    "open_world",
+    "world_from_codes",
+]
 
 Floats = NDArray[np.float64]
 
@@ -91,6 +103,11 @@ def is_signed(world: GenerativeModel) -> bool:
     return bool(world.values.signed)
 
 
+def is_mixture(world: GenerativeModel) -> bool:
+    """Whether one unit at a time is active, and its code 1: a mixture of Gaussians."""
+    return bool(world.k == 1 and world.kappa1 == world.kappa2 == 1)
+
+
 def aligned(world: GenerativeModel, dictionary: Any, *, unit: bool = True) -> Floats:
     """W (m, n) in the order, and with the signs, of the world's atoms: pi(W), float64.
 
@@ -121,8 +138,6 @@ def aligned(world: GenerativeModel, dictionary: Any, *, unit: bool = True) -> Fl
         rest = np.abs(cosines) if signs == "free" else cosines
         if (rest.argmax(axis=1) == np.arange(len(rows))).all():
             return np.asarray(rows)
-    if (match(rows, truth, signs=signs).permutation < 0).any():
-        raise ArgumentError("dictionary", "atoms that match none", "one for each true atom")
     return np.asarray(align(rows, truth, signs=signs))
 
 
@@ -131,7 +146,41 @@ def distances(world: GenerativeModel, weights: Floats) -> Floats:
     return np.linalg.norm(weights - world.dictionary.astype(np.float64), axis=1)
 
 
-def world_from_codes(dictionary: Any, codes: Any, *, noise: float = 0.0) -> GenerativeModel:
+def open_world(source: Any) -> GenerativeModel | None:
+    """The world behind a source; None where the source doesn't know its truth.
+
+    Parameters
+    ----------
+    source : path, array-like or Source
+        What `shoal generate` wrote: then its laws are exact. With a true dictionary and codes
+        beside the data, frequencies and values are those of the codes.
+    """
+    laws = _laws_beside(source)
+    data = open_source(source)
+    if data.truth is not None and laws is not None:
+        return world_of(data.truth.dictionary, laws)
+    if data.truth is None or data.truth.codes is None or data.n_samples is None:
+        return None
+    rows = data.rows(np.arange(min(data.n_samples, _MOST_ROWS), dtype=np.intp))
+    return world_from_codes(data.truth.dictionary, data.truth.codes[: len(rows)], data=rows)
+
+
+# Arbitrary: enough for the frequencies of pairs at a hundred atoms.
+_MOST_ROWS = 20_000
+
+
+def _laws_beside(source: Any) -> Any:
+    """The laws in a file of `shoal generate`; None in any other."""
+    if not isinstance(source, (str, Path)) or Path(source).suffix != ".npz":
+        return None
+    try:
+        with np.load(source, allow_pickle=False) as archive:
+            return json.loads(str(archive["laws"])) if "laws" in archive.files else None
+    except (OSError, ValueError, BadZipFile):
+        return None  # open_source says what is wrong with it
+
+
+def world_from_codes(dictionary: Any, codes: Any, *, data: Any = None) -> GenerativeModel:
     """The world that a dictionary and codes on it amount to, where nobody knows the truth.
 
     Its supports are those of the codes, each as probable as it was frequent; its non-zeros are
@@ -144,8 +193,8 @@ def world_from_codes(dictionary: Any, codes: Any, *, noise: float = 0.0) -> Gene
         Unit rows.
     codes : array_like or scipy.sparse of shape (N, m)
         With at least one active unit.
-    noise : float
-        Standard deviation a coordinate of what the codes leave over.
+    data : array_like of shape (N, n), optional
+        What the codes leave of it is the noise; without it there is none.
 
     Returns
     -------
@@ -157,9 +206,10 @@ def world_from_codes(dictionary: Any, codes: Any, *, noise: float = 0.0) -> Gene
         If the codes are all 0, not finite, or of another number of units.
     """
     rows = check_dictionary(dictionary, tolerance=1e-4)
-    table = sparse.csr_array(codes)
-    if table.shape[1] != len(rows):
-        raise ArgumentError("codes", f"{table.shape[1]} units", f"{len(rows)}, as the dictionary")
+    given = codes if sparse.issparse(codes) else np.asarray(codes)
+    if given.ndim != 2 or given.shape[1] != len(rows):
+        raise ArgumentError("codes", f"shape {given.shape}", f"(N, {len(rows)}): one unit an atom")
+    table = sparse.csr_array(given, copy=True)
     values = table.data[active(table.data)].astype(np.float64)
     if not len(values) or not np.isfinite(values).all():
         raise ArgumentError("codes", "no finite non-zero", "codes with active units")
@@ -180,4 +230,12 @@ def world_from_codes(dictionary: Any, codes: Any, *, noise: float = 0.0) -> Gene
         signed=bool((values < 0).any()),
     )
     support = DiscreteSupport(tuple(supports), tuple(chances.tolist()))
-    return GenerativeModel(rows, support, law, check_number("noise", noise, low=0.0))
+    noise = 0.0
+    if data is not None:
+        y = np.asarray(data, dtype=np.float64)
+        if y.shape != (table.shape[0], rows.shape[1]):
+            raise ArgumentError("data", f"shape {y.shape}", f"{(table.shape[0], rows.shape[1])}")
+        left = float(np.sqrt(np.mean((y - table @ rows.astype(np.float64)) ** 2)))
+        # Arbitrary: what is so small beside the data is rounding.
+        noise = left if left > 1e-6 * float(np.sqrt(np.mean(y**2))) else 0.0
+    return GenerativeModel(rows, support, law, noise)

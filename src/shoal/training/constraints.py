@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-__all__ = ["unit_atoms"]
+from shoal.vocabulary import ArgumentError, check_count, check_number
+
+__all__ = ["Nearness", "nearness_projection", "unit_atoms"]
 
 
 def unit_atoms(dictionary: Tensor, fallback: Tensor | None = None) -> Tensor:
@@ -22,3 +26,119 @@ def unit_atoms(dictionary: Tensor, fallback: Tensor | None = None) -> Tensor:
     unit = dictionary / torch.where(sound, length, torch.ones_like(length))
     other = torch.zeros_like(dictionary) if fallback is None else fallback
     return torch.where(sound, unit, other)
+
+
+def nearness_projection(
+    dictionary: Tensor,
+    center: Tensor,
+    delta: float,
+    spectral: float = 2.0,
+    *,
+    max_iterations: int = 100,
+    tolerance: float = 1e-10,
+) -> Tensor:
+    """The nearest W' with |W'_i - C_i| <= delta for every row and ||W'|| <= spectral ||C||.
+
+    The projection onto the convex set B of Nguyen et al. 2018, section B.3 (after Arora et al.
+    2015), which keeps an estimate near: C is the truth there, and in practice the start. Where
+    the balls alone don't meet the bound on the norm, Dykstra's alternating projections find it.
+
+    Parameters
+    ----------
+    dictionary, center : Tensor of shape (m, n)
+        W and C, finite, of one type. They are left as they are.
+    delta : float
+        At least 0.
+    spectral : float
+        At least 1, so that C itself is in the set and the set isn't empty.
+    max_iterations : int
+        At most so many rounds, each one singular value decomposition.
+    tolerance : float
+        How far, relative to the norm of W, a round may still move; no finer than rounding.
+
+    Returns
+    -------
+    Tensor of shape (m, n)
+        In the set up to rounding, whatever the number of rounds; the nearest within `tolerance`.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument can't be used.
+
+    Examples
+    --------
+    >>> start = torch.eye(2, dtype=torch.float64)
+    >>> nearness_projection(start + torch.tensor([[3.0, 4.0], [0.0, 0.0]]), start, 0.5).tolist()
+    [[1.3, 0.4], [0.0, 1.0]]
+    """
+    if dictionary.ndim != 2 or dictionary.shape != center.shape or not dictionary.numel():
+        found = f"shapes {tuple(dictionary.shape)} and {tuple(center.shape)}"
+        raise ArgumentError("dictionary, center", found, "both (m, n), not empty")
+    if dictionary.dtype != center.dtype or not dictionary.dtype.is_floating_point:
+        found = f"{dictionary.dtype} and {center.dtype}"
+        raise ArgumentError("dictionary, center", found, "one floating type")
+    if not (torch.isfinite(dictionary).all() and torch.isfinite(center).all()):
+        raise ArgumentError("dictionary, center", "NaN or infinite entries", "finite numbers")
+    delta = check_number("delta", delta, low=0.0)
+    spectral = check_number("spectral", spectral, low=1.0)
+    max_iterations = check_count("max_iterations", max_iterations)
+    rounding = 8 * torch.finfo(dictionary.dtype).eps
+    limit = spectral * float(torch.linalg.matrix_norm(center, 2))
+    near = _into_balls(dictionary, center, delta)
+    if float(torch.linalg.matrix_norm(near, 2)) <= limit * (1 + rounding):
+        return near
+    still = max(check_number("tolerance", tolerance, low=0.0), rounding)
+    still *= float(torch.linalg.matrix_norm(dictionary))
+    # Boyle and Dykstra 1986: each projection first takes back what it took away a round ago.
+    point, from_balls, from_norm = dictionary, torch.zeros_like(near), torch.zeros_like(near)
+    for _ in range(max_iterations):
+        near = _into_balls(point + from_balls, center, delta)
+        from_balls = point + from_balls - near
+        last, point = point, _into_norm(near + from_norm, limit)
+        from_norm = near + from_norm - point
+        # Birgin and Raydan 2005: both parts must rest; the iterates alone can pause on the way.
+        if float(torch.linalg.matrix_norm(torch.stack([last - near, near - point])).max()) <= still:
+            break
+    # On the segment to C, which is in the set, the norm can't leave its bound.
+    farthest = float(torch.linalg.vector_norm(point - center, dim=1).max())
+    return center + (point - center) * min(1.0, delta / farthest) if farthest else point
+
+
+def _into_balls(dictionary: Tensor, center: Tensor, delta: float) -> Tensor:
+    """Each row to the nearest within `delta` of its row of `center`."""
+    away = dictionary - center
+    length = torch.linalg.vector_norm(away, dim=1, keepdim=True)  # (m, 1)
+    # A row already inside is left bit for bit.
+    pulled = center + away * (delta / torch.clamp(length, min=torch.finfo(length.dtype).tiny))
+    return torch.where(length <= delta, dictionary, pulled)
+
+
+def _into_norm(dictionary: Tensor, limit: float) -> Tensor:
+    """The nearest of spectral norm at most `limit`: singular values clipped."""
+    left, values, right = torch.linalg.svd(dictionary, full_matrices=False)
+    return (left * values.clamp(max=limit)) @ right
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """Atoms stay within `delta` of where the descent began: :func:`nearness_projection`.
+
+    It is applied after each step and before atoms are brought to length 1 again, which may lead
+    out of the ball by about delta^3 / 8.
+
+    Parameters
+    ----------
+    delta : float
+        Above 0: the radius around each atom's start.
+    spectral : float
+        At least 1: the largest spectral norm, in units of the start's.
+    """
+
+    delta: float
+    spectral: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_number("delta", self.delta, low=0.0, open_low=True)
+        check_number("spectral", self.spectral, low=1.0)

@@ -22,7 +22,7 @@ from shoal.network.autoencoder import variance
 from shoal.network.kernels import StepSums
 from shoal.network.pursuit import Pursuit
 from shoal.training.adaptation import Adapting, BiasAdaptation
-from shoal.training.constraints import unit_atoms
+from shoal.training.constraints import nearness_projection, unit_atoms
 from shoal.training.recipes import Recipe
 from shoal.training.refinement import Settling
 from shoal.training.revival import Activity, revive
@@ -34,13 +34,21 @@ __all__ = ["descend", "update"]
 Sums = Callable[[Parameters], StepSums]
 
 
-def update(parameters: Parameters, sums: StepSums, step_size: StepSize, step: int) -> Parameters:
-    """One step against the gradient, then unit atoms.
+def update(
+    parameters: Parameters,
+    sums: StepSums,
+    step_size: StepSize,
+    step: int,
+    near: Callable[[Tensor], Tensor] | None = None,
+) -> Parameters:
+    """One step against the gradient, then what keeps atoms `near`, then unit atoms.
 
     W <- normalize(W - zeta g), Nguyen et al. 2018, Theorem 4. The bias isn't moved here:
     it follows its schedule.
     """
     moved = parameters.dictionary - step_size.change(step, sums)
+    if near is not None:
+        moved = near(moved)
     return parameters._replace(dictionary=unit_atoms(moved, fallback=parameters.dictionary))
 
 
@@ -123,6 +131,10 @@ def descend(
     if isinstance(recipe.bias, BiasAdaptation) and activity.adapting is None:
         activity.adapting = Adapting(recipe.bias, parameters.bias)
     work = _work(source, recipe, dictionary, rng, passes)
+    near = None
+    if recipe.nearness is not None:
+        delta, spectral = recipe.nearness.delta, recipe.nearness.spectral
+        near = partial(nearness_projection, center=dictionary, delta=delta, spectral=spectral)
     refinement, first = recipe.refinement, recipe.n_steps
     encoder: Activation | Pursuit = recipe.activation
     step_size = recipe.step_size
@@ -138,7 +150,7 @@ def descend(
                 bias=torch.full_like(parameters.bias, recipe.bias(index))
             )
         sums = sums_by(encoder)(parameters)
-        parameters = update(parameters, sums, step_size, index - begin)
+        parameters = update(parameters, sums, step_size, index - begin, near)
         if activity.adapting is not None and phase == "descent":
             moved = activity.adapting.add(parameters.bias, sums.counts, sums.energy, sums.n_samples)
             parameters = parameters._replace(bias=moved)
