@@ -14,35 +14,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from scipy import sparse
-from typer.testing import CliRunner
 
 import shoal
-from shoal.cli import Method, app
+from commands import done, refused, shoal_
+from shoal.cli import Method
 from shoal.estimators import METHODS
 
 FILES = ["atoms.png", "config.json", "dictionary.safetensors", "history.jsonl", "report.html"]
 GENERATE = "generate sparse --n-features 16 --atoms 24 -k 2 --samples 2000 --noise 0 --seed 0"
-
-
-def shoal_(*words: Any) -> Any:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def done(*words: Any) -> Any:
-    result = shoal_(*words)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def refused(*words: Any, code: int = 2) -> str:
-    """The one line that a mistake is answered with."""
-    result = shoal_(*words)
-    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def names(folder: Path) -> list[str]:
@@ -72,7 +51,8 @@ def here(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_generate_writes_data_dictionary_and_codes(shared: Path, here: Path) -> None:
     with np.load(shared / "planted.npz") as file:
         arrays = {name: file[name] for name in file.files}
-    assert sorted(arrays) == ["codes", "data", "dictionary"]
+    assert sorted(arrays) == ["codes", "data", "dictionary", "laws"]
+    assert json.loads(str(arrays["laws"]))["support"] == {"kind": "UniformSupport", "k": 2}
     assert arrays["data"].shape == (2000, 16)
     assert arrays["dictionary"].shape == (24, 16)
     assert ((arrays["codes"] != 0).sum(axis=1) == 2).all()
@@ -261,12 +241,14 @@ def test_what_is_not_known_is_found_and_noted(here: Path) -> None:
         (["generate"], ["--n-features", "--atoms", "--sparsity", "-k", "--samples", "--noise",
                         "--low", "--high", "--dictionary", "--seed", "--force"]),
         (["score"], ["--json", "--key"]),
+        (["check"], ["--dictionary", "--delta", "--samples", "--atoms-from", "--json"]),
+        (["reproduce"], ["--output", "--scale", "--set", "--list", "--force", "all"]),
         (["report"], ["RUN"]),
         (["info"], ["RUN"]),
     ],
 )  # fmt: skip
 def test_help_names_every_option(command: list[str], words: list[str]) -> None:
-    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
+    result = shoal_(*command, "--help", COLUMNS="200")
     assert result.exit_code == 0
     for word in words:
         assert word in result.stdout

@@ -570,13 +570,14 @@ def _counted(blocks: Iterable[Any], source: Source, *, quiet: bool) -> Iterator[
 
 def _print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for number, name in enumerate(head):
         table.add_column(name, justify="left" if number == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))  # an interval is not markup
     Console().print(table)
 
 

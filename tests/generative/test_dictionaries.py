@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import shoal.generative
 from shoal.generative import (
     coherence,
+    description,
     dictionaries,
     equiangular,
     equiangular_sizes,
@@ -35,7 +36,7 @@ def off_diagonal(rows):
     return (rows @ rows.T)[~np.eye(len(rows), dtype=bool)]
 
 
-@pytest.mark.parametrize("module", [shoal.generative, dictionaries, laws, models])
+@pytest.mark.parametrize("module", [shoal.generative, description, dictionaries, laws, models])
 def test_doctests(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -57,7 +58,12 @@ def test_the_room_imports_numpy_scipy_and_the_vocabulary_only():
 
 
 def test_every_public_name_is_exported():
-    names = {*dictionaries.__all__, *laws.__all__, *models.__all__}
+    names = {
+        *description.__all__,
+        *dictionaries.__all__,
+        *laws.__all__,
+        *models.__all__,
+    }
     assert set(shoal.generative.__all__) == names
 
 
