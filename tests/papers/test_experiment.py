@@ -177,14 +177,3 @@ def test_names():
         papers.find("rangamani2017")
     with pytest.raises(ArgumentError, match="one of all, rangamani2017, nguyen2019, beyond"):
         papers.select("arpit")
-
-
-@pytest.mark.parametrize("name", papers.names())
-def test_every_experiment_is_whole(name):
-    experiment = papers.find(name)
-    assert experiment.name == name
-    assert set(experiment.scales) == {"smoke", "reduced"}
-    for scale in papers.SCALES:
-        papers.configure(experiment, scale)
-    for text in (experiment.title, experiment.about, experiment.caption):
-        assert text

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from shoal import network
 from shoal.generative import (
     GenerativeModel,
     NonnegativeSparseCoding,
@@ -18,14 +20,33 @@ from shoal.generative import (
     random_dictionary,
     sparsity_from_power,
 )
+from shoal.network.activations import ReLU
+from shoal.theory.rangamani2017 import literal_epsilon
+from shoal.vocabulary import Parameters
 
-__all__ = ["BIASES", "DECLARED_CONSTANT", "Bias", "radius", "world"]
+__all__ = [
+    "BIASES",
+    "DECLARED_CONSTANT",
+    "Bias",
+    "bias_at_truth",
+    "column_norms",
+    "generator",
+    "loss_and_gradient",
+    "mean_cosine",
+    "radius",
+    "world",
+]
 
 Bias = Callable[[GenerativeModel, float], float]
 """From a world and a distance to eps, the negative of the bias."""
 
 DECLARED_CONSTANT = 15.0
 """Between the mean column norm and the first number of Table 1: unexplained, and declared."""
+
+
+def generator(seed: int, h: int, p: float) -> np.random.Generator:
+    """The random numbers of one cell: the same whichever other cells are run."""
+    return np.random.default_rng([seed, h, round(1000 * p)])
 
 
 def world(h: int, p: float, n: int, rng: np.random.Generator) -> GenerativeModel:
@@ -39,20 +60,35 @@ def radius(h: int, p: float) -> float:
     return float(0.5 * h ** (-2.0 * p))
 
 
-def literal(model: GenerativeModel, distance: float) -> float:
-    """Theorem 3.1: eps = 2 m1 k (delta + mu / sqrt(n))."""
-    return 2 * model.kappa1 * model.k * (distance + coherence(model.dictionary))
-
-
 def matching(model: GenerativeModel, distance: float) -> float:
     """The coherence divided by sqrt(n) once more: the shape of Table 1."""
     root = float(np.sqrt(model.n_features))
     return 2 * model.kappa1 * model.k * (distance + coherence(model.dictionary) / root)
 
 
-BIASES: dict[str, Bias] = {"literal": literal, "matching": matching}
+BIASES: dict[str, Bias] = {"literal": literal_epsilon, "matching": matching}
 
 
 def column_norms(gradient: NDArray[np.floating]) -> NDArray[np.float64]:
     """|dL/dW_i| of each unit (m,)."""
     return np.linalg.norm(gradient.astype(np.float64), axis=1)
+
+
+def bias_at_truth(model: GenerativeModel) -> float:
+    """eps = 2 m1 k coherence / sqrt(n): the reading of Table 1 at distance 0, for Figure 1."""
+    return matching(model, 0.0)
+
+
+def mean_cosine(weights: torch.Tensor, atoms: torch.Tensor) -> float:
+    """The mean of cos(W_i, A_i); 0 for a unit that is 0."""
+    lengths = weights.norm(dim=1) * atoms.norm(dim=1)
+    inner = (weights * atoms).sum(dim=1)
+    return float(torch.where(lengths > 0, inner / lengths, 0.0).mean())
+
+
+def loss_and_gradient(
+    weights: torch.Tensor, bias: torch.Tensor, data: torch.Tensor
+) -> tuple[float, torch.Tensor]:
+    """Mean loss of the ReLU autoencoder over the data, and its gradient in W (m, n)."""
+    loss, gradient = network.loss_and_gradient(Parameters(weights, bias), data, ReLU())
+    return float(loss), gradient.dictionary

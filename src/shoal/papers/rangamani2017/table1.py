@@ -10,13 +10,11 @@ import numpy as np
 import torch
 
 from shoal.generative import perturb, sparsity_from_power
-from shoal.network.activations import ReLU
-from shoal.network.gradients import sample_gradient
 from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.papers.rangamani2017 import setting
 from shoal.report.drawing import HUES, panels
 from shoal.theory.assertion import Check, at_least, at_most, between
-from shoal.vocabulary import Parameters, check_count, check_number
+from shoal.vocabulary import check_count, check_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +55,7 @@ class Settings:
 
 def cell(h: int, p: float, settings: Settings, seed: int) -> dict[str, dict[str, float]]:
     """One dictionary, under each reading of the bias."""
-    rng = np.random.default_rng([seed, h, round(1000 * p)])
+    rng = setting.generator(seed, h, p)
     model = setting.world(h, p, settings.n, rng)
     data = torch.from_numpy(model.sample(settings.n_samples, rng).data)
     distance = setting.radius(h, p)
@@ -68,8 +66,7 @@ def cell(h: int, p: float, settings: Settings, seed: int) -> dict[str, dict[str,
         # Where every unit is silent, far from firing, a few points are as good as two hundred.
         for _ in range(min(settings.n_points, 3) if name == "literal" else settings.n_points):
             weights = torch.from_numpy(perturb(model.dictionary, distance, rng, renormalize=False))
-            parameters = Parameters(weights, torch.full((h,), -eps))
-            gradient = sample_gradient(parameters, data, ReLU()).dictionary
+            _, gradient = setting.loss_and_gradient(weights, torch.full((h,), -eps), data)
             norms.append(float(setting.column_norms(gradient.numpy()).mean()))
         found[name] = {
             "eps": eps,
