@@ -361,7 +361,7 @@ def check(
 
     For example:
 
-        shoal check nonnegative -n 256 -m 512 -k 2 --high 1.2 --atoms-from orthonormal-union --delta 0.005
+        shoal check nonnegative -n 256 -m 512 -k 2 --high 1.2 --atoms-from orthonormal-union
 
         shoal check planted.npz --dictionary runs/planted
     """
@@ -386,10 +386,7 @@ def check(
         opened = theory.open_world(world)
         known = opened is not None
         made = _world_of_a_run(world, model) if opened is None else opened
-    if model is None:
-        weights = perturb(made.dictionary, delta, for_weights)
-    else:
-        weights = model.components_
+    weights = perturb(made.dictionary, delta, for_weights) if model is None else model.components_
     facts = theory.WorldFacts.of(made, truth=known)
     found = theory.examine(made, weights, n_samples=samples, random_state=seed)
     if as_json:

@@ -348,7 +348,7 @@ NOTES = (
 
 def plot(result: dict[str, Any], pen: Pen) -> Figure:
     """|W - A|_F^2 against the step, in four panels."""
-    figure, every = panels(4, height=3.8)
+    figure, every = panels(4, height=4.4)
     numbers = result["numbers"]
     signed, mixture, square, halved = every
     for axes, name in ((signed, "signed"), (mixture, "mixture")):
@@ -356,25 +356,26 @@ def plot(result: dict[str, Any], pen: Pen) -> Figure:
         for hue, each in zip((*HUES, pen.ink), rows, strict=False):
             axes.plot(each["distances"], color=hue, label=f"c = {each['c']:g}")
         axes.set_title(f"{name}, hard threshold", fontsize=10)
-        axes.legend(frameon=False, fontsize=7.5, ncols=2, loc="lower left")
     rows = numbers["orthonormal"]
     k = 5 if any(each["k"] == 5 for each in rows) else rows[-1]["k"]
     for hue, each in zip(HUES, [each for each in rows if each["k"] == k], strict=False):
         square.plot(each["distances"], color=hue, label=each["label"])
     square.set_title(f"non-negative, orthonormal, k = {k}", fontsize=10)
-    square.legend(frameon=False, fontsize=7.5, loc="lower left")
-    hues = dict(
-        zip(dict.fromkeys(each["label"] for each in numbers["halving"]), HUES, strict=False)
-    )
+    labels = dict.fromkeys(each["label"] for each in numbers["halving"])
+    hues = dict(zip(labels, HUES, strict=False))
     for each in numbers["halving"]:
         floored = each["floor"] < 0
         style = {"color": hues[each["label"]], "linestyle": "-" if floored else (0, (1, 1.5))}
         halved.plot(each["distances"], label=each["label"] if floored else None, **style)
-    halved.set_title("ReLU, bias halving: floor −a1/5, none dotted", fontsize=10)
-    halved.legend(frameon=False, fontsize=7.5, loc="upper right")
-    for axes in every:
+    halved.set_title("ReLU, halving bias", fontsize=10)
+    for axes, columns in zip(every, (3, 3, 2, 1), strict=True):
         axes.set_yscale("log")
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], 1e-6))  # below it all have converged
         axes.set_xlabel("step")
+        axes.legend(
+            frameon=False, fontsize=8, ncols=columns, columnspacing=1, loc="upper center",
+            bbox_to_anchor=(0.5, -0.2),
+        )  # fmt: skip
     signed.set_ylabel("|W − A|² (Frobenius)")
     return figure
 
