@@ -445,7 +445,7 @@ def reproduce(
     chosen = papers.select(name)
     if output is None:
         raise ArgumentError("output", "nothing", "-o DIR, a folder to make")
-    settings = [papers.configure(each, scale, changes or ()) for each in chosen]
+    settings = papers.configure_all(chosen, scale, changes or ())
     if name == chosen[0].name:
         papers.check_result_folder(output, overwrite=force)
         result = _run_experiment(chosen[0], settings[0], scale, quiet=quiet)

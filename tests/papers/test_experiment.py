@@ -1,7 +1,7 @@
 """Experiments in general: settings, what is written, and what stays when a run fails."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -94,6 +94,21 @@ def test_changes_that_are_refused(change, text):
         papers.configure(TOY, "huge")
 
 
+def test_a_group_shares_what_it_has_settings_for():
+    @dataclass(frozen=True)
+    class Other:
+        n: tuple[int, ...] = (1,)
+        q: float = 0.0
+
+    other = replace(TOY, name="toy/two", settings=Other, scales={})
+    assert papers.configure_all([TOY, other], "full", ["n=7", "q=1"]) == [
+        Settings(n=7),
+        Other((7,), 1.0),
+    ]
+    with pytest.raises(ArgumentError, match=r"one of n, p, .*, q for toy/one, toy/two"):
+        papers.configure_all([TOY, other], "full", ["z=1"])
+
+
 def test_a_result_holds_all_that_is_known_of_a_run():
     result = result_of(Settings(p=0.25, sizes=(4,)), "full")
     assert json.loads(json.dumps(result, allow_nan=False)) == result
@@ -144,8 +159,6 @@ def test_what_is_written(tmp_path):
 def test_a_picture_that_fails_leaves_nothing(tmp_path):
     def broken(result, pen):
         raise KeyError("curve")
-
-    from dataclasses import replace
 
     with pytest.raises(KeyError):
         papers.write_result(tmp_path / "toy", replace(TOY, plot=broken), result_of(Settings()))

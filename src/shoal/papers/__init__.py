@@ -26,6 +26,7 @@ from shoal.papers.experiment import (
     Progress,
     Table,
     configure,
+    configure_all,
     perform,
 )
 from shoal.papers.page import (
@@ -45,6 +46,7 @@ __all__ = [
     "Table",
     "check_result_folder",
     "configure",
+    "configure_all",
     "find",
     "names",
     "perform",

@@ -11,7 +11,7 @@ import math
 import platform
 import shlex
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +31,7 @@ __all__ = [
     "Progress",
     "Table",
     "configure",
+    "configure_all",
     "perform",
     "versions",
 ]
@@ -143,24 +144,43 @@ def configure(experiment: Experiment, scale: str = "reduced", changes: Any = ())
     ArgumentError
         That names the setting, and what there is.
     """
+    (settings,) = configure_all([experiment], scale, changes)
+    return settings
+
+
+def configure_all(
+    experiments: Sequence[Experiment], scale: str = "reduced", changes: Any = ()
+) -> list[Any]:
+    """The settings of several experiments; each takes those changes that it has a setting for.
+
+    Parameters are those of :func:`configure`; a change that none has a setting for is refused.
+    """
     check_choice("scale", scale, SCALES)
-    settings = experiment.settings(**experiment.scales.get(scale, {}))
-    if isinstance(changes, Mapping):
-        pairs = dict(changes)
-    else:
-        pairs = {}
-        for change in changes:
-            name, equals, value = change.partition("=")
-            if not equals:
-                raise ArgumentError("set", repr(change), "NAME=VALUE, such as n=128")
-            pairs[name.strip()] = value.strip()
-    known = {each.name: getattr(settings, each.name) for each in fields(settings)}
-    for name, value in pairs.items():
+    pairs = dict(changes) if isinstance(changes, Mapping) else dict(map(_pair, changes))
+    usual = [each.settings(**each.scales.get(scale, {})) for each in experiments]
+    known = dict.fromkeys(field.name for settings in usual for field in fields(settings))
+    for name in pairs:
         if name not in known:
-            needed = f"one of {', '.join(known)} for {experiment.name}"
-            raise ArgumentError("set", repr(name), needed)
-        pairs[name] = _read(name, value, known[name])
-    return replace(settings, **pairs)
+            names = ", ".join(each.name for each in experiments)
+            raise ArgumentError("set", repr(name), f"one of {', '.join(known)} for {names}")
+    return [
+        replace(
+            settings,
+            **{
+                name: _read(name, value, getattr(settings, name))
+                for name, value in pairs.items()
+                if hasattr(settings, name)
+            },
+        )
+        for settings in usual
+    ]
+
+
+def _pair(change: str) -> tuple[str, str]:
+    name, equals, value = change.partition("=")
+    if not equals:
+        raise ArgumentError("set", repr(change), "NAME=VALUE, such as n=128")
+    return name.strip(), value.strip()
 
 
 def _read(name: str, value: Any, like: Any) -> Any:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from shoal.generative import GenerativeModel
+from shoal.network.activations import HardThreshold
+from shoal.network.gradients import sample_gradient
 from shoal.theory import nguyen2019, rangamani2017
 from shoal.theory.assertion import Assertion
-from shoal.theory.worlds import is_mixture, is_signed
-from shoal.vocabulary import check_count
+from shoal.theory.worlds import aligned, is_mixture, is_signed
+from shoal.vocabulary import Parameters, check_count
 
 __all__ = ["examine"]
 
@@ -60,6 +66,8 @@ def examine(
         found.append(rangamani2017.lemma52(world, dictionary, **draws))
     if is_signed(world) and world.kappa1 != 0:
         return found  # the gradients in closed form are for codes of mean 0, or never negative
+    threshold = HardThreshold(world.a1 / 2)
+    found.append(nguyen2019.equation4(world, dictionary, threshold, **draws))
     found.append(nguyen2019.expected_gradient(world, dictionary, **draws))
     if is_mixture(world):
         found.append(nguyen2019.lemma1(world, dictionary))
@@ -69,5 +77,21 @@ def examine(
         found.append(nguyen2019.claim3(world, dictionary))
         found.append(nguyen2019.claim4(world, dictionary))
         found.append(nguyen2019.lemma4(world, dictionary))
+    found.append(nguyen2019.lemma5(world, _one_step(world, dictionary, threshold, **draws)))
     found.append(nguyen2019.theorem4(world, dictionary, **draws))
     return found
+
+
+def _one_step(
+    world: GenerativeModel,
+    dictionary: Any,
+    activation: HardThreshold,
+    n_samples: int,
+    random_state: int,
+) -> NDArray[np.float64]:
+    """W - zeta g with the certified step and the gradient of a sample (m, n), not normalised."""
+    weights = aligned(world, dictionary)
+    data = torch.from_numpy(world.sample(n_samples, random_state).data.astype(np.float64))
+    parameters = Parameters(torch.from_numpy(weights), torch.zeros(len(weights)).double())
+    gradient = sample_gradient(parameters, data, activation).dictionary.numpy()
+    return weights - nguyen2019.step_size(world, weights) * gradient
