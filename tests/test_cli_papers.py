@@ -169,6 +169,10 @@ def test_a_group_goes_on_where_it_was(tmp_path, monkeypatch):
     assert "rangamani2017/table1: there already" in again.stderr
     done(*words, "--force")
     assert len(ran) == 5
+    # Another configuration stands in the way of the second: said before the first is run.
+    line = refused(*words, "--set", "delta=0.2")
+    assert "theorem3: exists already" in line
+    assert len(ran) == 5
 
 
 def test_an_interrupt_leaves_what_is_whole(tmp_path, monkeypatch):

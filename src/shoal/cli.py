@@ -446,26 +446,25 @@ def reproduce(
     if output is None:
         raise ArgumentError("output", "nothing", "-o DIR, a folder to make")
     settings = papers.configure_all(chosen, scale, changes or ())
-    if name == chosen[0].name:
-        papers.check_result_folder(output, overwrite=force)
-        result = _run_experiment(chosen[0], settings[0], scale, quiet=quiet)
-        papers.write_result(output, chosen[0], result, overwrite=force)
-        if not quiet:
-            _print_verdicts([result])
-            typer.echo(f"page: {output / 'index.html'}")
-        return
-    results = []
+    several = name != chosen[0].name
+    # All folders before any work: nobody wants to hear of the last one an hour later.
+    plan = []
     for each, configured in zip(chosen, settings, strict=True):
-        folder = output / each.name
-        kept = None if force else papers.read_if_same(folder, each, configured)
+        folder = output / each.name if several else output
+        kept = papers.read_if_same(folder, each, configured) if several and not force else None
         if kept is None:
             papers.check_result_folder(folder, overwrite=force)
-            kept = _run_experiment(each, configured, scale, quiet=quiet)
-            papers.write_result(folder, each, kept, overwrite=force)
-        elif not quiet:
+        plan.append((each, configured, folder, kept))
+    results = []
+    for each, configured, folder, kept in plan:
+        if kept is not None and not quiet:
             typer.echo(f"{each.name}: there already", err=True)
-        results.append(kept)
-        papers.write_page(output, list(zip(chosen, results, strict=False)))
+        result = kept or _run_experiment(each, configured, scale, quiet=quiet)
+        if kept is None:
+            papers.write_result(folder, each, result, overwrite=force)
+        results.append(result)
+        if several:
+            papers.write_page(output, list(zip(chosen, results, strict=False)))
     if not quiet:
         _print_verdicts(results)
         typer.echo(f"page: {output / 'index.html'}")

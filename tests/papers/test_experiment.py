@@ -34,6 +34,7 @@ def run(settings):
     return Outcome(
         numbers={"curve": np.arange(3.0), "nothing": float("nan"), "most": float("inf")},
         verdicts=(at_most("n is small", settings.n, 60), at_most("never", float("nan"), 1)),
+        departures=("is small", "never"),
         tables=(Table("A table", ("a", "b"), ((1, 0.25), (2, None))),),
         notes=("Less <than> all.",),
     )
@@ -117,6 +118,7 @@ def test_a_result_holds_all_that_is_known_of_a_run():
     assert result["command"] == "shoal reproduce toy/one --scale full --set p=0.25 --set sizes=4"
     assert {"shoal", "python", "numpy", "torch"} <= set(result["versions"])
     assert result["numbers"] == {"curve": [0, 1, 2], "nothing": None, "most": "inf"}
+    assert result["departures"] == ["n is small"]
     held, not_held = result["verdicts"]
     assert held == {"claim": "n is small", "value": 50.0, "needed": "<= 60", "holds": True}
     assert not_held["holds"] is False
@@ -141,7 +143,8 @@ def test_what_is_written(tmp_path):
     assert papers.read_result(folder) == result
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "index.html").read_text().replace("\u00a0", " ")
-    assert "1 of 2 claims holds: A toy" in page
+    assert "1 of 2 checks holds." in page
+    assert "Where the paper does not hold as it stands" in page
     assert "Less &lt;than&gt; all." in page
     assert "Nothing &amp; all." in page
     assert page.count("✕ no") == 1

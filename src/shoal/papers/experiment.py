@@ -71,6 +71,9 @@ class Outcome:
         Each claim of the experiment against its number.
     paper : dict
         The paper's own numbers, where it gives any.
+    departures : sequence of str
+        Words of those verdicts that state where the paper's claim or formula does *not* hold as it
+        stands; the page says so of each whose check holds.
     tables : sequence of Table
         What the page shows as tables.
     notes : sequence of str
@@ -80,6 +83,7 @@ class Outcome:
     numbers: Mapping[str, Any]
     verdicts: tuple[Check, ...]
     paper: Mapping[str, Any] = field(default_factory=dict)
+    departures: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -249,6 +253,11 @@ def perform(
         "numbers": outcome.numbers,
         "paper": outcome.paper,
         "verdicts": [check.to_dict() for check in outcome.verdicts],
+        "departures": [
+            check.claim
+            for check in outcome.verdicts
+            if check.holds and any(words in check.claim for words in outcome.departures)
+        ],
         "tables": [asdict(table) for table in outcome.tables],
         "notes": list(outcome.notes),
     }

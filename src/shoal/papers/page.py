@@ -114,6 +114,7 @@ def _render(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> str:
         sections=sections,
         n_held=sum(check["holds"] for check in checks),
         n_checks=len(checks),
+        n_departures=sum(len(section["departures"]) for section in sections),
         version=results[0][1]["versions"]["shoal"],
     )
 

@@ -43,6 +43,7 @@ def run(settings: Settings) -> Run:
             ],
         },
         verdicts=tuple(verdicts(curves, floors, settings.m)),
+        departures=("it is spoiled later",),
         tables=(mixtures.counts(curves, settings.m),),
         notes=(*mixtures.RECALLED, *NOTES),
     )

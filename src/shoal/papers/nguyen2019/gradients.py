@@ -96,6 +96,7 @@ def run(settings: Settings) -> Run:
     return Outcome(
         numbers={"curves": curves},
         verdicts=tuple(_verdicts(curves)),
+        departures=("error as printed over error as corrected",),
         tables=(_table(curves),),
         notes=NOTES,
     )
@@ -174,7 +175,7 @@ NOTES = (
 
 def plot(result: dict[str, Any], pen: Pen) -> Figure:
     """Error against N."""
-    figure, (axes,) = panels(1, width=7.5)
+    figure, (axes,) = panels(1)
     curves = result["numbers"]["curves"]
     for hue, name in zip(HUES, dict.fromkeys(each["equation"] for each in curves), strict=False):
         curve = [each for each in curves if each["equation"] == name]

@@ -77,6 +77,7 @@ def run(settings: Settings) -> Run:
     return Outcome(
         numbers={"cells": cells, "intervals": intervals},
         verdicts=tuple(_verdicts(cells, intervals)),
+        departures=("the bias interval is empty",),
         tables=(_table(cells, settings), _interval_table(intervals)),
         notes=NOTES,
     )

@@ -223,6 +223,7 @@ def run(settings: Settings) -> Run:
     return Outcome(
         numbers=numbers,
         verdicts=tuple(_verdicts(numbers)),
+        departures=("c L = 2.2 diverges", "bias halving without a floor"),
         tables=tuple(_tables(numbers)),
         notes=NOTES,
     )

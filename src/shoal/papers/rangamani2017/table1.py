@@ -111,6 +111,7 @@ def run(settings: Settings) -> Run:
     return Outcome(
         numbers={"cells": cells, "declared_constant": setting.DECLARED_CONSTANT, "m2": m2},
         verdicts=tuple(_verdicts(cells)),
+        departures=("literal bias silences every unit",),
         paper={"h": list(PAPER), "p": list(PAPER_P), "norm": list(PAPER.values())},
         tables=(_table(cells, settings),),
         notes=NOTES,

@@ -202,6 +202,11 @@ def run(settings: Settings) -> Run:
     return Outcome(
         numbers={"cells": cells, "words": {name: each.words for name, each in VARIANTS.items()}},
         verdicts=tuple(_verdicts(cells)),
+        departures=(
+            "does not give the paper",
+            "W = 0 covers nearly all",
+            "literal protocol does not align",
+        ),
         paper={"h": list(PAPER), "p": list(PAPER_P), "covered": list(PAPER.values())},
         tables=(_table(cells),),
         notes=NOTES,

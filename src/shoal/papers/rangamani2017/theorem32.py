@@ -106,6 +106,7 @@ def run(settings: Settings) -> Run:
     return Outcome(
         numbers={"cells": cells},
         verdicts=tuple(_verdicts(cells)),
+        departures=("no such decay to be seen",),
         tables=(_table(cells),),
         notes=NOTES,
     )
