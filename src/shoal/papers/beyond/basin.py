@@ -309,12 +309,12 @@ EXPERIMENT = Experiment(
     settings=Settings,
     scales={
         "smoke": {
-            "n": 32,
+            "n": 64,
             "n_samples": 1500,
             "distance": (0.2, 1.0),
-            "k": (1, 2),
+            "k": (1, 3),
             "mixing": (0.3,),
-            "n_steps": 5,
+            "n_steps": 20,
             "n_seeds": 1,
         },
         "reduced": {

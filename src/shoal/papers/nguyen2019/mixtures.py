@@ -65,7 +65,7 @@ STARTS = ("near", "pca", "random")
 """At distance delta from the truth; the leading principal directions; random directions."""
 
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"n": 256, "m": 4, "n_samples": 1000, "sigma": (0.02,), "n_seeds": 1},
+    "smoke": {"n_samples": 2000, "sigma": (0.01,), "n_seeds": 1},
     "reduced": {"n_samples": 5000, "n_seeds": 2},
 }
 """Of both figures."""
