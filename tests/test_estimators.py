@@ -891,6 +891,7 @@ def test_a_dense_activation_works_throughout(world: SimpleNamespace) -> None:
         assert np.isfinite(model.transform(world.data[:50], method)).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*leaves? the basin")
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_named_recipe_fits(world: SimpleNamespace, name: str) -> None:
     model = {"default": "sparse", "bias-adaptation": "nonnegative"}.get(name) or name.split("-")[1]
@@ -898,6 +899,15 @@ def test_every_named_recipe_fits(world: SimpleNamespace, name: str) -> None:
     found = autoencoder(model=model, recipe=name, n_nonzero_coefs=k).fit(world.data)
     assert_unit(found.components_)
     assert found.recipe_ == RECIPES[name](model, 24, k, 2000)
+
+
+def test_a_fit_warns_where_its_recipe_leaves_the_basin(world: SimpleNamespace) -> None:
+    def fitted(name: str) -> Any:
+        return autoencoder(model="mixture", recipe=name, n_nonzero_coefs=1).fit(world.data)
+
+    with pytest.warns(UserWarning, match="the atoms leave the basin; floor=-0.2"):
+        fitted("nguyen2019-mixture-relu")
+    fitted("nguyen2019-mixture-relu-stable")
 
 
 # ------------------------------------------------------------------ bad input
