@@ -8,21 +8,24 @@ dx/dz ``(B, m)``, which is the derivative wherever there is one. At a kink or a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from shoal.vocabulary import check_count, check_number
+from shoal.vocabulary import ArgumentError, check_count, check_number
 
 __all__ = [
     "Activated",
     "Activation",
     "Gate",
     "HardThreshold",
+    "Maxout",
     "ReLU",
     "Sigmoid",
+    "SmoothActivation",
     "Softplus",
+    "Tanh",
     "TopK",
     "gate_of",
     "k_largest",
@@ -42,6 +45,31 @@ class Activation(Protocol):
     def __call__(self, z: Tensor) -> Activated: ...  # noqa: D102
 
 
+class SmoothActivation(Activation, Protocol):
+    """What penalties on the slope, and theorems about it, ask of an activation beside its value.
+
+    Arpit et al. 2016, section 2.1.2. Of a kink or a jump its derivatives see nothing.
+    """
+
+    @property
+    def delta_min(self) -> float:
+        """A unit is active where its code is above it."""
+
+    @property
+    def convex(self) -> bool:
+        """Whether s is convex: Corollary 2 asks for it."""
+
+    @property
+    def saturates(self) -> bool:
+        """Whether s(z) goes to 0 as z goes to -inf: without it low inputs are not sparse codes."""
+
+    def bend(self, z: Tensor) -> Tensor:
+        """The second derivative of s at z, (B, m)."""
+
+    def jerk(self, z: Tensor) -> Tensor:
+        """The third derivative of s at z, (B, m)."""
+
+
 def _gate(z: Tensor, open_: Tensor) -> Activated:
     """Pass z where `open_` is true: the form of every piecewise linear activation here."""
     # where() rather than a product, which would give -0.0 for -1.0 and NaN for -inf.
@@ -56,8 +84,20 @@ class ReLU:
     [[0.0, 2.0]]
     """
 
+    delta_min: ClassVar[float] = 0.0
+    convex: ClassVar[bool] = True
+    saturates: ClassVar[bool] = True
+
     def __call__(self, z: Tensor) -> Activated:  # noqa: D102
         return _gate(z, z > 0)
+
+    def bend(self, z: Tensor) -> Tensor:
+        """0: the Dirac at the kink is invisible; see `kink` of the contractive penalties."""
+        return torch.zeros_like(z)
+
+    def jerk(self, z: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(z)
 
 
 @dataclass(frozen=True)
@@ -127,28 +167,128 @@ class TopK:
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """x = 1 / (1 + exp(-z)). Arpit et al. 2016, section 4.
+    """x = 1 / (1 + exp(-z)). Arpit et al. 2016, section 2.1.2, and section 3 for delta_min.
 
     >>> Sigmoid()(torch.tensor([[0.0]])).codes.tolist()
     [[0.5]]
     """
 
+    delta_min: ClassVar[float] = 0.1
+    convex: ClassVar[bool] = False
+    saturates: ClassVar[bool] = True
+
     def __call__(self, z: Tensor) -> Activated:  # noqa: D102
         codes = torch.sigmoid(z)
         return Activated(codes, codes * (1 - codes))
 
+    def bend(self, z: Tensor) -> Tensor:
+        """s (1 - s) (1 - 2 s)."""
+        s = torch.sigmoid(z)
+        return s * (1 - s) * (1 - 2 * s)
+
+    def jerk(self, z: Tensor) -> Tensor:
+        """s (1 - s) (1 - 6 s + 6 s^2)."""
+        s = torch.sigmoid(z)
+        return s * (1 - s) * (1 - 6 * s + 6 * s * s)
+
 
 @dataclass(frozen=True)
 class Softplus:
-    """x = log(1 + exp(z)). Arpit et al. 2016, section 4.
+    """x = log(1 + exp(z)). Arpit et al. 2016, section 2.1.2, and section 3 for delta_min.
 
     >>> Softplus()(torch.tensor([[0.0]])).slope.tolist()
     [[0.5]]
     """
 
+    delta_min: ClassVar[float] = 0.1
+    convex: ClassVar[bool] = True
+    saturates: ClassVar[bool] = True
+
     def __call__(self, z: Tensor) -> Activated:  # noqa: D102
         # logaddexp keeps full precision where softplus() switches to a linear branch.
         return Activated(torch.logaddexp(z, torch.zeros_like(z)), torch.sigmoid(z))
+
+    def bend(self, z: Tensor) -> Tensor:
+        """The slope of the sigmoid."""
+        return Sigmoid()(z).slope
+
+    def jerk(self, z: Tensor) -> Tensor:
+        """The second derivative of the sigmoid."""
+        return Sigmoid().bend(z)
+
+
+@dataclass(frozen=True)
+class Tanh:
+    """x = tanh(z): goes to -1, not to 0, so that low inputs make no sparse code.
+
+    A counter-example of Arpit et al. 2016, section 2.1.2.
+
+    >>> Tanh()(torch.tensor([[0.0]])).slope.tolist()
+    [[1.0]]
+    """
+
+    delta_min: ClassVar[float] = 0.0
+    convex: ClassVar[bool] = False
+    saturates: ClassVar[bool] = False
+
+    def __call__(self, z: Tensor) -> Activated:  # noqa: D102
+        codes = torch.tanh(z)
+        return Activated(codes, 1 - codes.square())
+
+    def bend(self, z: Tensor) -> Tensor:
+        """-2 t (1 - t^2)."""
+        t = torch.tanh(z)
+        return -2 * t * (1 - t.square())
+
+    def jerk(self, z: Tensor) -> Tensor:
+        """(1 - t^2) (6 t^2 - 2)."""
+        square = torch.tanh(z).square()
+        return (1 - square) * (6 * square - 2)
+
+
+@dataclass(frozen=True)
+class Maxout:
+    """Of each run of `pieces` units the largest passes its z on, and the others are 0.
+
+    Maxout units of tied weights: max over pieces of W_p x + b_p, decoded by the weights that won.
+    Unbounded below, a counter-example of Arpit et al. 2016, section 2.1.2. Ties go to the first.
+
+    Parameters
+    ----------
+    pieces : int
+        Linear pieces a unit, at least 2; it must divide the number of units.
+
+    Examples
+    --------
+    >>> Maxout()(torch.tensor([[-3.0, -1.0, 2.0, 1.0]])).codes.tolist()
+    [[0.0, -1.0, 2.0, 0.0]]
+    """
+
+    pieces: int = 2
+
+    delta_min: ClassVar[float] = 0.0
+    convex: ClassVar[bool] = True
+    saturates: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_count("pieces", self.pieces, low=2)
+
+    def __call__(self, z: Tensor) -> Activated:  # noqa: D102
+        if z.shape[1] % self.pieces:
+            needed = f"a number of units that {self.pieces} pieces divide"
+            raise ArgumentError("n_components", str(z.shape[1]), needed)
+        groups = z.reshape(len(z), -1, self.pieces)  # (B, m / pieces, pieces)
+        won = torch.zeros_like(groups, dtype=torch.bool)
+        won.scatter_(2, groups.argmax(dim=2, keepdim=True), True)
+        return _gate(z, won.reshape(z.shape))
+
+    def bend(self, z: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(z)
+
+    def jerk(self, z: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(z)
 
 
 class Gate(NamedTuple):
