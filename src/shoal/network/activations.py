@@ -63,11 +63,11 @@ class SmoothActivation(Activation, Protocol):
     def saturates(self) -> bool:
         """Whether s(z) goes to 0 as z goes to -inf: without it low inputs are not sparse codes."""
 
-    def bend(self, z: Tensor) -> Tensor:
-        """The second derivative of s at z, (B, m)."""
+    def bend(self, activated: Activated) -> Tensor:
+        """The second derivative of s, (B, m), where it took the value and slope `activated`."""
 
-    def jerk(self, z: Tensor) -> Tensor:
-        """The third derivative of s at z, (B, m)."""
+    def jerk(self, activated: Activated) -> Tensor:
+        """The third derivative of s, (B, m), there."""
 
 
 def _gate(z: Tensor, open_: Tensor) -> Activated:
@@ -91,13 +91,13 @@ class ReLU:
     def __call__(self, z: Tensor) -> Activated:  # noqa: D102
         return _gate(z, z > 0)
 
-    def bend(self, z: Tensor) -> Tensor:
+    def bend(self, activated: Activated) -> Tensor:
         """0: the Dirac at the kink is invisible; see `kink` of the contractive penalties."""
-        return torch.zeros_like(z)
+        return torch.zeros_like(activated.codes)
 
-    def jerk(self, z: Tensor) -> Tensor:
+    def jerk(self, activated: Activated) -> Tensor:
         """0."""
-        return torch.zeros_like(z)
+        return torch.zeros_like(activated.codes)
 
 
 @dataclass(frozen=True)
@@ -181,15 +181,13 @@ class Sigmoid:
         codes = torch.sigmoid(z)
         return Activated(codes, codes * (1 - codes))
 
-    def bend(self, z: Tensor) -> Tensor:
-        """s (1 - s) (1 - 2 s)."""
-        s = torch.sigmoid(z)
-        return s * (1 - s) * (1 - 2 * s)
+    def bend(self, activated: Activated) -> Tensor:
+        """s' (1 - 2 s)."""
+        return activated.slope * (1 - 2 * activated.codes)
 
-    def jerk(self, z: Tensor) -> Tensor:
-        """s (1 - s) (1 - 6 s + 6 s^2)."""
-        s = torch.sigmoid(z)
-        return s * (1 - s) * (1 - 6 * s + 6 * s * s)
+    def jerk(self, activated: Activated) -> Tensor:
+        """s' (1 - 6 s')."""
+        return activated.slope * (1 - 6 * activated.slope)
 
 
 @dataclass(frozen=True)
@@ -208,13 +206,13 @@ class Softplus:
         # logaddexp keeps full precision where softplus() switches to a linear branch.
         return Activated(torch.logaddexp(z, torch.zeros_like(z)), torch.sigmoid(z))
 
-    def bend(self, z: Tensor) -> Tensor:
-        """The slope of the sigmoid."""
-        return Sigmoid()(z).slope
+    def bend(self, activated: Activated) -> Tensor:
+        """s' (1 - s'): the slope is a sigmoid."""
+        return activated.slope * (1 - activated.slope)
 
-    def jerk(self, z: Tensor) -> Tensor:
-        """The second derivative of the sigmoid."""
-        return Sigmoid().bend(z)
+    def jerk(self, activated: Activated) -> Tensor:
+        """s' (1 - s') (1 - 2 s')."""
+        return self.bend(activated) * (1 - 2 * activated.slope)
 
 
 @dataclass(frozen=True)
@@ -235,15 +233,13 @@ class Tanh:
         codes = torch.tanh(z)
         return Activated(codes, 1 - codes.square())
 
-    def bend(self, z: Tensor) -> Tensor:
-        """-2 t (1 - t^2)."""
-        t = torch.tanh(z)
-        return -2 * t * (1 - t.square())
+    def bend(self, activated: Activated) -> Tensor:
+        """-2 t t'."""
+        return -2 * activated.codes * activated.slope
 
-    def jerk(self, z: Tensor) -> Tensor:
-        """(1 - t^2) (6 t^2 - 2)."""
-        square = torch.tanh(z).square()
-        return (1 - square) * (6 * square - 2)
+    def jerk(self, activated: Activated) -> Tensor:
+        """t' (4 - 6 t')."""
+        return activated.slope * (4 - 6 * activated.slope)
 
 
 @dataclass(frozen=True)
@@ -282,13 +278,13 @@ class Maxout:
         won.scatter_(2, groups.argmax(dim=2, keepdim=True), True)
         return _gate(z, won.reshape(z.shape))
 
-    def bend(self, z: Tensor) -> Tensor:
+    def bend(self, activated: Activated) -> Tensor:
         """0."""
-        return torch.zeros_like(z)
+        return torch.zeros_like(activated.codes)
 
-    def jerk(self, z: Tensor) -> Tensor:
+    def jerk(self, activated: Activated) -> Tensor:
         """0."""
-        return torch.zeros_like(z)
+        return torch.zeros_like(activated.codes)
 
 
 class Gate(NamedTuple):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from shoal.network import autoencoder
-from shoal.network.activations import ReLU, SmoothActivation
+from shoal.network.activations import Activated, ReLU, SmoothActivation
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count, check_number
 
 __all__ = [
@@ -78,18 +78,26 @@ class _Pass(NamedTuple):
     """One pass through the network, input (B, n) to residual against a target (B, n)."""
 
     z: Tensor  # (B, m)
-    codes: Tensor  # (B, m)
-    slope: Tensor  # (B, m)
+    activated: Activated  # codes and slope, (B, m) each
     residual: Tensor  # (B, n) target - codes W
+
+    @property
+    def codes(self) -> Tensor:
+        return self.activated.codes
+
+    @property
+    def slope(self) -> Tensor:
+        return self.activated.slope
 
 
 def _forward(
     parameters: Parameters, data: Tensor, activation: SmoothActivation, target: Tensor | None = None
 ) -> _Pass:
     z = autoencoder.preactivation(parameters, data)
-    codes, slope = activation(z)
+    activated = activation(z)
     aim = data if target is None else target
-    return _Pass(z, codes, slope, torch.addmm(aim, codes, parameters.dictionary, alpha=-1.0))
+    residual = torch.addmm(aim, activated.codes, parameters.dictionary, alpha=-1.0)
+    return _Pass(z, activated, residual)
 
 
 def _backward(
@@ -246,7 +254,7 @@ class FirstOrderDenoising:
         g = q @ weights  # (B, n)
         value = -2.0 / size * (q * correlation).sum()
         scale = 2.0 / size
-        to_z = -scale * activation.bend(passed.z) * along * correlation
+        to_z = -scale * activation.bend(passed.activated) * along * correlation
         terms = _backward(
             parameters, data, passed, value, to_codes=scale * (g @ weights.T), to_z=to_z
         )
@@ -281,7 +289,7 @@ class SecondOrderDenoising:
     ) -> Terms:
         weights, scale = parameters.dictionary, self.strength / len(data)
         passed = _forward(parameters, data, activation)
-        bend, jerk = activation.bend(passed.z), activation.jerk(passed.z)
+        bend, jerk = activation.bend(passed.activated), activation.jerk(passed.activated)
         gram = weights @ weights.T  # (m, m)
         through = passed.slope @ gram.square()  # (B, m)
         lengths = _squared_lengths(parameters)
@@ -324,7 +332,7 @@ def _contraction(
     squares = _squared_lengths(parameters)
     lengths = squares if power == 2 else squares.square()
     energy = passed.slope.square().sum(dim=0)  # (m,)
-    to_z = (2.0 * scale) * passed.slope * activation.bend(passed.z) * lengths
+    to_z = (2.0 * scale) * passed.slope * activation.bend(passed.activated) * lengths
     if kink > 0.0:
         if not isinstance(activation, ReLU):
             raise ArgumentError("kink", f"{kink:g} with {activation!r}", "ReLU, which has one")
@@ -441,17 +449,18 @@ class HigherOrderContractive:
         first = self.strength / len(data)
         second = first * self.gamma / self.draws
         passed = _forward(parameters, data, activation)
-        lengths, bend = _squared_lengths(parameters), activation.bend(passed.z)
+        lengths, bend = _squared_lengths(parameters), activation.bend(passed.activated)
         energy = first * passed.slope.square().sum(dim=0)  # (m,)
         to_z = (2.0 * first) * passed.slope * bend * lengths
         lefts, rights, bias = [], [], torch.zeros_like(parameters.bias)
         for _ in range(self.draws):
             noisy = data + _noise(data, self.noise, generator)
             z = torch.addmm(parameters.bias, noisy, weights.T)
-            apart = passed.slope - activation(z).slope  # (B, m)
+            moved = activation(z)
+            apart = passed.slope - moved.slope  # (B, m)
             energy = energy + second * apart.square().sum(dim=0)
             to_z = to_z + (2.0 * second) * apart * bend * lengths
-            back = (-2.0 * second) * apart * activation.bend(z) * lengths
+            back = (-2.0 * second) * apart * activation.bend(moved) * lengths
             lefts.append(back)
             rights.append(noisy)
             bias += back.sum(dim=0)
