@@ -24,9 +24,11 @@ ROOMS = [
     "diagnosis",
     "theory",
     "estimators",
+    "regularized",
     "report",  # above the runs, which write one; it knows nothing of what made the files
     "runs",
     "papers",
+    "sweeps",
     "shoal",
     "cli",
 ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shoal.data import Preprocessing, open_source
     from shoal.diagnosis import Recovery, recovery, support_recovery
     from shoal.estimators import DictionaryAutoencoder
+    from shoal.regularized import RegularizedAutoencoder
     from shoal.runs import load_run, save_run
     from shoal.training import Recipe
     from shoal.vocabulary import ArgumentError, RunError, ShoalError, SourceError
@@ -29,6 +30,7 @@ _HOMES = {
     "Preprocessing": "shoal.data",
     "Recipe": "shoal.training",
     "Recovery": "shoal.diagnosis",
+    "RegularizedAutoencoder": "shoal.regularized",
     "RunError": "shoal.vocabulary",
     "ShoalError": "shoal.vocabulary",
     "SourceError": "shoal.vocabulary",
@@ -46,6 +48,7 @@ __all__ = [
     "Preprocessing",
     "Recipe",
     "Recovery",
+    "RegularizedAutoencoder",
     "RunError",
     "ShoalError",
     "SourceError",

@@ -1,4 +1,4 @@
-"""The command line: shoal fit | transform | generate | score | check | reproduce | report | info.
+"""The command line: shoal fit | sweep | transform | generate | score | check | reproduce | ...
 
 Every command checks its arguments before any work starts, and says what is wrong in one
 line. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
@@ -26,6 +27,7 @@ from shoal.vocabulary import ArgumentError, ShoalError, __version__, check_count
 if TYPE_CHECKING:
     from shoal.data import Source
     from shoal.generative import GenerativeModel
+    from shoal.training.momentum import Epoch
     from shoal.vocabulary import Step
 
 __all__ = ["app", "main"]
@@ -77,9 +79,13 @@ app = typer.Typer(
 
 Model = Literal["sparse", "nonnegative", "mixture"]
 World = Literal["sparse", "nonnegative", "mixture", "independent"]
-Kind = Literal["none", "center", "scale", "whiten"]
+Kind = Literal["none", "center", "scale", "whiten", "samples"]
 # Those of shoal.estimators, which would take a second to load for a help text; a test compares.
 Method = Literal["encoder", "least_squares", "pursuit", "omp", "iht"]
+# As above: those of shoal.network.penalties, shoal.network.activations, shoal.training.momentum.
+PenaltyName = Literal["none", "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1"]
+ActivationName = Literal["relu", "sigmoid", "softplus", "tanh", "maxout"]
+Length = Literal["unit", "max-norm", "free"]
 Scale = Literal["smoke", "reduced", "full"]
 Atoms = Literal["random", "low-coherence", "orthonormal-union"]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, written by `fit`.")]
@@ -128,7 +134,13 @@ def fit(
     model: Annotated[
         Model, typer.Option(help="Signed, non-negative, or one-active codes.")
     ] = "sparse",
-    preprocess: Annotated[Kind, typer.Option(help="Kept with the model.")] = "none",
+    preprocess: Annotated[
+        Kind | None,
+        typer.Option(help="Kept with the model. Default: none; scale with --penalty."),
+    ] = None,
+    added: Annotated[
+        float | None, typer.Option(help="To every deviation that is divided by; .1 for digits.")
+    ] = None,
     roll_off: Annotated[
         float | None,
         typer.Option(help="Share of directions that whitening keeps, by variance; the rest fades."),
@@ -140,6 +152,23 @@ def fit(
         str,
         typer.Option(help="Where atoms start: auto, data, random, residual, pca, pairwise."),
     ] = "auto",
+    penalty: Annotated[
+        PenaltyName | None,
+        typer.Option(help="Instead of k active atoms: an autoencoder that this makes sparse."),
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Of the penalty; of `dae` the noise's variance. [.25]")
+    ] = None,
+    activation: Annotated[
+        ActivationName | None, typer.Option(help="With --penalty. Default: relu.")
+    ] = None,
+    weight_length: Annotated[
+        Length | None, typer.Option(help="With --penalty: of the atoms. Default: unit.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="With --penalty. Default: 50.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="With --penalty. Default: .001.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
     key: Key = None,
@@ -156,6 +185,8 @@ def fit(
 
         shoal fit planted.npz -m 128 -k 3 -o runs/planted
 
+        shoal fit sample:digits -m 256 --penalty cae --strength 0.25 --activation relu -o runs/cae
+
     Where SOURCE holds its true `dictionary` (as `shoal generate` writes it), the report says
     how much of it was recovered.
     """
@@ -165,31 +196,60 @@ def fit(
     check_count("seed", seed, low=0, high=2**32 - 1)
     from shoal.data import Preprocessing, open_source
 
-    spec = Preprocessing(preprocess)
+    spec = Preprocessing(preprocess or ("none" if penalty is None else "scale"))
     if roll_off is not None:
-        if preprocess != "whiten":
+        if spec.kind != "whiten":
             raise ArgumentError("roll_off", str(roll_off), "--preprocess whiten with it")
-        spec = Preprocessing(preprocess, roll_off=roll_off)
+        spec = replace(spec, roll_off=roll_off)
+    if added is not None:
+        if spec.kind not in ("scale", "samples"):
+            raise ArgumentError("added", str(added), "--preprocess scale or samples with it")
+        spec = replace(spec, added=added)
     data = open_source(
         source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed
     )
-    from shoal.estimators import DictionaryAutoencoder
     from shoal.runs import save_run
 
-    estimator = DictionaryAutoencoder(
-        n_components,
-        _count_or_auto(n_nonzero_coefs),
-        model=model,
-        recipe=recipe,
-        init=init,
-        preprocessing=spec,
-        device=device,
-        random_state=seed,
-    )
+    shared: dict[str, Any] = {"preprocessing": spec, "device": device, "random_state": seed}
+    chosen = {
+        "strength": strength,
+        "activation": activation,
+        "weight_length": weight_length,
+        "n_epochs": epochs,
+        "learning_rate": learning_rate,
+    }
+    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    estimator: Any
+    if penalty is None:
+        if given:
+            name = next(iter(given)).replace("n_epochs", "epochs")
+            raise ArgumentError(name, str(next(iter(given.values()))), "--penalty with it")
+        from shoal.estimators import DictionaryAutoencoder
+
+        estimator = DictionaryAutoencoder(
+            n_components,
+            _count_or_auto(n_nonzero_coefs),
+            model=model,
+            recipe=recipe,
+            init=init,
+            **shared,
+        )
+    else:
+        usual = {"n_nonzero_coefs": None, "model": "sparse", "recipe": "default", "init": "auto"}
+        asked = {"n_nonzero_coefs": n_nonzero_coefs, "model": model, "recipe": recipe, "init": init}
+        for name, value in asked.items():
+            if value != usual[name]:
+                raise ArgumentError(name, str(value), "to be left out with --penalty")
+        from shoal.regularized import RegularizedAutoencoder
+
+        estimator = RegularizedAutoencoder(n_components, penalty, **given, **shared)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("default")
-        _follow(estimator.iter_fit(data), quiet=quiet)
+        if penalty is None:
+            _follow(estimator.iter_fit(data), quiet=quiet)
+        else:
+            _follow_epochs(estimator.iter_fit(data), estimator.n_epochs, quiet=quiet)
     seconds = time.perf_counter() - start
     for note in noted:  # without the line of code that a library's user would want
         typer.echo(f"note: {note.message}", err=True)
@@ -199,6 +259,88 @@ def fit(
         _summary(run)
         for name, what in (("", "run folder"), ("report.html", "report"), ("atoms.png", "atoms")):
             typer.echo(f"{what:>11}: {run / name}")
+
+
+@app.command()
+def sweep(
+    source: SourceSpec,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")
+    ],
+    penalty: Annotated[
+        str, typer.Option(help="Penalties, parted by commas, as `fit --penalty` knows them.")
+    ] = "dae,cae,mdae,sae",
+    activation: Annotated[str, typer.Option(help="Activations, parted by commas.")] = "relu",
+    strength: Annotated[
+        str, typer.Option(metavar="FIRST:LAST:COUNT", help="Or numbers parted by commas.")
+    ] = "0:1:12",
+    n_components: Annotated[
+        int | None, typer.Option("--n-components", "--atoms", "-m", help="Units.")
+    ] = None,
+    preprocess: Annotated[Kind, typer.Option(help="Before training.")] = "scale",
+    added: Annotated[
+        float, typer.Option(help="To every deviation that is divided by; .1 for digits.")
+    ] = 0.0,
+    weight_length: Annotated[Length, typer.Option(help="Of the atoms.")] = "unit",
+    tangent: Annotated[
+        bool, typer.Option("--tangent", help="No gradient along an atom; with unit length.")
+    ] = False,
+    epochs: Annotated[int, typer.Option(help="Passes over the data, for every run.")] = 50,
+    learning_rate: Annotated[float, typer.Option(help="The paper's are .001 to .005.")] = 0.001,
+    batch_size: Annotated[int, typer.Option(help="Samples a step.")] = 50,
+    seeds: Annotated[int, typer.Option(help="Runs at each point.")] = 1,
+    seed: Annotated[int, typer.Option(help="The first one's; the same gives the same bits.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes, of one thread each.")] = 2,
+    key: Key = None,
+    patch_size: PatchSize = None,
+    n_patches: PatchCount = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a regularised autoencoder at every strength of every penalty, and draw its sparsity.
+
+    For example:
+
+        shoal sweep sample:digits --penalty dae,cae --strength 0:1:6 -m 128 --added 0.1 -o sweep
+
+    Interrupted, the same command goes on where it was.
+    """
+    check_count("seed", seed, low=0)
+    from shoal.data import Preprocessing, open_source
+    from shoal.sweeps import run_sweep, strengths_of
+    from shoal.training.momentum import Momentum
+
+    strengths = strengths_of(strength)
+    settings = Momentum(
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        n_epochs=epochs,
+        weight_length=weight_length,
+        tangent=tangent,
+    )
+    data = open_source(
+        source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed
+    )
+    steps = run_sweep(
+        data,
+        output,
+        penalties=penalty.split(","),
+        activations=activation.split(","),
+        strengths=strengths,
+        n_components=n_components,
+        preprocessing=Preprocessing(preprocess, added=added),
+        settings=settings,
+        n_seeds=seeds,
+        seed=seed,
+        n_jobs=jobs,
+        overwrite=force,
+    )
+    result = _run_to_the_end(steps, "sweep", quiet=quiet)
+    if not quiet:
+        (table,) = result["tables"]
+        rows = [[_number(cell) for cell in row] for row in table["rows"]]
+        _print_table("Sparsity", table["head"], rows)
+        typer.echo(f"page: {output / 'index.html'}")
 
 
 @app.command()
@@ -367,8 +509,6 @@ def check(
     """
     check_count("seed", seed, low=0)
     check_count("samples", samples)
-    from dataclasses import asdict
-
     import numpy as np
 
     from shoal import theory
@@ -556,6 +696,15 @@ def _follow(steps: Iterator[Step], *, quiet: bool) -> None:
             show(step, total=1.0, completed=1.0)
 
 
+def _follow_epochs(epochs: Iterator[Epoch], n_epochs: int, *, quiet: bool) -> None:
+    """Run a fit of epochs to its end under a progress bar."""
+    with _bar("{task.fields[note]}", quiet=quiet) as progress:
+        task = progress.add_task("epochs", total=n_epochs, note="")
+        for epoch in epochs:
+            note = f"loss {epoch.loss:.4g}, active {epoch.usage.activation_fraction:.1%}"
+            progress.update(task, completed=epoch.number, note=note)
+
+
 def _counted(blocks: Iterable[Any], source: Source, *, quiet: bool) -> Iterator[Any]:
     with _bar(quiet=quiet) as progress:
         task = progress.add_task("encode", total=source.n_samples)
@@ -655,11 +804,17 @@ def _print_assertion(each: Any) -> None:
 
 def _run_experiment(experiment: Any, settings: Any, scale: str, *, quiet: bool) -> dict[str, Any]:
     """Run it under a progress bar."""
-    from shoal.papers import perform
+    from shoal import papers
 
-    steps = perform(experiment, settings, scale)
+    return _run_to_the_end(
+        papers.perform(experiment, settings, scale), experiment.name, quiet=quiet
+    )
+
+
+def _run_to_the_end(steps: Any, name: str, *, quiet: bool) -> dict[str, Any]:
+    """What a generator of progress returns."""
     with _bar("{task.fields[note]}", quiet=quiet) as progress:
-        task = progress.add_task(experiment.name, total=1.0, note="")
+        task = progress.add_task(name, total=1.0, note="")
         while True:
             try:
                 step = next(steps)
@@ -683,8 +838,6 @@ def _yes(holds: bool) -> str:
 
 
 def _list_experiments(name: str | None, scale: str) -> None:
-    from dataclasses import asdict
-
     from shoal import papers
 
     chosen = papers.select("all" if name is None else name)
@@ -740,16 +893,14 @@ def _summary(run: Path) -> None:
     from shoal.report.run import read_run
 
     config = read_run(run).config
-    source, model = config.get("source", {}), config.get("model", {})
+    source = config.get("source", {})
     diagnosis = config.get("diagnosis", {})
     seconds = config.get("seconds", {}).get("fit")
     dead = diagnosis.get("dead_atoms")
+    usage = config.get("usage", {})
     rows = [
         ["source", f"{source.get('name')}, {source.get('n_samples')} x {source.get('n_features')}"],
-        [
-            "model",
-            f"{model.get('model')}, {model.get('n_components')} atoms by {model.get('recipe')}",
-        ],
+        ["model", _said_model(config)],
         ["preprocessing", str(config.get("preprocessing", {}).get("kind"))],
         ["active a sample", _number(diagnosis.get("l0"))],
         ["explained variance", _number(diagnosis.get("explained_variance"))],
@@ -758,11 +909,22 @@ def _summary(run: Path) -> None:
         ["seconds to fit", _number(seconds)],
         ["made", f"{config.get('created')} by shoal {config.get('shoal_version')}"],
     ]
+    if usage:
+        rows += [[name.replace("_", " "), _number(value)] for name, value in usage.items()]
     if config.get("recovery"):
         share = config["recovery"]["recovered"]["0.95"]
         distance = _number(config["recovery"]["mean_distance"])
         rows.append(["recovered at 0.95", f"{share:.2%}, mean distance {distance}"])
     _print_table(str(run), ["what", "value"], rows)
+
+
+def _said_model(config: dict[str, Any]) -> str:
+    model = config.get("model", {})
+    if config.get("estimator") == "regularized":
+        penalty, activation = config.get("penalty", {}), config.get("activation", {})
+        kind = f"{penalty.get('kind')}({_number(penalty.get('strength'))})"
+        return f"{model.get('n_components')} units, {activation.get('kind')}, {kind}"
+    return f"{model.get('model')}, {model.get('n_components')} atoms by {model.get('recipe')}"
 
 
 def _count(items: Any) -> str:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
 from shoal.diagnosis import CodeStatistics, Diagnosis
-from shoal.network.activations import gate_of
+from shoal.network.activations import Activation, gate_of
 from shoal.network.inference import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
@@ -52,7 +52,7 @@ from shoal.vocabulary import (
     check_count,
 )
 
-__all__ = ["METHODS", "DictionaryAutoencoder"]
+__all__ = ["METHODS", "DictionaryAutoencoder", "TiedAutoencoder"]
 
 PURSUITS: dict[str, type[Pursuit]] = {
     "pursuit": SubspacePursuit,
@@ -141,7 +141,252 @@ def _check_magnitude(sample: NDArray) -> None:
         )
 
 
-class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """What fitted weight-tied autoencoders have in common: how they are used, and checks.
+
+    A subclass learns `components_`, `bias_`, `preprocessing_` and `n_features_in_`, names its
+    activation (`_encoder`) and the ways it infers codes (`methods`), and has the arguments
+    `preprocessing`, `device`, `random_state` and `sparse_output`.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("encoder",)
+
+    if TYPE_CHECKING:
+        components_: NDArray
+        bias_: NDArray
+        preprocessing_: FittedPreprocessing
+        preprocessing: str | Preprocessing | None
+        device: str | torch.device
+        random_state: int | np.random.RandomState | None
+        sparse_output: bool
+
+    def _encoder(self) -> Activation:
+        raise NotImplementedError
+
+    def _keep_names(self, n_features: int, names: NDArray | None) -> None:
+        self.n_features_in_ = n_features
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    # ------------------------------------------------------------------ using the model
+
+    def transform(self, X: Any, method: str = "encoder") -> NDArray | sparse.csr_array:
+        """The codes of `X`.
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        method : {"encoder", "least_squares", "pursuit", "omp", "iht"}
+            The encoder's own code, x = sigma(D y + b), one product and biased; least squares
+            on its support; with at most k atoms subspace pursuit, orthogonal matching pursuit
+            or iterative hard thresholding (see :mod:`shoal.network.pursuit`).
+
+        Returns
+        -------
+        ndarray or scipy.sparse.csr_array of shape (n_samples, n_components)
+            As `sparse_output` says. With at most `n_nonzero_coefs` non-zeros a row under the
+            k-largest encoder.
+        """
+        check_is_fitted(self)
+        source = self._source(X)
+        blocks = self._blocks(source, method, _CHUNK)
+        if self.sparse_output:
+            return sparse.vstack(list(blocks), format="csr")
+        if source.n_samples is None:
+            return np.concatenate(list(blocks))
+        codes = np.empty((source.n_samples, len(self.components_)), dtype=source.dtype)
+        start = 0
+        for block in blocks:
+            codes[start : start + len(block)] = block
+            start += len(block)
+        return codes
+
+    def iter_transform(
+        self, X: Any, method: str = "encoder", *, batch_size: int = _CHUNK
+    ) -> Iterator[NDArray | sparse.csr_array]:
+        """:meth:`transform` in blocks of at most `batch_size` rows, for data of any length."""
+        check_is_fitted(self)
+        return self._blocks(self._source(X), method, batch_size)
+
+    def inverse_transform(self, X: Any) -> NDArray:
+        """Data from codes: x D, with the preprocessing undone.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        m = self.components_.shape[0]
+        if codes.shape[1] != m:
+            raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
+        return self.preprocessing_.undo(np.asarray(codes @ self.components_.astype(codes.dtype)))
+
+    def score(self, X: Any, y: None = None, method: str = "encoder") -> float:
+        """Explained variance of `X` by its reconstruction: 1 - FVU, at most 1.
+
+        FVU = sum \\|y - y_hat\\|^2 / sum \\|y - mean(y)\\|^2 over samples and features, in the
+        preprocessed space. Where the data do not vary, which leaves it undefined, it is 1
+        for an exact reconstruction and else 0.
+        """
+        diagnosis = self.diagnose(X, method)
+        value = diagnosis.explained_variance
+        return float(value) if np.isfinite(value) else float(diagnosis.mse == 0)
+
+    def diagnose(self, X: Any, method: str = "encoder") -> Diagnosis:
+        """Sparsity and reconstruction of `X` under this model, in one streaming pass.
+
+        Returns
+        -------
+        shoal.diagnosis.Diagnosis
+            L0, activation fraction, dead atoms, MSE, FVU, explained variance, in the
+            preprocessed space.
+        """
+        statistics = CodeStatistics()
+        for data, codes, rebuilt in self.iter_coded(X, method):
+            statistics.update(data, codes, rebuilt)
+        return statistics.result()
+
+    def iter_coded(
+        self, X: Any, method: str = "encoder"
+    ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
+        """Data, codes and reconstructions in blocks, in the preprocessed space.
+
+        What :meth:`diagnose` is made of, for a measure of your own.
+
+        Parameters
+        ----------
+        X, method
+            As for :meth:`transform`.
+
+        Yields
+        ------
+        data : ndarray of shape (rows, n_features)
+        codes : scipy.sparse.csr_array or ndarray of shape (rows, n_components)
+            Whichever is faster to work with, whatever `sparse_output` says: dense for a
+            smooth activation, and once more than a fifth of the units are active.
+        reconstruction : ndarray of shape (rows, n_features)
+        """
+        check_is_fitted(self)
+        return self._coded(*self._batches(self._source(X), method, _CHUNK), method)
+
+    def _coded(
+        self, parameters: Parameters, batches: Iterator[NDArray], method: str
+    ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
+        dictionary = parameters.dictionary.cpu().numpy()
+        without_zeros = method != "encoder" or gate_of(self._encoder()) is not None
+        for batch in batches:
+            codes = self._code(parameters, batch, method, without_zeros)
+            yield batch, codes, codes @ dictionary
+            if isinstance(codes, sparse.csr_array):
+                without_zeros = codes.nnz <= _CROWDED * codes.shape[0] * codes.shape[1]
+
+    def _blocks(
+        self, source: Source, method: str, batch_size: int
+    ) -> Iterator[NDArray | sparse.csr_array]:
+        """The codes (B, m), in the form of `sparse_output`."""
+        without_zeros = self._sparse_output()
+        parameters, batches = self._batches(source, method, batch_size)
+        return (self._code(parameters, batch, method, without_zeros) for batch in batches)
+
+    def _batches(
+        self, source: Source, method: str, batch_size: int
+    ) -> tuple[Parameters, Iterator[NDArray]]:
+        """The weights, and the preprocessed batches (B, n) to code with them."""
+        check_choice("method", method, self.methods)
+        parameters = self._parameters(source.dtype, self._device())
+        return parameters, self.preprocessing_.through(source).batches(batch_size)
+
+    def _code(
+        self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
+    ) -> NDArray | sparse.csr_array:
+        """The codes of a preprocessed batch (B, n): shape (B, m)."""
+        data = torch.from_numpy(batch).to(parameters.bias.device)
+        if not without_zeros:
+            return fast_encode(parameters, data, self._encoder()).cpu().numpy()
+        found = fast_sparse_encode(parameters, data, self._encoder())
+        return found.to_csr(len(parameters.bias))
+
+    def _parameters(self, dtype: np.dtype, device: torch.device) -> Parameters:
+        return Parameters(
+            torch.from_numpy(self.components_.astype(dtype)).to(device),
+            torch.from_numpy(self.bias_.astype(dtype)).to(device),
+        )
+
+    # ------------------------------------------------------------------ checks
+
+    def _source(self, X: Any) -> Source:
+        """`X` as a checked source of the features that the model was fitted with."""
+        if not _is_source(X):
+            return open_source(validate_data(self, X, reset=False, dtype="numeric"))
+        source = open_source(X)
+        validate(source)  # before the width, as scikit-learn does for arrays
+        if source.n_features != self.n_features_in_:
+            needed = f"{self.n_features_in_} features, as the model was fitted with"
+            raise ArgumentError("X", f"{source.n_features} features", needed)
+        return source
+
+    def _new_source(self, X: Any) -> tuple[Source, NDArray | None]:
+        """`X` as a checked source to fit to, and its columns' names; the model stays as it is."""
+        if not _is_source(X):
+            face = copy.copy(self)  # scikit-learn's check notes what it sees on the estimator
+            source = open_source(validate_data(face, X, reset=True, dtype="numeric"))
+            return source, getattr(face, "feature_names_in_", None)
+        source = open_source(X)
+        validate(source)
+        return source, None
+
+    def _seed(self) -> int:
+        try:
+            state = check_random_state(self.random_state)
+        except ValueError:
+            needed = "an integer from 0 to 2**32 - 1, a numpy RandomState, or None"
+            raise ArgumentError("random_state", repr(self.random_state), needed) from None
+        return int(state.randint(2**31 - 1))
+
+    def _preprocessing(self, n_samples: int | None) -> Preprocessing:
+        spec = "none" if self.preprocessing is None else self.preprocessing
+        if not isinstance(spec, Preprocessing):
+            try:
+                spec = Preprocessing(spec)
+            except ArgumentError as error:
+                needed = f"{error.needed}, or a shoal.Preprocessing"
+                raise ArgumentError("preprocessing", error.found, needed) from None
+        if spec.kind == "whiten" and n_samples == 1:
+            raise ArgumentError("X", "n_samples = 1", "at least 2 samples, to whiten them")
+        return spec
+
+    def _sparse_output(self) -> bool:
+        if not isinstance(self.sparse_output, (bool, np.bool_)):
+            raise ArgumentError("sparse_output", repr(self.sparse_output), "True or False")
+        return bool(self.sparse_output)
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.zeros(1, device=device).item()  # "meta" has devices that hold no numbers
+        except (RuntimeError, AssertionError, TypeError) as error:
+            needed = f"a device that this torch {torch.__version__} can use, such as 'cpu'"
+            raise ArgumentError("device", repr(self.device), needed) from error
+        return device
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn should know: float32 and float64 are kept."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+class DictionaryAutoencoder(TiedAutoencoder):
     """Recover the dictionary behind data with a shallow weight-tied autoencoder.
 
     The code of a sample is x = sigma(D y + b) and its reconstruction x D, with the m atoms
@@ -250,6 +495,7 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.random_state = random_state
         self.sparse_output = sparse_output
 
+    methods = METHODS
     _activity: Activity | None = None  # what partial_fit carries from call to call
 
     # ------------------------------------------------------------------ fitting
@@ -468,13 +714,6 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if hasattr(self, "unpolished_components_"):
             del self.unpolished_components_
 
-    def _keep_names(self, n_features: int, names: NDArray | None) -> None:
-        self.n_features_in_ = n_features
-        if names is not None:
-            self.feature_names_in_ = names
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-
     def restore_(
         self,
         dictionary: NDArray,
@@ -495,193 +734,26 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     # ------------------------------------------------------------------ using the model
 
-    def transform(self, X: Any, method: str = "encoder") -> NDArray | sparse.csr_array:
-        """The codes of `X`.
-
-        Parameters
-        ----------
-        X : array-like, tensor, path or Source of shape (n_samples, n_features)
-        method : {"encoder", "least_squares", "pursuit", "omp", "iht"}
-            The encoder's own code, x = sigma(D y + b), one product and biased; least squares
-            on its support; with at most k atoms subspace pursuit, orthogonal matching pursuit
-            or iterative hard thresholding (see :mod:`shoal.network.pursuit`).
-
-        Returns
-        -------
-        ndarray or scipy.sparse.csr_array of shape (n_samples, n_components)
-            As `sparse_output` says. With at most `n_nonzero_coefs` non-zeros a row under the
-            k-largest encoder.
-        """
-        check_is_fitted(self)
-        source = self._source(X)
-        blocks = self._blocks(source, method, _CHUNK)
-        if self.sparse_output:
-            return sparse.vstack(list(blocks), format="csr")
-        if source.n_samples is None:
-            return np.concatenate(list(blocks))
-        codes = np.empty((source.n_samples, len(self.components_)), dtype=source.dtype)
-        start = 0
-        for block in blocks:
-            codes[start : start + len(block)] = block
-            start += len(block)
-        return codes
-
-    def iter_transform(
-        self, X: Any, method: str = "encoder", *, batch_size: int = _CHUNK
-    ) -> Iterator[NDArray | sparse.csr_array]:
-        """:meth:`transform` in blocks of at most `batch_size` rows, for data of any length."""
-        check_is_fitted(self)
-        return self._blocks(self._source(X), method, batch_size)
-
-    def inverse_transform(self, X: Any) -> NDArray:
-        """Data from codes: x D, with the preprocessing undone.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_components)
-            Codes.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-        """
-        check_is_fitted(self)
-        codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
-        m = self.components_.shape[0]
-        if codes.shape[1] != m:
-            raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
-        return self.preprocessing_.undo(np.asarray(codes @ self.components_.astype(codes.dtype)))
-
-    def score(self, X: Any, y: None = None, method: str = "encoder") -> float:
-        """Explained variance of `X` by its reconstruction: 1 - FVU, at most 1.
-
-        FVU = sum \\|y - y_hat\\|^2 / sum \\|y - mean(y)\\|^2 over samples and features, in the
-        preprocessed space. Where the data do not vary, which leaves it undefined, it is 1
-        for an exact reconstruction and else 0.
-        """
-        diagnosis = self.diagnose(X, method)
-        value = diagnosis.explained_variance
-        return float(value) if np.isfinite(value) else float(diagnosis.mse == 0)
-
-    def diagnose(self, X: Any, method: str = "encoder") -> Diagnosis:
-        """Sparsity and reconstruction of `X` under this model, in one streaming pass.
-
-        Returns
-        -------
-        shoal.diagnosis.Diagnosis
-            L0, activation fraction, dead atoms, MSE, FVU, explained variance, in the
-            preprocessed space.
-        """
-        statistics = CodeStatistics()
-        for data, codes, rebuilt in self.iter_coded(X, method):
-            statistics.update(data, codes, rebuilt)
-        return statistics.result()
-
-    def iter_coded(
-        self, X: Any, method: str = "encoder"
-    ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
-        """Data, codes and reconstructions in blocks, in the preprocessed space.
-
-        What :meth:`diagnose` is made of, for a measure of your own.
-
-        Parameters
-        ----------
-        X, method
-            As for :meth:`transform`.
-
-        Yields
-        ------
-        data : ndarray of shape (rows, n_features)
-        codes : scipy.sparse.csr_array or ndarray of shape (rows, n_components)
-            Whichever is faster to work with, whatever `sparse_output` says: dense for a
-            smooth activation, and once more than a fifth of the units are active.
-        reconstruction : ndarray of shape (rows, n_features)
-        """
-        check_is_fitted(self)
-        return self._coded(*self._batches(self._source(X), method, _CHUNK), method)
-
-    def _coded(
-        self, parameters: Parameters, batches: Iterator[NDArray], method: str
-    ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
-        dictionary = parameters.dictionary.cpu().numpy()
-        without_zeros = method != "encoder" or gate_of(self.recipe_.activation) is not None
-        for batch in batches:
-            codes = self._code(parameters, batch, method, without_zeros)
-            yield batch, codes, codes @ dictionary
-            if isinstance(codes, sparse.csr_array):
-                without_zeros = codes.nnz <= _CROWDED * codes.shape[0] * codes.shape[1]
-
-    def _blocks(
-        self, source: Source, method: str, batch_size: int
-    ) -> Iterator[NDArray | sparse.csr_array]:
-        """The codes (B, m), in the form of `sparse_output`."""
-        without_zeros = self._sparse_output()
-        parameters, batches = self._batches(source, method, batch_size)
-        return (self._code(parameters, batch, method, without_zeros) for batch in batches)
-
-    def _batches(
-        self, source: Source, method: str, batch_size: int
-    ) -> tuple[Parameters, Iterator[NDArray]]:
-        """The weights, and the preprocessed batches (B, n) to code with them."""
-        check_choice("method", method, METHODS)
-        parameters = self._parameters(source.dtype, self._device())
-        return parameters, self.preprocessing_.through(source).batches(batch_size)
+    def _encoder(self) -> Activation:
+        return self.recipe_.activation
 
     def _code(
         self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
     ) -> NDArray | sparse.csr_array:
-        activation, signed = self.recipe_.activation, self.model == "sparse"
-        dictionary = parameters.dictionary
-        m = len(dictionary)
+        if method == "encoder":
+            return super()._code(parameters, batch, method, without_zeros)
+        signed, dictionary = self.model == "sparse", parameters.dictionary
         data = torch.from_numpy(batch).to(dictionary.device)
         if method in PURSUITS:
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
             found = fast_sparse_encode(parameters, data, pursuit)
-        elif method == "least_squares":
-            support = fast_sparse_encode(parameters, data, activation)
-            found = least_squares(dictionary, data, support, signed=signed)
-        elif without_zeros:
-            found = fast_sparse_encode(parameters, data, activation)
         else:
-            return fast_encode(parameters, data, activation).cpu().numpy()
+            support = fast_sparse_encode(parameters, data, self.recipe_.activation)
+            found = least_squares(dictionary, data, support, signed=signed)
+        m = len(dictionary)
         return found.to_csr(m) if without_zeros else found.dense(m).cpu().numpy()
 
-    def _parameters(self, dtype: np.dtype, device: torch.device) -> Parameters:
-        return Parameters(
-            torch.from_numpy(self.components_.astype(dtype)).to(device),
-            torch.from_numpy(self.bias_.astype(dtype)).to(device),
-        )
-
     # ------------------------------------------------------------------ checks
-
-    def _source(self, X: Any) -> Source:
-        """`X` as a checked source of the features that the model was fitted with."""
-        if not _is_source(X):
-            return open_source(validate_data(self, X, reset=False, dtype="numeric"))
-        source = open_source(X)
-        validate(source)  # before the width, as scikit-learn does for arrays
-        if source.n_features != self.n_features_in_:
-            needed = f"{self.n_features_in_} features, as the model was fitted with"
-            raise ArgumentError("X", f"{source.n_features} features", needed)
-        return source
-
-    def _new_source(self, X: Any) -> tuple[Source, NDArray | None]:
-        """`X` as a checked source to fit to, and its columns' names; the model stays as it is."""
-        if not _is_source(X):
-            face = copy.copy(self)  # scikit-learn's check notes what it sees on the estimator
-            source = open_source(validate_data(face, X, reset=True, dtype="numeric"))
-            return source, getattr(face, "feature_names_in_", None)
-        source = open_source(X)
-        validate(source)
-        return source, None
-
-    def _seed(self) -> int:
-        try:
-            state = check_random_state(self.random_state)
-        except ValueError:
-            needed = "an integer from 0 to 2**32 - 1, a numpy RandomState, or None"
-            raise ArgumentError("random_state", repr(self.random_state), needed) from None
-        return int(state.randint(2**31 - 1))
 
     def _sizes(
         self, n_samples: int | None, n_features: int, *, whole: bool
@@ -723,37 +795,3 @@ class DictionaryAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if isinstance(self.init, str) and self.init == "auto":
             return "residual" if self.model == "mixture" else "data"
         return self.init
-
-    def _preprocessing(self, n_samples: int | None) -> Preprocessing:
-        spec = "none" if self.preprocessing is None else self.preprocessing
-        if not isinstance(spec, Preprocessing):
-            try:
-                spec = Preprocessing(spec)
-            except ArgumentError as error:
-                needed = f"{error.needed}, or a shoal.Preprocessing"
-                raise ArgumentError("preprocessing", error.found, needed) from None
-        if spec.kind == "whiten" and n_samples == 1:
-            raise ArgumentError("X", "n_samples = 1", "at least 2 samples, to whiten them")
-        return spec
-
-    def _sparse_output(self) -> bool:
-        if not isinstance(self.sparse_output, (bool, np.bool_)):
-            raise ArgumentError("sparse_output", repr(self.sparse_output), "True or False")
-        return bool(self.sparse_output)
-
-    def _device(self) -> torch.device:
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-            torch.zeros(1, device=device).item()  # "meta" has devices that hold no numbers
-        except (RuntimeError, AssertionError, TypeError) as error:
-            needed = f"a device that this torch {torch.__version__} can use, such as 'cpu'"
-            raise ArgumentError("device", repr(self.device), needed) from error
-        return device
-
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn should know: float32 and float64 are kept."""
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags

@@ -36,8 +36,9 @@ from shoal.diagnosis import (
     recovery,
     support_recovery,
 )
-from shoal.estimators import DictionaryAutoencoder
+from shoal.estimators import DictionaryAutoencoder, TiedAutoencoder
 from shoal.files import whole_folder
+from shoal.regularized import RegularizedAutoencoder
 from shoal.report import write_atoms, write_report
 from shoal.report.run import (
     FORMAT,
@@ -48,7 +49,7 @@ from shoal.report.run import (
     read_tensors,
 )
 from shoal.training.recipes import Recipe, describe, restore
-from shoal.vocabulary import ArgumentError, RunError, __version__, check_count
+from shoal.vocabulary import ArgumentError, RunError, __version__, check_choice, check_count
 
 __all__ = ["evaluate", "load_run", "save_run"]
 
@@ -57,7 +58,7 @@ _EVALUATED = 20_000
 
 
 def save_run(
-    model: DictionaryAutoencoder,
+    model: DictionaryAutoencoder | RegularizedAutoencoder,
     folder: str | os.PathLike[str],
     X: Any,
     *,
@@ -69,7 +70,7 @@ def save_run(
 
     Parameters
     ----------
-    model : DictionaryAutoencoder
+    model : DictionaryAutoencoder or RegularizedAutoencoder
         Fitted.
     folder : path
         It appears whole when everything is written, or not at all.
@@ -111,9 +112,8 @@ def save_run(
             "dtype": str(source.dtype),
         },
         "model": _arguments(model),
-        "recipe": describe(model.recipe_),
+        **_learnt(model),
         "preprocessing": model.preprocessing_.spec.as_dict(),
-        "n_nonzero_coefs": model.n_nonzero_coefs_,
         "n_steps": model.n_steps_,
         "feature_names": _listed(getattr(model, "feature_names_in_", None)),
         "seconds": {} if seconds is None else {"fit": seconds},
@@ -137,7 +137,7 @@ def save_run(
     return Path(folder)
 
 
-def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> DictionaryAutoencoder:
+def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Any:
     """The fitted model in a run folder, ready to `transform`.
 
     Parameters
@@ -147,6 +147,11 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Di
     device : str, optional
         Where to use the model; by default on the CPU where it was fitted there, else
         "auto".
+
+    Returns
+    -------
+    DictionaryAutoencoder or RegularizedAutoencoder
+        What was saved.
 
     Raises
     ------
@@ -160,11 +165,10 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Di
         arguments = dict(config["model"])
         # The reader's machine may have another device than the writer's, or none.
         arguments["device"] = device or ("cpu" if arguments["device"] == "cpu" else "auto")
-        recipe = restore(config["recipe"])
-        if not isinstance(recipe, Recipe):
-            raise ArgumentError("recipe", repr(recipe), "a description of a Recipe")
+        # Runs from before there were two kinds don't say.
+        kind = check_choice("estimator", config.get("estimator", "dictionary"), _KINDS)
         spec = Preprocessing(**config["preprocessing"])
-        model = DictionaryAutoencoder(**{**arguments, "preprocessing": spec})
+        model = _KINDS[kind](**{**arguments, "preprocessing": spec})
         dictionary, bias = tensors["dictionary"], tensors["bias"]
         if bias.shape != dictionary.shape[:1]:
             raise ArgumentError("bias", f"shape {bias.shape}", f"({len(dictionary)},)")
@@ -181,9 +185,7 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Di
         shape = config["source"]["feature_shape"]
         shape = None if shape is None else tuple(map(int, shape))
         n_steps = check_count("n_steps", config["n_steps"], low=0)
-        k = config.get("n_nonzero_coefs")  # older runs lack it
-        if k is not None:
-            k = check_count("n_nonzero_coefs", k, high=len(dictionary))
+        learnt = _read_learnt(model, config, len(dictionary))
         names = config.get("feature_names")
         if names is not None:
             names = np.array(names, dtype=object)
@@ -195,15 +197,55 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Di
         raise RunError(
             f"{path}: inconsistent ({missing}); needed a folder as `shoal fit` wrote it"
         ) from error
-    return model.restore_(dictionary, bias, recipe, k, fitted, shape, n_steps, names)
+    return model.restore_(dictionary, bias, *learnt, fitted, shape, n_steps, names)
 
 
-def evaluate(model: DictionaryAutoencoder, X: Any) -> dict[str, Any]:
+_KINDS: dict[str, type[DictionaryAutoencoder] | type[RegularizedAutoencoder]] = {
+    "dictionary": DictionaryAutoencoder,
+    "regularized": RegularizedAutoencoder,
+}
+
+
+def _learnt(model: DictionaryAutoencoder | RegularizedAutoencoder) -> dict[str, Any]:
+    """What a model was made by, beside its arguments."""
+    if isinstance(model, DictionaryAutoencoder):
+        return {
+            "estimator": "dictionary",
+            "recipe": describe(model.recipe_),
+            "n_nonzero_coefs": model.n_nonzero_coefs_,
+        }
+    return {
+        "estimator": "regularized",
+        "activation": describe(model.activation_),
+        "penalty": describe(model.penalty_),
+        "usage": {
+            "activation_fraction": model.activation_fraction_,
+            "dead_fraction": model.dead_fraction_,
+        },
+    }
+
+
+def _read_learnt(model: Any, config: dict[str, Any], m: int) -> tuple[Any, Any]:
+    """What :func:`_learnt` wrote, as `restore_` takes it."""
+    if isinstance(model, DictionaryAutoencoder):
+        recipe = restore(config["recipe"])
+        if not isinstance(recipe, Recipe):
+            raise ArgumentError("recipe", repr(recipe), "a description of a Recipe")
+        k = config.get("n_nonzero_coefs")  # older runs lack it
+        return recipe, None if k is None else check_count("n_nonzero_coefs", k, high=m)
+    activation, penalty = restore(config["activation"]), restore(config["penalty"])
+    if not hasattr(activation, "bend") or not hasattr(penalty, "strength"):
+        needed = "descriptions of an activation and a penalty"
+        raise ArgumentError("activation, penalty", f"{activation!r}, {penalty!r}", needed)
+    return activation, penalty
+
+
+def evaluate(model: TiedAutoencoder, X: Any) -> dict[str, Any]:
     """How well `model` explains `X`, and recovers its truth where the source knows it.
 
     Parameters
     ----------
-    model : DictionaryAutoencoder
+    model : DictionaryAutoencoder or RegularizedAutoencoder
         Fitted.
     X : array-like, tensor, path or Source of shape (n_samples, n_features)
         Of more than 20000 rows, that many evenly spaced ones are used.
@@ -217,9 +259,7 @@ def evaluate(model: DictionaryAutoencoder, X: Any) -> dict[str, Any]:
     return _evaluate(model, open_source(X))[0]
 
 
-def _evaluate(
-    model: DictionaryAutoencoder, source: Source
-) -> tuple[dict[str, Any], Diagnosis | None]:
+def _evaluate(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], Diagnosis | None]:
     dictionary = {
         "coherence": coherence(model.components_),
         "duplicate_atoms": [list(pair) for pair in duplicate_atoms(model.components_)],
@@ -236,6 +276,8 @@ def _evaluate(
     true_codes = None if source.truth is None else source.truth.codes
     results, inferred = {}, {}
     for method in ("encoder", "pursuit"):
+        if method not in model.methods:
+            continue
         statistics, kept = CodeStatistics(), []
         for data, codes, rebuilt in model.iter_coded(sample, method):
             statistics.update(data, codes, rebuilt)
@@ -269,7 +311,7 @@ def _evaluate(
     return {"diagnosis": diagnosis, "recovery": record}, encoder
 
 
-def _recovery(model: DictionaryAutoencoder, atoms: NDArray, truth: NDArray) -> Recovery:
+def _recovery(model: TiedAutoencoder, atoms: NDArray, truth: NDArray) -> Recovery:
     """Recovery in the space the atoms live in: directions go through the linear part."""
     fitted = model.preprocessing_
     truth = np.asarray(truth, dtype=np.float64)
@@ -293,15 +335,18 @@ def _numbers(result: Diagnosis) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
-def _arguments(model: DictionaryAutoencoder) -> dict[str, Any]:
+# Arguments that may be objects, and the names in whose place these are: written beside, in full.
+_NAMED = {"recipe": "default", "init": "auto", "penalty": "none", "activation": "relu"}
+
+
+def _arguments(model: TiedAutoencoder) -> dict[str, Any]:
     """The constructor's arguments as plain values; what can't be one is left to a default."""
     plain = model.get_params(deep=False)
     plain["n_components"] = len(model.components_)
     plain["device"] = str(plain["device"])
-    if not isinstance(plain["recipe"], str):
-        plain["recipe"] = "default"  # the recipe itself is written beside it, in full
-    if not isinstance(plain["init"], str):
-        plain["init"] = "auto"
+    for name, usual in _NAMED.items():
+        if name in plain and not isinstance(plain[name], str):
+            plain[name] = usual
     if not isinstance(plain["random_state"], (int, np.integer)):
         plain["random_state"] = None
     del plain["preprocessing"]  # written beside it

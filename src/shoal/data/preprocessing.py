@@ -112,10 +112,11 @@ class Preprocessing:
 
     Parameters
     ----------
-    kind : {"none", "center", "scale", "whiten"}
+    kind : {"none", "center", "scale", "whiten", "samples"}
         - ``none``: y
         - ``center``: y - mean
         - ``scale``: (y - mean) / std for each feature; a constant feature is divided by 1
+        - ``samples``: (y - its own mean) / its own std, sample by sample; nothing undoes it
         - ``whiten``: symmetric (ZCA) whitening, which keeps each feature in its place:
           ``(y - mean) E diag(gain) E^T`` with the covariance's eigenvectors E as columns.
     roll_off : float in (0, 1] or None
@@ -131,6 +132,10 @@ class Preprocessing:
         natural images the order of variances stands for spatial frequency f.
     ridge : float
         Of whitening: added to every variance, as a share of the mean variance.
+    added : float
+        Of ``scale`` and ``samples``: added to every standard deviation, in the data's unit. What
+        hardly varies, such as the border of pictures of digits, is then not blown up; Arpit et al.
+        2016 take .1.
 
     Raises
     ------
@@ -158,9 +163,11 @@ class Preprocessing:
     kind: str = "none"
     roll_off: float | None = 0.4
     ridge: float = 0.0
+    added: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, _KINDS)
+        check_number("added", self.added, low=0)
         if self.roll_off is not None:
             check_number("roll_off", self.roll_off, low=0, high=1, open_low=True)
         check_number("ridge", self.ridge, low=0)
@@ -355,7 +362,29 @@ def _fit_scale(spec: Preprocessing, batches: Iterable[NDArray]) -> dict[str, NDA
     # A constant feature's mean is rounded, so its deviation isn't quite 0. Some dozens of
     # roundings; float data that varies less than this around its mean can't show it.
     constant = std <= 64 * np.finfo(np.float64).eps * np.abs(found.mean)
-    return {"mean": found.mean, "std": np.where(constant, 1.0, std)}
+    # With something added, a constant feature is as quiet as it should be.
+    return {
+        "mean": found.mean,
+        "std": np.where(constant & (spec.added == 0), 1.0, std + spec.added),
+    }
+
+
+def _fit_samples(spec: Preprocessing, batches: Iterable[NDArray]) -> dict[str, NDArray]:
+    first = next(iter(batches), None)
+    if first is None:
+        raise ArgumentError("batches", "no batch", "at least one")
+    return {"added": np.full(first.shape[1], spec.added)}
+
+
+def _standardized(y: NDArray, added: NDArray) -> NDArray:
+    centred = y - y.mean(axis=1, keepdims=True)
+    std = centred.std(axis=1, keepdims=True) + added[:1]
+    return np.asarray(centred / np.where(std > 0, std, 1.0))
+
+
+def _not_undone(z: NDArray, added: NDArray) -> NDArray:
+    needed = "another preprocessing: each sample's own mean and scale are gone"
+    raise ArgumentError("preprocessing", "'samples', to be undone", needed)
 
 
 def _fit_whiten(spec: Preprocessing, batches: Iterable[NDArray]) -> dict[str, NDArray]:
@@ -416,6 +445,7 @@ _KINDS = {
         lambda y, mean, std: (y - mean) / std,
         lambda z, mean, std: z * std + mean,
     ),
+    "samples": _Kind(("added",), _fit_samples, lambda a: (a["added"],), _standardized, _not_undone),
     "whiten": _Kind(
         ("mean", "eigenvectors", "variances", "gain"),
         _fit_whiten,

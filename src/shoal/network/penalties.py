@@ -15,6 +15,7 @@ atom, and `dense` (m, n) is there for one penalty alone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -115,19 +116,19 @@ def _backward(
     `to_codes` and `to_z` (B, m) are d(lambda R)/dh and, for what depends on z otherwise, d/dz.
     """
     size = len(data)
-    back = passed.residual @ parameters.dictionary.T  # (B, m) <r, W_j>
-    back.mul_(-2.0 / size)
+    # Nguyen et al. 2018, eq. (4) for a loss without 1/2: -2/B (x r + ...), one product for both.
+    pull = passed.residual * (-2.0 / size)  # (B, n) d(loss)/dy
+    back = pull @ parameters.dictionary.T  # (B, m)
     if to_codes is not None:
         back += to_codes
     back.mul_(passed.slope)
     if to_z is not None:
         back += to_z
-    # Nguyen et al. 2018, eq. (4) for a loss without 1/2: -2/B (x r + ...), one product for both.
-    left = torch.cat([passed.codes * (-2.0 / size), back])
-    right = torch.cat([passed.residual, data])
+    left = torch.cat([passed.codes, back])
+    right = torch.cat([pull, data])
     zero = parameters.bias.new_zeros(len(parameters.bias))
     return Terms(
-        loss=passed.residual.square().sum() / size,
+        loss=torch.linalg.vector_norm(passed.residual).square() / size,
         penalty=torch.as_tensor(penalty, dtype=data.dtype, device=data.device),
         left=left,
         right=right,
@@ -138,7 +139,7 @@ def _backward(
 
 def _noise(data: Tensor, variance: float, generator: torch.Generator | None) -> Tensor:
     noise = torch.randn(data.shape, dtype=data.dtype, device=data.device, generator=generator)
-    return noise.mul_(variance**0.5)
+    return noise if variance == 1.0 else noise.mul_(variance**0.5)
 
 
 def _squared_lengths(parameters: Parameters) -> Tensor:
@@ -198,17 +199,16 @@ class Denoising:
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
     ) -> Terms:
-        inputs, targets = [], []
-        if self.strength == 0.0:
-            inputs, targets = [data], [data]
+        inputs = []
+        deviation = self.strength**0.5
+        for _ in range(self.draws if deviation > 0.0 else 0):
+            noise = _noise(data, 1.0, generator)
+            for sign in (1.0, -1.0) if self.antithetic else (1.0,):
+                inputs.append(torch.add(data, noise, alpha=sign * deviation))
+        if len(inputs) <= 1:
+            corrupted, target = (inputs or [data])[0], data
         else:
-            for _ in range(self.draws):
-                noise = _noise(data, self.strength, generator)
-                for each in (noise, -noise) if self.antithetic else (noise,):
-                    inputs.append(data + each)
-                    targets.append(data)
-        corrupted = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
-        target = data if len(targets) == 1 else torch.cat(targets)
+            corrupted, target = torch.cat(inputs), data.repeat(len(inputs), 1)
         passed = _forward(parameters, corrupted, activation, target)
         return _backward(parameters, corrupted, passed)
 
@@ -331,8 +331,9 @@ def _contraction(
     passed = _forward(parameters, data, activation)
     squares = _squared_lengths(parameters)
     lengths = squares if power == 2 else squares.square()
-    energy = passed.slope.square().sum(dim=0)  # (m,)
-    to_z = (2.0 * scale) * passed.slope * activation.bend(passed.activated) * lengths
+    energy = (passed.slope * passed.slope).sum(dim=0)  # (m,)
+    to_z = activation.bend(passed.activated) * passed.slope
+    to_z.mul_(2.0 * scale * lengths)
     if kink > 0.0:
         if not isinstance(activation, ReLU):
             raise ArgumentError("kink", f"{kink:g} with {activation!r}", "ReLU, which has one")
@@ -521,10 +522,8 @@ class KLSparse:
         value = -(1 - rho) * torch.log1p(-held)
         slope = (1 - rho) / (1 - held)
         if rho > 0:
-            constant = rho * torch.log(torch.tensor(rho)) + (1 - rho) * torch.log1p(
-                torch.tensor(-rho)
-            )
-            value = value - rho * held.log() + float(constant)
+            constant = rho * math.log(rho) + (1 - rho) * math.log1p(-rho)
+            value = value - rho * held.log() + constant
             slope = slope - rho / held
         to_codes = (self.strength / len(data)) * torch.where(inside, slope, 0.0)
         return _backward(

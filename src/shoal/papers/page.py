@@ -133,6 +133,8 @@ def _say(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_say(each)}" for key, each in value.items())
     if isinstance(value, list):
         return ", ".join(_say(each) for each in value)
     if isinstance(value, (int, str)):

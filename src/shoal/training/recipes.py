@@ -21,9 +21,11 @@ from shoal.generative import GenerativeModel
 from shoal.network.activations import (
     Activation,
     HardThreshold,
+    Maxout,
     ReLU,
     Sigmoid,
     Softplus,
+    Tanh,
     TopK,
 )
 from shoal.network.inference import (
@@ -31,6 +33,7 @@ from shoal.network.inference import (
     OrthogonalMatchingPursuit,
     SubspacePursuit,
 )
+from shoal.network.penalties import PENALTIES
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.constraints import Nearness
 from shoal.training.polish import Polish
@@ -400,6 +403,9 @@ _PARTS: dict[str, type] = {
         TopK,
         Sigmoid,
         Softplus,
+        Tanh,
+        Maxout,
+        *PENALTIES.values(),
         NormalizedStep,
         FixedStep,
         Constant,

@@ -1,0 +1,278 @@
+"""Autoencoders that become sparse by their penalty: the scikit-learn face of Arpit et al. 2016."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shoal.data import FittedPreprocessing, Preprocessing, Source
+from shoal.estimators import TiedAutoencoder
+from shoal.network.activations import ACTIVATIONS, ReLU, SmoothActivation
+from shoal.network.penalties import Penalty, penalty_named
+from shoal.training.momentum import Epoch, Momentum, normalized_start, train, usage
+from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count
+
+__all__ = ["RegularizedAutoencoder"]
+
+
+class RegularizedAutoencoder(TiedAutoencoder):
+    """A weight-tied autoencoder whose codes are sparse by its penalty and activation.
+
+    J = E \\|x - h W\\|^2 + strength * R(W, b) with the code h = s(x W^T + b), by minibatch descent
+    with momentum. No number of non-zeros is asked for: how many units are active follows from the
+    penalty's strength.
+
+    Parameters
+    ----------
+    n_components : int, optional
+        Units m; by default as many as there are features.
+    penalty : str or penalty
+        "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1" or "none", or one of
+        `shoal.network.penalties`, whose own strength then counts: denoising, contractive,
+        marginalised denoising, KL-sparse (target 0), first- and second-order expansions of the
+        denoising objective, higher-order contractive, L1.
+    strength : float
+        lambda; of "dae" and "edae" the variance of the noise.
+    activation : str or activation
+        "relu", "sigmoid", "softplus", or the counter-examples "tanh" and "maxout", which don't
+        saturate at 0.
+    weight_length : {"unit", "max-norm", "free"}
+        Atoms of length 1, at most 1, or any: only at a fixed length does the strength have a
+        predictable effect.
+    tangent : bool
+        With "unit", leave out what the gradient does along an atom.
+    learning_rate, momentum, weight_decay : float
+        Of the descent; the paper's learning rates are .001 to .005.
+    batch_size, n_epochs : int
+        Of the descent; 50 and 50 in the paper.
+    preprocessing : str or Preprocessing, optional
+        "scale" by default: features of mean 0 and standard deviation 1. For pictures of digits
+        ``Preprocessing("scale", added=0.1)``, for natural patches ``Preprocessing("samples")``.
+    device : str or torch.device
+        "cpu", "cuda", ..., or "auto".
+    random_state : int, RandomState instance or None
+        The same seed gives the same bits, on the same machine with the same number of threads.
+    sparse_output : bool
+        Whether `transform` gives a ``scipy.sparse.csr_array``; of use with ReLU and Maxout, whose
+        codes have zeros.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        The atoms, in the preprocessed space.
+    bias_ : ndarray of shape (n_components,)
+    activation_fraction_ : float
+        Share of (sample, unit) pairs whose code is above the activation's delta_min (0 for ReLU,
+        .1 for sigmoid and softplus): Arpit et al. 2016, eq. (14).
+    dead_fraction_ : float
+        Share of the units that are above it on no sample.
+    history_ : list of dict
+        An entry an epoch: epoch, step, loss, penalty, activation_fraction, dead_fraction.
+    preprocessing_ : FittedPreprocessing
+    penalty_, activation_ : what was used
+    n_steps_ : int
+    n_features_in_ : int
+
+    See Also
+    --------
+    shoal.DictionaryAutoencoder : recovers a dictionary, with k active units a sample.
+
+    References
+    ----------
+    Arpit et al. 2016, Why Regularized Auto-Encoders Learn Sparse Representation?
+
+    Examples
+    --------
+    >>> from shoal import RegularizedAutoencoder
+    >>> X = np.random.default_rng(0).standard_normal((500, 20))
+    >>> model = RegularizedAutoencoder(40, "dae", 1.0, n_epochs=20, random_state=0).fit(X)
+    >>> model.transform(X).shape, len(model.history_)
+    ((500, 40), 20)
+    """
+
+    def __init__(
+        self,
+        n_components: int | None = None,
+        penalty: str | Penalty = "dae",
+        strength: float = 0.25,
+        *,
+        activation: str | SmoothActivation = "relu",
+        weight_length: str = "unit",
+        tangent: bool = False,
+        learning_rate: float = 0.001,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        batch_size: int = 50,
+        n_epochs: int = 50,
+        preprocessing: str | Preprocessing | None = "scale",
+        device: str | torch.device = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        sparse_output: bool = False,
+    ) -> None:
+        self.n_components = n_components
+        self.penalty = penalty
+        self.strength = strength
+        self.activation = activation
+        self.weight_length = weight_length
+        self.tangent = tangent
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.preprocessing = preprocessing
+        self.device = device
+        self.random_state = random_state
+        self.sparse_output = sparse_output
+
+    def fit(self, X: Any, y: None = None) -> Self:
+        """Learn from `X`.
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+            That can be read again: an array, a file, not a stream.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Before any work, where the data or an argument can't be used; and where training
+            diverges.
+        """
+        for _ in self.iter_fit(X):
+            pass
+        return self
+
+    def iter_fit(self, X: Any, y: None = None) -> Iterator[Epoch]:
+        """:meth:`fit` as a generator of epochs; the model is fitted when it is exhausted.
+
+        Arguments are checked in this call, before the first epoch is asked for.
+        """
+        (source, names), seed = self._new_source(X), self._seed()
+        if source.once or source.n_samples is None:
+            raise ArgumentError("X", "a stream", "data that can be read once for every epoch")
+        given = source.n_features if self.n_components is None else self.n_components
+        m = check_count("n_components", given)
+        activation, penalty, settings = self._activation(), self._penalty(), self._settings()
+        if getattr(penalty, "kink", 0.0) and not isinstance(activation, ReLU):
+            raise ArgumentError("penalty", f"kink with {activation!r}", "ReLU, which has one")
+        activation(torch.zeros(1, m))  # Maxout has a say in the number of units
+        spec, device = self._preprocessing(source.n_samples), self._device()
+        self._sparse_output()
+        rng = np.random.default_rng(seed)
+        return self._fit_epochs(source, names, spec, m, activation, penalty, settings, device, rng)
+
+    def _fit_epochs(
+        self,
+        source: Source,
+        names: NDArray | None,
+        spec: Preprocessing,
+        m: int,
+        activation: SmoothActivation,
+        penalty: Penalty,
+        settings: Momentum,
+        device: torch.device,
+        rng: np.random.Generator,
+    ) -> Iterator[Epoch]:
+        fitted = spec.fit(source)
+        prepared = fitted.through(source)
+        start = normalized_start(m, source.n_features, rng, settings.weight_length)
+        like = torch.from_numpy(np.empty(0, dtype=source.dtype)).dtype
+        parameters = Parameters(*(part.to(device, like) for part in start))
+        history = []
+        epoch = None
+        for epoch in train(parameters, prepared, activation, penalty, settings, rng):
+            history.append(
+                {
+                    "step": epoch.steps,
+                    "phase": "descent",
+                    "epoch": epoch.number,
+                    "loss": epoch.loss,
+                    "penalty": epoch.penalty,
+                    "activation_fraction": epoch.usage.activation_fraction,
+                    "dead_fraction": epoch.usage.dead_fraction,
+                }
+            )
+            yield epoch
+        assert epoch is not None, "there is at least one epoch"
+        found = usage(epoch.parameters, prepared, activation)
+        self._keep(epoch.parameters, activation, penalty, fitted, source.feature_shape, epoch.steps)
+        self.activation_fraction_, self.dead_fraction_ = found
+        self._keep_names(source.n_features, names)
+        self.history_ = history
+
+    def _keep(
+        self,
+        parameters: Parameters,
+        activation: SmoothActivation,
+        penalty: Penalty,
+        fitted: FittedPreprocessing,
+        feature_shape: tuple[int, ...] | None,
+        n_steps: int,
+    ) -> None:
+        self.components_ = parameters.dictionary.cpu().numpy()
+        self.bias_ = parameters.bias.cpu().numpy()
+        self.activation_, self.penalty_ = activation, penalty
+        self.preprocessing_, self.feature_shape_ = fitted, feature_shape
+        self.n_steps_, self._n_features_out = n_steps, len(self.bias_)
+
+    def restore_(
+        self,
+        dictionary: NDArray,
+        bias: NDArray,
+        activation: SmoothActivation,
+        penalty: Penalty,
+        fitted: FittedPreprocessing,
+        feature_shape: tuple[int, ...] | None,
+        n_steps: int = 0,
+        feature_names: NDArray | None = None,
+    ) -> Self:
+        """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
+        parameters = Parameters(torch.from_numpy(dictionary), torch.from_numpy(bias))
+        self._keep(parameters, activation, penalty, fitted, feature_shape, n_steps)
+        self._keep_names(dictionary.shape[1], feature_names)
+        return self
+
+    def _encoder(self) -> SmoothActivation:
+        return self.activation_
+
+    # ------------------------------------------------------------------ checks
+
+    def _activation(self) -> SmoothActivation:
+        if not isinstance(self.activation, str):
+            if not all(hasattr(self.activation, name) for name in ("bend", "delta_min")):
+                needed = f"one of {', '.join(ACTIVATIONS)}, or an activation that has a `bend`"
+                raise ArgumentError("activation", repr(self.activation), needed)
+            return self.activation
+        chosen: SmoothActivation = ACTIVATIONS[
+            check_choice("activation", self.activation, ACTIVATIONS)
+        ]
+        return chosen
+
+    def _penalty(self) -> Penalty:
+        if isinstance(self.penalty, str):
+            return penalty_named(self.penalty, self.strength)
+        if not callable(self.penalty) or not hasattr(self.penalty, "strength"):
+            needed = "a name, or a penalty from shoal.network.penalties"
+            raise ArgumentError("penalty", repr(self.penalty), needed)
+        return self.penalty
+
+    def _settings(self) -> Momentum:
+        return Momentum(
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            batch_size=self.batch_size,
+            n_epochs=self.n_epochs,
+            weight_length=self.weight_length,
+            tangent=self.tangent,
+            weight_decay=self.weight_decay,
+        )

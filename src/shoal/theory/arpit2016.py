@@ -1,0 +1,1143 @@
+"""Arpit et al. 2016, "Why Regularized Auto-Encoders Learn Sparse Representation?", in numbers.
+
+Lemma 1 bounds the bias gradient of the plain objective; Theorem 1 says that a penalty whose bias
+gradient is above that bound lowers every unit's mean pre-activation; Corollaries 1 and 2 name
+penalties that have one, Theorem 2 makes a sparse code of it, and Remarks 1 and 2 and Theorem 3
+say which form the penalties of known autoencoders have.
+
+There is no world here, only data: **every expectation is the mean over the data given**, in
+float64. Words: a_j = <W_j, x> + b_j is the pre-activation, h_j = s(a_j) the code, r = x - h W the
+residual, J_AE = E |r|^2, without 1/2, as in :mod:`shoal.network.penalties`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shoal.generative._checks import as_generator
+from shoal.network.activations import (
+    Activated,
+    Maxout,
+    ReLU,
+    Sigmoid,
+    SmoothActivation,
+    Softplus,
+    Tanh,
+)
+from shoal.network.autoencoder import preactivation
+from shoal.network.penalties import (
+    L1,
+    Contractive,
+    KLSparse,
+    Marginalized,
+    NoPenalty,
+    Penalty,
+    SecondOrderDenoising,
+)
+from shoal.theory.assertion import Assertion, Check, at_least, at_most, true
+from shoal.vocabulary import ArgumentError, Parameters, check_count, check_number
+
+__all__ = [
+    "Properties",
+    "activation_threshold",
+    "assumption1",
+    "bias_gradient",
+    "corollaries",
+    "corollary1",
+    "corollary2",
+    "lemma1",
+    "properties",
+    "remark1",
+    "remark2",
+    "theorem1",
+    "theorem2",
+    "theorem3",
+    "threshold_strength",
+]
+
+Floats = NDArray[np.float64]
+Row = dict[str, Any]
+
+_SOURCE = "Arpit et al. 2016"
+_ROUNDING = 1e-9  # of ratios that are at most 1 in exact arithmetic
+
+
+# --- a point: parameters and data --------------------------------------------------------------
+
+
+class _Point(NamedTuple):
+    """Parameters and data in float64, and one pass through the network."""
+
+    parameters: Parameters
+    data: Tensor  # (N, n)
+    z: Tensor  # (N, m)
+    activated: Activated  # (N, m) each
+    residual: Tensor  # (N, n)
+
+    @property
+    def lengths(self) -> Floats:
+        """|W_j|, (m,)."""
+        return torch.linalg.vector_norm(self.parameters.dictionary, dim=1).numpy()
+
+    @property
+    def sigma(self) -> float:
+        """sigma_r: the root mean square of all entries of the residual."""
+        return float(self.residual.square().mean().sqrt())
+
+    @property
+    def bound(self) -> Floats:
+        """2 sigma_r sqrt(n) |W_j|, (m,): Lemma 1."""
+        return 2.0 * self.sigma * self.data.shape[1] ** 0.5 * self.lengths
+
+    @property
+    def plain(self) -> Floats:
+        """dJ_AE/db (m,): eq. (15), whose right side lacks a minus."""
+        correlation = self.residual @ self.parameters.dictionary.T  # (N, m)
+        return -2.0 * (self.activated.slope * correlation).mean(dim=0).numpy()
+
+
+def _float64(argument: str, values: Any, needed: str) -> Tensor:
+    try:
+        tensor = torch.as_tensor(values).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(argument, f"a {type(values).__name__}", needed) from None
+    if not bool(torch.isfinite(tensor).all()):
+        raise ArgumentError(argument, "NaN or infinite entries", needed)
+    return tensor
+
+
+def _point(parameters: Any, data: Any, activation: SmoothActivation) -> _Point:
+    """Check shapes and make one pass."""
+    try:
+        dictionary, bias = parameters
+    except (TypeError, ValueError):
+        needed = "Parameters, or a pair of dictionary (m, n) and bias (m,)"
+        raise ArgumentError("parameters", f"a {type(parameters).__name__}", needed) from None
+    atoms = _float64("dictionary", dictionary, "atoms as rows, shape (m, n), finite")
+    if atoms.ndim != 2 or atoms.numel() == 0:
+        raise ArgumentError("dictionary", f"shape {tuple(atoms.shape)}", "shape (m, n)")
+    m, n = atoms.shape
+    added = _float64("bias", bias, f"shape ({m},), finite")
+    if added.shape != (m,):
+        raise ArgumentError("bias", f"shape {tuple(added.shape)}", f"shape ({m},), one a unit")
+    samples = _float64("data", data, f"samples as rows, shape (N, {n}), finite")
+    if samples.ndim != 2 or len(samples) < 2 or samples.shape[1] != n:
+        needed = f"shape (N, {n}) with N >= 2, as many features as the atoms have"
+        raise ArgumentError("data", f"shape {tuple(samples.shape)}", needed)
+    place = Parameters(atoms, added)
+    z = preactivation(place, samples)
+    activated = activation(z)
+    return _Point(place, samples, z, activated, samples - activated.codes @ atoms)
+
+
+def _quantiles(values: Floats) -> list[float]:
+    """Least, quartiles and largest; an infinite one where it falls on one."""
+    return np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0], method="lower").tolist()
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """above / below of numbers >= 0, with 0 / 0 = 0 and the rest over 0 infinite."""
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.divide(above, below, out=np.zeros_like(above), where=above > 0)
+
+
+# --- what an activation is like ----------------------------------------------------------------
+
+
+class Properties(NamedTuple):
+    """What the paper asks of an activation, section 2.1.2: declared, and probed on a grid."""
+
+    non_decreasing: bool
+    slope_in_unit_interval: bool
+    """Lemma 1: s' in [0, 1]."""
+    convex: bool
+    """Declared convex, and no second difference is negative."""
+    saturates: bool
+    """Declared so, and s(-40) is 0 within 1e-6."""
+    non_negative: bool
+    """No code is below 0, so that E |h| is E h."""
+    twice_differentiable: bool
+    """The slope moves only as the second derivative says: there is no kink. Theorem 3."""
+
+
+_GRID = torch.linspace(-40.0, 40.0, 8001, dtype=torch.float64)  # a point at 0, spacing .01
+
+
+def _probe(activation: SmoothActivation, z: Tensor) -> Activated:
+    """Value and slope of a unit at z (G,); a maxout unit gets the same z in all of its pieces."""
+    pieces = activation.pieces if isinstance(activation, Maxout) else 1
+    found = activation(z[:, None].expand(-1, pieces))
+    return Activated(found.codes.sum(dim=1), found.slope.sum(dim=1))
+
+
+def _without_kink(activation: SmoothActivation) -> bool:
+    """Whether the slope's change over each step of the grid is the integral of the bend."""
+    pieces = activation.pieces if isinstance(activation, Maxout) else 1
+    z = torch.zeros(len(_GRID), pieces, dtype=torch.float64)
+    z[:, 0] = _GRID  # against the other pieces at 0: where the winner changes is a kink
+    found = activation(z)
+    slope, bend = found.slope[:, 0], activation.bend(found)[:, 0]
+    step = float(_GRID[1] - _GRID[0])
+    change = slope.diff() - 0.5 * step * (bend[1:] + bend[:-1])
+    return float(change.abs().max()) < 1e-4  # the trapezoid's own error is about 1e-7 here
+
+
+def properties(activation: SmoothActivation) -> Properties:
+    """What `activation` is like: its own attributes, held against its values on [-40, 40].
+
+    A maxout unit is probed with the same input in all of its pieces, and for kinks with one piece
+    against the others at 0.
+
+    Examples
+    --------
+    >>> properties(Softplus()).convex, properties(Sigmoid()).convex
+    (True, False)
+    >>> properties(Tanh()).saturates, properties(ReLU()).twice_differentiable
+    (False, False)
+    """
+    value, slope = _probe(activation, _GRID)
+    steps = value.diff()
+    slack = 1e-9  # of values up to 40 and their differences
+    span = float(_GRID[1] - _GRID[0])
+    return Properties(
+        non_decreasing=bool((steps >= -slack).all()),
+        slope_in_unit_interval=bool(
+            ((slope >= 0.0) & (slope <= 1.0)).all()
+            and ((steps >= -slack) & (steps <= span + slack)).all()
+        ),
+        convex=bool(activation.convex) and bool((steps.diff() >= -slack).all()),
+        saturates=bool(activation.saturates) and abs(float(value[0])) < 1e-6,
+        non_negative=bool((value >= 0.0).all()),
+        twice_differentiable=_without_kink(activation),
+    )
+
+
+def activation_threshold(activation: SmoothActivation) -> float:
+    """a_min: the largest pre-activation with s(a) <= delta_min. Appendix, proof of Theorem 2.
+
+    By bisection to the last bit within [-1000, 1000]; -inf or inf where s is above delta_min, or
+    not, on all of it. 0 for ReLU, log(d / (1 - d)) for sigmoid, log(exp(d) - 1) for softplus, with
+    d = delta_min. The paper's "delta_min = max s(a_min)" is a misprint for that.
+
+    Examples
+    --------
+    >>> activation_threshold(ReLU())
+    0.0
+    >>> round(activation_threshold(Sigmoid()), 6)  # log(.1 / .9)
+    -2.197225
+    """
+
+    def off(a: float) -> bool:
+        value = _probe(activation, torch.tensor([a], dtype=torch.float64)).codes
+        return float(value) <= activation.delta_min
+
+    low, high = -1000.0, 1000.0
+    if not off(low):
+        return -np.inf
+    if off(high):
+        return np.inf
+    while low < (middle := 0.5 * (low + high)) < high and high - low > 1e-300:
+        low, high = (middle, high) if off(middle) else (low, middle)
+    return low
+
+
+# --- Assumption 1 and Lemma 1 ------------------------------------------------------------------
+
+
+def _moments(data: Tensor) -> tuple[Floats, Floats]:
+    """Mean (n,), and covariance minus the identity (n, n)."""
+    mean = data.mean(dim=0)
+    centred = data - mean
+    return mean.numpy(), (centred.T @ centred / len(data)).numpy() - np.eye(data.shape[1])
+
+
+def _whiteness(data: Tensor, tolerance: float) -> tuple[Check, Check]:
+    mean, apart = _moments(data)
+    return (
+        at_most("E x = 0: |mean|", float(np.linalg.norm(mean)), tolerance),
+        at_most(
+            "E x x^T = I: spectral norm of covariance - I",
+            float(np.linalg.norm(apart, 2)),
+            tolerance,
+        ),
+    )
+
+
+def _residual_facts(residual: Tensor) -> dict[str, float]:
+    """What Assumption 1 says of the residual, feature by feature."""
+    r = residual.numpy()
+    mean, spread = r.mean(axis=0), r.std(axis=0)
+    root = float(np.sqrt(np.square(r).mean()))
+    seen = spread > 1e-12 * root  # a feature without residual has no shape
+    centred = (r - mean)[:, seen] / spread[seen]
+    together = centred.T @ centred / len(r)
+    np.fill_diagonal(together, 0.0)
+    kurtosis = np.power(centred, 4).mean(axis=0)
+    return {
+        "sigma_r": root,
+        "mean": float(np.abs(mean).max() / root) if root else 0.0,
+        "least_std": float(spread.min()),
+        "mean_std": float(spread.mean()),
+        "largest_std": float(spread.max()),
+        "std_spread": float((spread.max() - spread.min()) / spread.mean()) if root else 0.0,
+        "kurtosis_mean": float(kurtosis.mean()) if seen.any() else np.nan,
+        "kurtosis_apart": float(np.abs(kurtosis - 3.0).max()) if seen.any() else np.nan,
+        "correlation": float(np.abs(together).max()) if seen.any() else 0.0,
+    }
+
+
+def assumption1(
+    parameters: Any, data: Any, activation: SmoothActivation, *, tolerance: float = 0.1
+) -> Assertion:
+    """Assumption 1: white data, and a residual of i.i.d. Gaussian entries with mean 0.
+
+    Parameters
+    ----------
+    parameters : Parameters or (dictionary, bias)
+        W (m, n) and b (m,).
+    data : array_like of shape (N, n)
+        The samples, at least 2.
+    activation : SmoothActivation
+        s.
+    tolerance : float
+        How far each may be off: |mean|, the spectral norm of covariance - I, the residual's
+        means and the range of its standard deviations beside sigma_r, the largest correlation of
+        two of its features; ten times that for its kurtosis beside 3.
+
+    Returns
+    -------
+    Assertion
+        What is assumed stands among the measurements. sigma_r, everywhere in this module, is the
+        root mean square of all entries of the residual.
+
+    Raises
+    ------
+    ArgumentError
+        If shapes don't fit or entries aren't finite.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> data = rng.normal(size=(4000, 3))
+    >>> assumption1((np.zeros((2, 3)), np.zeros(2)), data, ReLU()).verdict  # r = x
+    'confirmed'
+    """
+    point = _point(parameters, data, activation)
+    tolerance = check_number("tolerance", tolerance, low=0.0)
+    facts = _residual_facts(point.residual)
+    mean, apart = _moments(point.data)
+    return Assertion(
+        name="Assumption 1",
+        source=f"{_SOURCE}, Assumption 1",
+        hypotheses=(),
+        promise="data have mean 0 and covariance I, the entries of the residual are i.i.d."
+        f" Gaussian with mean 0: sigma_r = {facts['sigma_r']:.4g}",
+        measurements=(
+            *_whiteness(point.data, tolerance),
+            at_most("residual: largest |mean| of a feature / sigma_r", facts["mean"], tolerance),
+            at_most(
+                "residual: (largest - least) / mean standard deviation of a feature",
+                facts["std_spread"],
+                tolerance,
+            ),
+            at_most("residual: largest correlation", facts["correlation"], tolerance),
+            at_most(
+                "residual: largest |kurtosis - 3| of a feature",
+                facts["kurtosis_apart"],
+                10.0 * tolerance,
+            ),
+        ),
+        numbers={
+            **facts,
+            "mean_entry": float(np.abs(mean).max()),
+            "covariance_entry": float(np.abs(apart).max()),
+            "tolerance": tolerance,
+        },
+        notes=("Independence is asked by correlations, the Gaussian by its kurtosis alone.",),
+    )
+
+
+def lemma1(
+    parameters: Any, data: Any, activation: SmoothActivation, *, tolerance: float = 0.1
+) -> Assertion:
+    """Lemma 1: |dJ_AE/db_j| <= 2 sigma_r sqrt(n) |W_j|, in the appendix with its proof.
+
+    With sigma_r the root mean square residual this needs only s' in [0, 1], whatever the data and
+    the residual. dJ_AE/db_j = -2 E[s'(a_j) <r, W_j>], so by Cauchy-Schwarz in R^n, s' <= 1 and
+    Jensen
+
+        |dJ_AE/db_j| <= 2 E[|r|] |W_j| <= 2 sqrt(E |r|^2) |W_j| = 2 sigma_r sqrt(n) |W_j|,
+
+    as n sigma_r^2 = E |r|^2: identical distribution or independence of the entries is not used,
+    nor is their mean, nor that x is white. Equality: s' = 1 and r the same multiple of W_j
+    everywhere.
+
+    Parameters and errors are those of :func:`assumption1`; `tolerance` is for mean and covariance.
+
+    Examples
+    --------
+    One feature, x = 2 always, h = x - 1: r = 1 and the bound is reached.
+
+    >>> found = lemma1(([[1.0]], [-1.0]), [[2.0], [2.0]], ReLU())
+    >>> found.measurements[0].value, found.verdict
+    (1.0, 'holds beyond its hypotheses')
+    """
+    point = _point(parameters, data, activation)
+    tolerance = check_number("tolerance", tolerance, low=0.0)
+    gradient, bound = point.plain, point.bound
+    share = _ratio(np.abs(gradient), bound)
+    return Assertion(
+        name="Lemma 1",
+        source=f"{_SOURCE}, Lemma 1",
+        hypotheses=(
+            *_whiteness(point.data, tolerance),
+            true("s' in [0, 1]", properties(activation).slope_in_unit_interval),
+        ),
+        promise=f"|dJ_AE/db_j| <= 2 sigma_r sqrt(n) |W_j|, at most {bound.max():.4g} here",
+        measurements=(
+            at_most(
+                "largest |dJ_AE/db_j| / (2 sigma_r sqrt(n) |W_j|)",
+                float(share.max()),
+                1.0 + _ROUNDING,
+                "1, and rounding",
+            ),
+        ),
+        numbers={
+            "sigma_r": point.sigma,
+            "bound": _quantiles(bound),
+            "gradient": _quantiles(gradient),
+            "share_of_bound": _quantiles(share),
+            **{f"residual_{key}": value for key, value in _residual_facts(point.residual).items()},
+        },
+        notes=(
+            "With sigma_r as root mean square residual the bound needs neither white data nor an"
+            " i.i.d. residual, only s' in [0, 1].",
+            "Eq. (15) lacks a minus before 2 E[s' <r, W_j>]; the bound is symmetric.",
+        ),
+    )
+
+
+# --- Theorem 1 ---------------------------------------------------------------------------------
+
+# Arbitrary; so large that what J_AE leaves of rounding in a difference is far below R's own, and
+# a power of 2, so that nothing is lost with it.
+_STRENGTH = 2.0**40
+
+
+def _of_strength(penalty: Penalty, strength: float) -> Penalty:
+    needed = "a dataclass with a field `strength`, as those of shoal.network.penalties"
+    try:
+        return dataclasses.replace(penalty, strength=strength)  # type: ignore[type-var]
+    except TypeError:
+        raise ArgumentError("penalty", repr(penalty), needed) from None
+
+
+def _bias_gradient(point: _Point, activation: SmoothActivation, penalty: Penalty) -> Floats:
+    generator = torch.Generator()
+    before = generator.get_state()
+    whole = _of_strength(penalty, _STRENGTH)(
+        point.parameters, point.data, activation, generator
+    ).bias
+    if not torch.equal(before, generator.get_state()):
+        needed = "a penalty without noise, such as SecondOrderDenoising for Denoising"
+        raise ArgumentError("penalty", repr(penalty), needed)
+    rest = NoPenalty()(point.parameters, point.data, activation).bias
+    return ((whole - rest) / _STRENGTH).numpy()
+
+
+def bias_gradient(
+    parameters: Any, data: Any, activation: SmoothActivation, penalty: Penalty
+) -> Floats:
+    """dR/db, the penalty's bias gradient at strength 1, on all of the data as one batch.
+
+    Parameters
+    ----------
+    parameters, data, activation
+        As for :func:`assumption1`.
+    penalty : Penalty
+        Without noise, and linear in its strength; what its strength is does not matter.
+
+    Returns
+    -------
+    ndarray of shape (m,)
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`assumption1`, and if the penalty draws noise or isn't a dataclass.
+
+    Examples
+    --------
+    The slope of softplus at 0 is 1/2, its second derivative 1/4: 2 s' s'' |W|^2.
+
+    >>> bias_gradient(([[1.0]], [0.0]), [[0.0], [0.0]], Softplus(), Contractive(1.0)).tolist()
+    [0.25]
+    """
+    return _bias_gradient(_point(parameters, data, activation), activation, penalty)
+
+
+def _least_strengths(point: _Point, push: Floats) -> Floats:
+    """Each unit's own threshold (m,): the bound over dR/db_j, inf where that is not above 0."""
+    return np.where(push > 0, _ratio(point.bound, np.where(push > 0, push, 1.0)), np.inf)
+
+
+def threshold_strength(
+    parameters: Any, data: Any, activation: SmoothActivation, penalty: Penalty
+) -> float:
+    """The strength above which Theorem 1 promises that every unit's mean pre-activation falls.
+
+    The largest over units of 2 sigma_r sqrt(n) |W_j| / (dR/db_j); inf where dR/db_j <= 0 for some
+    unit. Parameters and errors are those of :func:`bias_gradient`.
+
+    Examples
+    --------
+    >>> threshold_strength(([[1.0]], [-1.0]), [[2.0], [2.0]], ReLU(), L1(1.0))
+    2.0
+    """
+    point = _point(parameters, data, activation)
+    return float(_least_strengths(point, _bias_gradient(point, activation, penalty)).max())
+
+
+def theorem1(
+    parameters: Any,
+    data: Any,
+    activation: SmoothActivation,
+    penalty: Penalty,
+    step: float = 1e-3,
+    *,
+    tolerance: float = 1e-6,
+) -> Assertion:
+    """Theorem 1: where lambda dR/db_j is above Lemma 1's bound, a step lowers E[a_j].
+
+    One plain step W - step dJ/dW, b - step dJ/db on all of the data. Where E x = 0 exactly,
+    E[a_j] changes by -step dJ/db_j whatever the step, eq. (5): the theorem is not one of small
+    steps. Where a mean is left, step <dJ/dW_j, E x> goes off as well.
+
+    Parameters
+    ----------
+    parameters, data, activation
+        As for :func:`assumption1`.
+    penalty : Penalty
+        Without noise, at the strength that is asked about. See :func:`threshold_strength`.
+    step : float
+        eta, above 0.
+    tolerance : float
+        For |mean| and the spectral norm of covariance - I: **small, as the data must be whitened
+        for the promise**, and the same for what is promised of the variance.
+
+    Returns
+    -------
+    Assertion
+        Its numbers have, over the units (least, quartiles, largest), the strength that each one
+        needs, and the change of E[a_j].
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`bias_gradient`, and if `step` is not above 0.
+
+    Examples
+    --------
+    >>> data, place = [[-1.0], [1.0]], ([[1.0]], [0.5])
+    >>> strength = threshold_strength(place, data, Softplus(), Contractive(1.0))
+    >>> theorem1(place, data, Softplus(), Contractive(1.01 * strength)).verdict
+    'confirmed'
+    """
+    point = _point(parameters, data, activation)
+    step = check_number("step", step, low=0.0, open_low=True)
+    tolerance = check_number("tolerance", tolerance, low=0.0)
+    push = _bias_gradient(point, activation, penalty)
+    need = _least_strengths(point, push)
+    strength = float(penalty.strength)
+    lifted = strength * push
+    margin = np.where(lifted > 0, _ratio(lifted, point.bound), 0.0)
+    after, change = _stepped(point, activation, penalty, step)
+    variance, length = _variance(after, point.data), after.dictionary.square().sum(dim=1).numpy()
+    off = _ratio(np.abs(variance - length), length)
+    falls = float((change < 0).mean())
+    return Assertion(
+        name="Theorem 1",
+        source=f"{_SOURCE}, Theorem 1",
+        hypotheses=(
+            *_whiteness(point.data, tolerance),
+            true("s' in [0, 1]", properties(activation).slope_in_unit_interval),
+            Check(
+                "least lambda dR/db_j / (2 sigma_r sqrt(n) |W_j|)",
+                float(margin.min()),
+                "> 1",
+                bool(margin.min() > 1.0),
+            ),
+        ),
+        promise="one step along the negative gradient lowers E[a_j] of every unit, and"
+        " Var[a_j] = |W_j|^2 after it",
+        measurements=(
+            at_least("share of units whose E[a_j] falls", falls, 1.0),
+            at_most(
+                "largest |Var[a_j] / |W_j|^2 - 1| after the step",
+                float(off.max()),
+                tolerance + _ROUNDING,
+            ),
+        ),
+        numbers={
+            "strength": strength,
+            "threshold": float(need.max()),
+            "least_strength": _quantiles(need),
+            "units_without_push": int((push <= 0).sum()),
+            "units_above_their_own": float((strength > need).mean()),
+            "change": _quantiles(change),
+            "share_that_falls": falls,
+            "share_that_rises": float((change > 0).mean()),
+            "penalty_gradient": _quantiles(lifted),
+            "plain_gradient": _quantiles(point.plain),
+            "sigma_r": point.sigma,
+            "step": step,
+        },
+        notes=(
+            "Sufficient, not necessary: Lemma 1's bound is far from the plain gradient of most"
+            " units, which fall at a much smaller strength.",
+            "The proof's last step has epsilon where sigma_r is meant.",
+        ),
+    )
+
+
+def _stepped(
+    point: _Point, activation: SmoothActivation, penalty: Penalty, step: float
+) -> tuple[Parameters, Floats]:
+    """The parameters after one plain step, and the change of E[a_j] (m,) on the data."""
+    before = point.parameters
+    terms = penalty(before, point.data, activation)
+    down_w, down_b = -step * terms.gradient(before.dictionary), -step * terms.bias
+    change = down_w @ point.data.mean(dim=0) + down_b
+    return Parameters(before.dictionary + down_w, before.bias + down_b), change.numpy()
+
+
+def _variance(parameters: Parameters, data: Tensor) -> Floats:
+    """Var[a_j] (m,) on the data."""
+    return preactivation(parameters, data).var(dim=0, correction=0).numpy()
+
+
+# --- Corollaries 1 and 2 -----------------------------------------------------------------------
+
+
+def _form(penalty: Penalty, found: Properties) -> int | None:
+    """Which corollary's form R has: 1, 2 or neither (None)."""
+    if isinstance(penalty, KLSparse):
+        return 1 if penalty.rho == 0.0 else None  # with a target f falls below it: eq. (12)
+    if isinstance(penalty, L1):
+        return 1 if found.non_negative else None  # E |h| is E h only there
+    return 2 if isinstance(penalty, (Contractive, Marginalized)) else None
+
+
+def _asks(corollary: int, found: Properties) -> tuple[Check, ...]:
+    """What a corollary asks of the activation."""
+    convex = (true("s is convex", found.convex),) if corollary == 2 else ()
+    return (
+        true("s is non-decreasing", found.non_decreasing),
+        true("s' in [0, 1]", found.slope_in_unit_interval),
+        *convex,
+    )
+
+
+_FORMS = {1: "R = sum_j f(E h_j), f increasing", 2: "R = E sum_j s'(a_j)^q |W_j|^p"}
+
+
+def _corollary(
+    number: int, parameters: Any, data: Any, activation: SmoothActivation, penalty: Penalty
+) -> Assertion:
+    point = _point(parameters, data, activation)
+    push, plain = _bias_gradient(point, activation, penalty), point.plain
+    need, found = _least_strengths(point, push), properties(activation)
+    return Assertion(
+        name=f"Corollary {number}",
+        source=f"{_SOURCE}, Corollary {number}",
+        hypotheses=(
+            *_asks(number, found),
+            true(_FORMS[number], _form(penalty, found) == number, repr(penalty)),
+        ),
+        promise="dR/db_j >= 0 for every unit, so that with some lambda no E[a_j] rises",
+        measurements=(at_least("least dR/db_j", float(push.min()), 0.0),),
+        numbers={
+            "penalty_gradient": _quantiles(push),
+            "threshold": float(need.max()),
+            "least_strength": _quantiles(need),
+            "units_at_zero": int((push == 0).sum()),
+            "units_that_rise_whatever_lambda": int(((push <= 0) & (plain < 0)).sum()),
+            "saturates": found.saturates,
+        },
+        notes=(
+            "That there is a lambda needs dR/db_j > 0, not >= 0: where dR/db_j is 0 and"
+            " dJ_AE/db_j < 0, E[a_j] rises whatever lambda is. For Corollary 1 both vanish"
+            " together if f' > 0; for Corollary 2 they need not, as ReLU's second derivative, 0"
+            " wherever it is seen, shows.",
+        ),
+    )
+
+
+def corollary1(
+    parameters: Any, data: Any, activation: SmoothActivation, penalty: Penalty
+) -> Assertion:
+    """Corollary 1: for non-decreasing s and R = sum_j f(E h_j), dR/db_j >= 0.
+
+    That form have KLSparse with rho = 0, eq. (13), up to where its mean code is held (then the
+    gradient is 0), and L1 for activations that are never negative. Parameters and errors are those
+    of :func:`bias_gradient`.
+
+    Examples
+    --------
+    >>> corollary1(([[1.0]], [0.0]), [[-1.0], [1.0]], Sigmoid(), KLSparse(1.0)).verdict
+    'confirmed'
+    """
+    return _corollary(1, parameters, data, activation, penalty)
+
+
+def corollary2(
+    parameters: Any, data: Any, activation: SmoothActivation, penalty: Penalty
+) -> Assertion:
+    """Corollary 2: for non-decreasing convex s and R = E sum_j s'_j^q |W_j|^p, dR/db_j >= 0.
+
+    That form have Contractive (q = 2, p = 2) and Marginalized (p = 4), Remarks 1 and 2. Parameters
+    and errors are those of :func:`bias_gradient`.
+
+    Examples
+    --------
+    >>> at = ([[1.0]], [1.0]), [[-1.0], [1.0]]
+    >>> [corollary2(*at, each, Contractive(1.0)).verdict for each in (Softplus(), Sigmoid())]
+    ['confirmed', 'not promised']
+    """
+    return _corollary(2, parameters, data, activation, penalty)
+
+
+def corollaries(random_state: Any = 0) -> list[Row]:
+    """Section 2 as a table: which activation with which penalty is promised to make sparse codes.
+
+    Parameters
+    ----------
+    random_state : None, int or numpy.random.Generator
+        The seed of the draw: 8 units of length .7 with biases from -1.5 to .25, so that
+        E[h] < 1 as eq. (13) asks, on 2000 whitened samples of 6 features.
+
+    Returns
+    -------
+    list of dict
+        One row for each of five activations and five penalties: `corollary`, whose form the
+        penalty has (None: neither; for "dae" the first of the second-order terms of eq. (7)); the
+        activation's :class:`Properties`; `applies`, whether it has what that corollary asks;
+        `promised`, whether it saturates at 0 as well; `least_bias_gradient` on the draw, for "dae"
+        of that first term and `whole_form` of all three; `predicted`, whether sparsity is
+        promised and the least bias gradient above 0, which section 3.1 asks beside.
+
+    Examples
+    --------
+    >>> table = {(row["activation"], row["penalty"]): row for row in corollaries()}
+    >>> [table[each, "cae"]["predicted"] for each in ("Softplus", "ReLU", "Sigmoid")]
+    [True, False, False]
+    """
+    rng = as_generator(random_state)
+    weights = rng.normal(size=(8, 6))
+    weights *= 0.7 / np.linalg.norm(weights, axis=1, keepdims=True)
+    data = rng.normal(size=(2000, 6))
+    data -= data.mean(axis=0)
+    data = data @ np.linalg.inv(np.linalg.cholesky(data.T @ data / len(data))).T
+    place = (weights, np.linspace(-1.5, 0.25, 8))
+    activations = (ReLU(), Softplus(), Sigmoid(), Tanh(), Maxout())
+    penalties: dict[str, Penalty] = {
+        "dae": Marginalized(1.0),
+        "cae": Contractive(1.0),
+        "mdae": Marginalized(1.0),
+        "sae": KLSparse(1.0),
+        "l1": L1(1.0),
+    }
+    return [
+        _entry(place, data, activation, name, penalty)
+        for activation in activations
+        for name, penalty in penalties.items()
+    ]
+
+
+def _entry(
+    place: tuple[Floats, Floats],
+    data: Floats,
+    activation: SmoothActivation,
+    name: str,
+    penalty: Penalty,
+) -> Row:
+    point, found = _point(place, data, activation), properties(activation)
+    corollary = _form(penalty, found)
+    least = float(_bias_gradient(point, activation, penalty).min())
+    applies = corollary is not None and all(check.holds for check in _asks(corollary, found))
+    promised = applies and found.saturates
+    row = {
+        "activation": type(activation).__name__,
+        "penalty": name,
+        "corollary": corollary,
+        **found._asdict(),
+        "applies": applies,
+        "promised": promised,
+        "least_bias_gradient": least,
+        "predicted": promised and least > 0,
+    }
+    if name == "dae":
+        whole = _bias_gradient(point, activation, SecondOrderDenoising(1.0))
+        row["whole_form"] = float(whole.min())
+    return row
+
+
+# --- Theorem 2 ---------------------------------------------------------------------------------
+
+
+def _chebyshev(mean: Floats, variance: Floats, a_min: float) -> Floats:
+    """Eq. (22): the bound where E[a_j] < a_min, NaN elsewhere."""
+    gap = a_min - mean
+    below = gap > 0
+    return np.where(below, 1.0 - variance / np.square(np.where(below, gap, 1.0)), np.nan)
+
+
+def theorem2(
+    parameters: Any,
+    data: Any,
+    activation: SmoothActivation,
+    penalty: Penalty | None = None,
+    *,
+    step: float = 1e-3,
+) -> Assertion:
+    """Theorem 2: a lower bound of Pr(h_j <= delta_min), by Chebyshev, eq. (22).
+
+    1 - Var[a_j] / (a_min - E[a_j])^2 for units with E[a_j] < a_min (:func:`activation_threshold`),
+    no promise for others. With Var[a_j] measured on the data it holds of any data; with |W_j|^2 in
+    its place, as in the paper, of white data. The theorem goes on: for some strengths and
+    iterations the bound never falls. One step can't tell that; with a penalty given the numbers
+    say for how many units it rises.
+
+    Parameters
+    ----------
+    parameters, data, activation
+        As for :func:`assumption1`.
+    penalty : Penalty, optional
+        Without noise: one step with it is taken, and the bound asked again.
+    step : float
+        eta of that step, above 0.
+
+    Returns
+    -------
+    Assertion
+        Nothing is measured where no unit's mean pre-activation is below a_min.
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`theorem1`.
+
+    Examples
+    --------
+    >>> found = theorem2(([[1.0]], [-2.0]), [[-1.0], [1.0]], ReLU())
+    >>> found.numbers["bound"][0], found.numbers["probability"][0], found.verdict
+    (0.75, 1.0, 'confirmed')
+    """
+    point, found = _point(parameters, data, activation), properties(activation)
+    step = check_number("step", step, low=0.0, open_low=True)
+    a_min = activation_threshold(activation)
+    mean, variance = point.z.mean(dim=0).numpy(), _variance(point.parameters, point.data)
+    bound = _chebyshev(mean, variance, a_min)
+    assumed = _chebyshev(mean, np.square(point.lengths), a_min)
+    share = (point.activated.codes <= activation.delta_min).double().mean(dim=0).numpy()
+    told = np.isfinite(bound)
+    gap = (a_min - mean)[told]
+    cantelli = 1.0 - variance[told] / (variance[told] + np.square(gap))
+    numbers: Row = {
+        "a_min": a_min,
+        "delta_min": float(activation.delta_min),
+        "units_below": int(told.sum()),
+        "vacuous_share": float((bound[told] <= 0).mean()) if told.any() else np.nan,
+        "saturates": found.saturates,
+    }
+    measurements: tuple[Check, ...] = ()
+    if told.any():
+        measurements = (
+            at_least(
+                "least Pr(h_j <= delta_min) - bound",
+                float((share - bound)[told].min()),
+                -_ROUNDING,
+                "0, and rounding",
+            ),
+        )
+        numbers |= {
+            "bound": _quantiles(bound[told]),
+            "cantelli": _quantiles(cantelli),
+            "probability": _quantiles(share[told]),
+            "bound_of_lengths": _quantiles(assumed[told]),
+            "bound_of_lengths_slack": float((share - assumed)[told].min()),
+            "variance_over_length": _quantiles(
+                _ratio(variance[told], np.square(point.lengths[told]))
+            ),
+        }
+    if penalty is not None:
+        _bias_gradient(point, activation, penalty)  # it refuses noise
+        after, _ = _stepped(point, activation, penalty, step)
+        centre = preactivation(after, point.data).mean(dim=0).numpy()
+        later = _chebyshev(centre, _variance(after, point.data), a_min)
+        numbers["bound_rises_share"] = (
+            float((later >= bound)[told].mean()) if told.any() else np.nan
+        )
+    return Assertion(
+        name="Theorem 2",
+        source=f"{_SOURCE}, Theorem 2",
+        hypotheses=(
+            true("s is non-decreasing", found.non_decreasing),
+            true("s' in [0, 1]", found.slope_in_unit_interval),
+            at_least(
+                f"units with E[a_j] < a_min = {a_min:.4g}",
+                float(told.sum()),
+                1.0,
+                "the theorem's t >= T_min",
+            ),
+        ),
+        promise="Pr(h_j <= delta_min) >= 1 - Var[a_j] / (a_min - E[a_j])^2",
+        measurements=measurements,
+        numbers=numbers,
+        notes=(
+            "Var[a_j] is measured on the data; bound_of_lengths has |W_j|^2, which it is for"
+            " white data alone. Cantelli's one-sided bound, 1 - Var / (Var + gap^2), is higher"
+            " and never below 0.",
+        ),
+    )
+
+
+# --- Remarks 1 and 2 ---------------------------------------------------------------------------
+
+
+def _jacobian(point: _Point, activation: SmoothActivation, sample: Tensor) -> Tensor:
+    """dh/dx (m, n) at one sample (n,), by automatic differentiation."""
+
+    def code(x: Tensor) -> Tensor:
+        return activation(preactivation(point.parameters, x[None]))[0][0]
+
+    return torch.autograd.functional.jacobian(code, sample)
+
+
+def _explicit(
+    name: str,
+    promise: str,
+    values: list[tuple[float, float]],
+    notes: tuple[str, ...] = (),
+) -> Assertion:
+    """An identity sample by sample: `values` hold both of its sides."""
+    left, right = np.array(values).T
+    apart = _ratio(np.abs(left - right), np.abs(right))
+    return Assertion(
+        name=name,
+        source=f"{_SOURCE}, {name}",
+        hypotheses=(),
+        promise=promise,
+        measurements=(at_most("largest relative difference", float(apart.max()), 1e-10),),
+        numbers={
+            "explicit": float(left.mean()),
+            "closed_form": float(right.mean()),
+            "samples": len(left),
+        },
+        notes=notes,
+    )
+
+
+def remark1(
+    parameters: Any, data: Any, activation: SmoothActivation, *, n_samples: int = 8
+) -> Assertion:
+    """Remark 1: |dh/dx|_F^2 = sum_j s'_j^2 |W_j|^2, eq. (8) and (9), on the first samples.
+
+    The Jacobian is made by automatic differentiation, the closed form by :class:`Contractive`.
+
+    Parameters and errors are those of :func:`assumption1`; `n_samples` counts samples.
+
+    Examples
+    --------
+    >>> remark1(([[1.0, 2.0]], [0.5]), [[0.3, 0.1], [-1.0, 2.0]], Sigmoid()).verdict
+    'confirmed'
+    """
+    point = _point(parameters, data, activation)
+    count = check_count("n_samples", n_samples)
+    values = []
+    for sample in point.data[:count]:
+        jacobian = _jacobian(point, activation, sample)
+        closed = Contractive(1.0)(point.parameters, sample[None], activation).penalty
+        values.append((float(jacobian.square().sum()), float(closed)))
+    return _explicit("Remark 1", "|dh/dx|_F^2 = sum_j s'_j^2 |W_j|^2", values)
+
+
+def remark2(
+    parameters: Any, data: Any, activation: SmoothActivation, *, n_samples: int = 8
+) -> Assertion:
+    """Remark 2: 1/2 sum_i sum_j d2l/dh_j^2 (dh_j/dx_i)^2 = sum_j s'_j^2 |W_j|^4, eq. (10), (11).
+
+    Both derivatives are made by automatic differentiation, the closed form by
+    :class:`Marginalized`.
+
+    Parameters and errors are those of :func:`remark1`.
+
+    Examples
+    --------
+    >>> remark2(([[1.0, 2.0]], [0.5]), [[0.3, 0.1], [-1.0, 2.0]], Sigmoid()).verdict
+    'confirmed'
+    """
+    point = _point(parameters, data, activation)
+    count = check_count("n_samples", n_samples)
+    values = []
+    for sample, codes in zip(point.data[:count], point.activated.codes[:count], strict=True):
+
+        def loss(h: Tensor, x: Tensor = sample) -> Tensor:
+            return (x - h @ point.parameters.dictionary).square().sum()
+
+        curvature = torch.autograd.functional.hessian(loss, codes).diagonal()  # (m,)
+        jacobian = _jacobian(point, activation, sample)
+        explicit = 0.5 * (curvature[:, None] * jacobian.square()).sum()
+        closed = Marginalized(1.0)(point.parameters, sample[None], activation).penalty
+        values.append((float(explicit), float(closed)))
+    promise = "1/2 sum_ij d2l/dh_j^2 (dh_j/dx_i)^2 = sum_j s'_j^2 |W_j|^4"
+    return _explicit("Remark 2", promise, values, ("The appendix calls it Remark 3.",))
+
+
+# --- Theorem 3 ---------------------------------------------------------------------------------
+
+
+def _second_order(point: _Point, activation: SmoothActivation) -> tuple[float, float, float]:
+    """The three terms of eq. (7), without sigma^2."""
+    weights, slope = point.parameters.dictionary, point.activated.slope
+    gram = (weights @ weights.T).square()  # (m, m) <W_j, W_k>^2
+    size = len(point.data)
+    own = float((slope.square() @ gram.diagonal()).sum()) / size
+    both = float(((slope @ gram) * slope).sum()) / size
+    pull = activation.bend(point.activated) * weights.square().sum(dim=1)  # (N, m)
+    return own, both - own, -float(((point.residual @ weights.T) * pull).sum()) / size
+
+
+def _at_the_kink(point: _Point, variance: float) -> float:
+    """What a Dirac of weight 1 at a = 0 would add to the third term, without sigma^2.
+
+    -E sum_j <r, W_j> delta(a_j) |W_j|^2, each Dirac a window of half-width sigma |W_j|, which is
+    as wide as the noise is there.
+    """
+    weights = point.parameters.dictionary
+    half = variance**0.5 * torch.linalg.vector_norm(weights, dim=1)  # (m,)
+    within = (point.z.abs() < half).to(torch.float64)
+    pull = within * torch.nan_to_num(weights.square().sum(dim=1) / (2.0 * half))
+    return -float(((point.residual @ weights.T) * pull).sum()) / len(point.data)
+
+
+def theorem3(
+    parameters: Any,
+    data: Any,
+    activation: SmoothActivation,
+    variance: float,
+    n_draws: int = 200,
+    random_state: Any = 0,
+) -> Assertion:
+    """Theorem 3: J_DAE = J_AE + sigma^2 times the three terms of eq. (7) + o(sigma^2).
+
+    What noise adds, J_DAE - J_AE, by drawing, each noise with both signs so that what is odd in it
+    cancels, against what eq. (7) adds. ReLU has no second derivative: automatic differentiation
+    sees 0, and the Dirac at its kink is missing from the third term. `kink` in the numbers is an
+    estimate of it, and `relative_error_with_kink` what is left with it.
+
+    Parameters
+    ----------
+    parameters, data, activation
+        As for :func:`assumption1`.
+    variance : float
+        sigma^2 of the noise in each feature, above 0.
+    n_draws : int
+        Pairs of noises a sample, at least 2.
+    random_state : None, int or numpy.random.Generator
+        The seed of the noise.
+
+    Returns
+    -------
+    Assertion
+        o(sigma^2) is read as 1 % of what is added, beside three standard errors of the drawing.
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`assumption1`, and if `variance` or `n_draws` are out of range.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> place, data = (rng.normal(size=(4, 3)), np.zeros(4)), rng.normal(size=(100, 3))
+    >>> theorem3(place, data, Sigmoid(), 0.05**2).verdict
+    'confirmed'
+    """
+    point = _point(parameters, data, activation)
+    variance = check_number("variance", variance, low=0.0, open_low=True)
+    n_draws = check_count("n_draws", n_draws, low=2)
+    pairs, single = _added_by_noise(point, activation, variance, n_draws, random_state)
+    terms = tuple(variance * term for term in _second_order(point, activation))
+    formula = sum(terms)
+    drawn, spread = float(pairs.mean()), float(pairs.std(ddof=1)) / n_draws**0.5
+    error = abs(drawn - formula) / abs(formula) if formula else np.inf
+    sampling = spread / abs(formula) if formula else np.inf
+    kink = variance * _at_the_kink(point, variance)
+    whole = formula + (0.0 if properties(activation).twice_differentiable else kink)
+    loss = float(point.residual.square().sum()) / len(point.data)
+    return Assertion(
+        name="Theorem 3",
+        source=f"{_SOURCE}, Theorem 3",
+        hypotheses=(
+            true("s is twice differentiable", properties(activation).twice_differentiable),
+        ),
+        promise=f"J_DAE - J_AE = {formula:.4g} + o(sigma^2) at sigma = {variance**0.5:.4g}",
+        measurements=(
+            at_most(
+                "|drawn - formula| / |formula| of what the noise adds",
+                error,
+                0.01 + 3.0 * sampling,
+                "o(sigma^2) read as 1 %, and three standard errors",
+            ),
+        ),
+        numbers={
+            "plain": loss,
+            "drawn": drawn,
+            "standard_error": spread,
+            "drawn_without_pairs": float(single.mean()),
+            "standard_error_without_pairs": float(single.std(ddof=1)) / n_draws**0.5,
+            "formula": formula,
+            "terms": terms,
+            "relative_error": error,
+            "relative_error_of_loss": abs(drawn - formula) / (loss + drawn),
+            "kink": whole - formula,
+            "relative_error_with_kink": abs(drawn - whole) / abs(whole) if whole else np.inf,
+        },
+        notes=(
+            "The terms are those of eq. (7) in order, sigma^2 in them: s'_j^2 |W_j|^4, the pairs"
+            " s'_j s'_k <W_j, W_k>^2, and the one with s''.",
+            "Eq. (30) has the sum over features on its right alone, and lacks the 2 of dl/dh that"
+            " the 1/2 of eq. (28) cancels; b_d is 0 in the decoder of section 2.",
+        ),
+    )
+
+
+def _added_by_noise(
+    point: _Point,
+    activation: SmoothActivation,
+    variance: float,
+    n_draws: int,
+    random_state: Any,
+) -> tuple[Floats, Floats]:
+    """Loss with noise minus the loss without, one number a draw (n_draws,): of pairs, and alone."""
+    generator = torch.Generator().manual_seed(int(as_generator(random_state).integers(2**62)))
+    rest = point.residual.square().sum()
+
+    def added(noise: Tensor) -> float:
+        codes = activation(preactivation(point.parameters, point.data + noise)).codes
+        residual = point.data - codes @ point.parameters.dictionary
+        return float(residual.square().sum() - rest) / len(point.data)
+
+    alone, mirrored = np.empty(n_draws), np.empty(n_draws)
+    for index in range(n_draws):
+        noise = torch.randn(point.data.shape, dtype=torch.float64, generator=generator)
+        noise *= variance**0.5
+        alone[index], mirrored[index] = added(noise), added(-noise)
+    return 0.5 * (alone + mirrored), alone

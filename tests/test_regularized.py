@@ -1,0 +1,334 @@
+"""Autoencoders that a penalty makes sparse: the estimator, its files, its sweep, its commands."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
+
+import shoal
+from commands import done, refused
+from shoal import ArgumentError, Preprocessing, RegularizedAutoencoder
+from shoal.network.activations import ACTIVATIONS, Maxout, TopK
+from shoal.network.penalties import PENALTIES, Contractive, Denoising
+from shoal.sweeps import run_sweep, strengths_of
+from shoal.training.momentum import Momentum
+
+DIGITS = load_digits().data[:300].astype(np.float32) / 16
+
+
+def autoencoder(**changes):
+    return RegularizedAutoencoder(
+        **{"n_components": 24, "n_epochs": 3, "random_state": 0, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return autoencoder(penalty="dae", strength=0.5).fit(DIGITS)
+
+
+# ------------------------------------------------------------------ the estimator
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_own_checks():
+    check_estimator(RegularizedAutoencoder(n_epochs=2))
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_penalty_with_every_activation(penalty, activation):
+    model = autoencoder(penalty=penalty, activation=activation, strength=0.1).fit(DIGITS)
+    codes = model.transform(DIGITS)
+    assert codes.shape == (300, 24)
+    assert np.isfinite(codes).all()
+    np.testing.assert_allclose(np.linalg.norm(model.components_, axis=1), 1, atol=1e-5)
+    assert 0 <= model.activation_fraction_ <= 1
+    assert len(model.history_) == 3
+    assert model.history_[-1]["loss"] < model.history_[0]["loss"]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_what_is_said_of_the_units_is_what_they_do(activation):
+    model = autoencoder(activation=activation, strength=1.0, n_epochs=10).fit(DIGITS)
+    on = model.transform(DIGITS) > model.activation_.delta_min
+    assert model.activation_fraction_ == pytest.approx(on.mean(), abs=1e-6)
+    assert model.dead_fraction_ == pytest.approx(1 - on.any(axis=0).mean())
+
+
+def test_denoising_makes_relu_units_sparse_and_contraction_does_not():
+    spec = Preprocessing("scale", added=0.1)
+
+    def share(penalty, strength):
+        model = autoencoder(penalty=penalty, strength=strength, n_epochs=60, preprocessing=spec)
+        return model.fit(DIGITS).activation_fraction_
+
+    plain = share("none", 0.0)
+    assert share("dae", 1.0) < 0.6 * plain
+    assert share("cae", 1.0) == pytest.approx(plain, rel=0.15)
+
+
+def test_transform_is_the_encoder_and_back(fitted):
+    prepared = fitted.preprocessing_.apply(DIGITS)
+    codes = np.maximum(prepared @ fitted.components_.T + fitted.bias_, 0)
+    np.testing.assert_allclose(fitted.transform(DIGITS), codes, atol=1e-4)
+    rebuilt = fitted.preprocessing_.undo(codes @ fitted.components_)
+    np.testing.assert_allclose(fitted.inverse_transform(codes), rebuilt, atol=1e-4)
+    sparse_codes = clone(fitted).set_params(sparse_output=True).fit(DIGITS).transform(DIGITS)
+    assert isinstance(sparse_codes, sparse.csr_array)
+    np.testing.assert_allclose(sparse_codes.toarray(), codes, atol=1e-4)
+    with pytest.raises(ArgumentError, match=r"^method: found 'pursuit'; needed one of 'encoder'"):
+        fitted.transform(DIGITS, "pursuit")
+
+
+def test_the_same_seed_gives_the_same_bits_and_epochs_can_be_watched(fitted):
+    again = autoencoder(penalty="dae", strength=0.5)
+    epochs = list(again.iter_fit(DIGITS))
+    assert [each.number for each in epochs] == [1, 2, 3]
+    assert [each.steps for each in epochs] == [6, 12, 18]
+    np.testing.assert_array_equal(again.components_, fitted.components_)
+    np.testing.assert_array_equal(again.components_, epochs[-1].parameters.dictionary.numpy())
+    other = autoencoder(penalty="dae", strength=0.5, random_state=1).fit(DIGITS)
+    assert (other.components_ != fitted.components_).any()
+
+
+def test_penalties_and_activations_may_be_objects():
+    model = autoencoder(penalty=Denoising(0.3, 2, True), activation=Maxout(3)).fit(DIGITS)
+    assert model.penalty_ == Denoising(0.3, 2, True)
+    assert ((model.transform(DIGITS) != 0).sum(axis=1) == 8).all()
+
+
+def test_it_works_in_a_pipeline():
+    labels = load_digits().target[:300]
+    model = make_pipeline(autoencoder(n_epochs=10), LogisticRegression(max_iter=1000))
+    assert model.fit(DIGITS, labels).score(DIGITS, labels) > 0.9
+
+
+BAD = {
+    "penalty": {"penalty": "lasso"},
+    "strength": {"strength": -1.0},
+    "activation": {"activation": "step"},
+    "weight_length": {"weight_length": "short"},
+    "learning_rate": {"learning_rate": 0.0},
+    "momentum": {"momentum": 1.0},
+    "batch_size": {"batch_size": 0},
+    "n_epochs": {"n_epochs": 0},
+    "n_components": {"n_components": 0},
+    "tangent": {"tangent": True, "weight_length": "free"},
+    "weight_decay": {"weight_decay": -0.1},
+    "preprocessing": {"preprocessing": "squeeze"},
+    "device": {"device": "abacus"},
+    "random_state": {"random_state": "x"},
+    "sparse_output": {"sparse_output": 2},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments_are_named_before_any_work(name, monkeypatch):
+    monkeypatch.setattr("shoal.regularized.train", None)
+    with pytest.raises(ArgumentError, match=rf"^{name}: found "):
+        autoencoder(**BAD[name]).iter_fit(DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"activation": TopK(3)}, "^activation: found TopK"),
+        ({"penalty": 3}, "^penalty: found 3"),
+        ({"penalty": Contractive(1.0, kink=0.1), "activation": "sigmoid"}, "^penalty: found kink"),
+        ({"activation": "maxout", "n_components": 5}, "^n_components: found 5"),
+    ],
+)
+def test_objects_that_do_not_fit(changes, text):
+    with pytest.raises(ArgumentError, match=text):
+        autoencoder(**changes).iter_fit(DIGITS)
+
+
+def test_a_stream_and_a_divergence_are_named():
+    with pytest.raises(ArgumentError, match=r"^X: found a stream"):
+        autoencoder().fit(iter([DIGITS]))
+    with pytest.raises(ArgumentError, match=r"^learning_rate: found 10, with which epoch 1"):
+        autoencoder(learning_rate=10.0, weight_length="free").fit(DIGITS)
+
+
+# ------------------------------------------------------------------ preprocessing
+
+
+def test_added_constants_and_samples():
+    rows = np.array([[0.0, 1.0, 5.0], [2.0, 1.0, 5.0]])
+    scaled = Preprocessing("scale", added=0.5).fit(rows)
+    np.testing.assert_allclose(scaled.apply(rows), [[-2 / 3, 0, 0], [2 / 3, 0, 0]])
+    np.testing.assert_allclose(scaled.undo(scaled.apply(rows)), rows)
+    each = Preprocessing("samples", added=0.1).fit(rows)
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    expected = centred / (rows.std(axis=1, keepdims=True) + 0.1)
+    np.testing.assert_allclose(each.apply(rows), expected)
+    assert (Preprocessing("samples").fit(rows).apply(np.ones((1, 3))) == 0).all()
+    with pytest.raises(ArgumentError, match=r"^preprocessing: found 'samples', to be undone"):
+        each.undo(expected)
+    with pytest.raises(ArgumentError, match=r"^added: found -1"):
+        Preprocessing("scale", added=-1)
+
+
+# ------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"penalty": Contractive(0.2, kink=0.1)}, {"activation": "sigmoid"}]
+)
+def test_a_run_is_written_and_read_again(tmp_path, changes):
+    model = autoencoder(**{"preprocessing": Preprocessing("samples", added=0.1), **changes})
+    model.fit(DIGITS)
+    run = shoal.save_run(model, tmp_path / "run", DIGITS)
+    again = shoal.load_run(run)
+    assert isinstance(again, RegularizedAutoencoder)
+    assert (again.penalty_, again.activation_) == (model.penalty_, model.activation_)
+    np.testing.assert_array_equal(again.transform(DIGITS), model.transform(DIGITS))
+    config = json.loads((run / "config.json").read_text())
+    assert config["estimator"] == "regularized"
+    assert config["usage"]["activation_fraction"] == model.activation_fraction_
+    assert "Explained" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("change", [{"penalty": {"kind": "ReLU"}}, {"estimator": "other"}])
+def test_a_damaged_run_is_named(tmp_path, fitted, change):
+    run = shoal.save_run(fitted, tmp_path / "run", DIGITS)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(shoal.RunError, match="inconsistent"):
+        shoal.load_run(run)
+
+
+# ------------------------------------------------------------------ the sweep
+
+
+def to_the_end(steps):
+    def whole():
+        returned.append((yield from steps))
+
+    returned = []
+    notes = list(whole())
+    return notes, returned[0]
+
+
+SWEEP = {
+    "penalties": ["dae", "cae"],
+    "strengths": [0.0, 1.0],
+    "n_components": 6,
+    "settings": Momentum(n_epochs=2),
+    "n_jobs": 1,
+}
+
+
+def test_a_sweep_writes_what_it_found(tmp_path):
+    notes, result = to_the_end(run_sweep(DIGITS, tmp_path / "out", **SWEEP))
+    assert notes[-1].share == 1.0
+    files = sorted(each.name for each in (tmp_path / "out").iterdir())
+    assert files == ["figure.png", "index.html", "result.json"]
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+    assert len(result["numbers"]["records"]) == 4
+    curves = {each["penalty"]: each["points"] for each in result["numbers"]["curves"]}
+    assert curves["dae"][0] == curves["cae"][0], "without strength there is one run"
+    assert curves["dae"][1] != curves["cae"][1]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out"]
+
+
+def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
+    steps = run_sweep(DIGITS, tmp_path / "out", **SWEEP)
+    for step in steps:
+        if step.share >= 0.5:
+            break
+    steps.close()
+    assert not (tmp_path / "out").exists()
+    notes, result = to_the_end(run_sweep(DIGITS, tmp_path / "out", **SWEEP))
+    assert notes[0].note == "2 of 4 there already"
+    _, whole = to_the_end(run_sweep(DIGITS, tmp_path / "whole", **SWEEP))
+    assert whole["numbers"]["curves"] == result["numbers"]["curves"]
+    # Another plan shares nothing, and neither does a damaged file.
+    for change in ({"strengths": [0.0, 0.5]}, {}):
+        (tmp_path / ".new.unfinished.jsonl").write_text("{damaged")
+        notes, _ = to_the_end(run_sweep(DIGITS, tmp_path / "new", **{**SWEEP, **change},
+                                        overwrite=True))  # fmt: skip
+        assert notes[0].note == "0 of 4 there already"
+
+
+def test_what_a_sweep_refuses(tmp_path):
+    assert strengths_of("0:1:3") == [0.0, 0.5, 1.0]
+    assert strengths_of("0.5,2") == [0.5, 2.0]
+    for text in ("a", "0:1", "0:1:x"):
+        with pytest.raises(ArgumentError, match=r"^strength: found"):
+            strengths_of(text)
+    for change, text in (
+        ({"penalties": ["lasso"]}, "^penalty: found 'lasso'"),
+        ({"activations": ["step"]}, "^activation: found 'step'"),
+        ({"strengths": [-1.0]}, "^strength: found -1"),
+        ({"strengths": []}, "^penalty: found no combination"),
+        ({"n_components": 0}, "^n_components: found 0"),
+    ):
+        with pytest.raises(ArgumentError, match=text):
+            run_sweep(DIGITS, tmp_path / "out", **SWEEP | change)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(shoal.RunError, match="exists already"):
+        run_sweep(DIGITS, tmp_path / "out", **SWEEP)
+
+
+# ------------------------------------------------------------------ the command line
+
+
+def test_the_commands(tmp_path):
+    run = tmp_path / "run"
+    words = "fit sample:digits -m 16 --penalty cae --strength 0.25 --activation relu --epochs 2"
+    text = done(*words.split(), "--added", 0.1, "-o", run).stdout
+    assert "16 units, ReLU, Contractive(0.25)" in text
+    assert "activation fraction" in text
+    model = shoal.load_run(run)
+    assert model.preprocessing_.spec == Preprocessing("scale", added=0.1)
+    assert asdict(model.penalty_) == {"strength": 0.25, "kink": 0.0}
+    assert "explained" in done("score", run, "sample:digits").stdout
+    done("transform", run, "sample:digits", "-o", tmp_path / "codes.npz")
+    assert sparse.load_npz(tmp_path / "codes.npz").shape == (1797, 16)
+    words = "sweep sample:digits --penalty dae,sae --strength 0:1:2 -m 8 --epochs 1 --jobs 1"
+    assert "dead units" in done(*words.split(), "-o", tmp_path / "sweep").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("fit sample:digits --strength 0.2 -o x", "error: strength: found 0.2; needed --penalty"),
+        ("fit sample:digits --epochs 2 -o x", "error: epochs: found 2; needed --penalty"),
+        ("fit sample:digits --penalty dae -k 3 -o x", "error: n_nonzero_coefs: found 3"),
+        ("fit sample:digits --penalty dae --recipe x -o x", "error: recipe: found x"),
+        ("fit sample:digits --added 0.1 -o x", "error: added: found 0.1; needed --preprocess"),
+        ("sweep sample:digits --penalty lasso -o x", "error: penalty: found 'lasso'"),
+        ("sweep sample:digits --strength 0:1 -o x", "error: strength: found '0:1'"),
+    ],
+)
+def test_what_the_commands_refuse(words, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refused(*words.split()).startswith(text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_names_on_the_command_line_are_those_there_are():
+    from typing import get_args
+
+    from shoal.cli import ActivationName, Length, PenaltyName
+    from shoal.training.momentum import WEIGHT_LENGTHS
+
+    assert get_args(PenaltyName) == tuple(PENALTIES)
+    assert get_args(ActivationName) == tuple(ACTIVATIONS)
+    assert get_args(Length) == WEIGHT_LENGTHS
+
+
+def test_no_thread_is_left_changed():
+    before = torch.get_num_threads()
+    autoencoder().fit(DIGITS)
+    assert torch.get_num_threads() == before
