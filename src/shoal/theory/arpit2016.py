@@ -104,7 +104,9 @@ class _Point(NamedTuple):
 
 def _float64(argument: str, values: Any, needed: str) -> Tensor:
     try:
-        tensor = torch.as_tensor(values).detach().to("cpu", torch.float64)
+        if not isinstance(values, Tensor):  # torch takes no negative strides, warns of read-only
+            values = torch.from_numpy(np.require(values, np.float64, ["C", "W"]))
+        tensor = values.detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise ArgumentError(argument, f"a {type(values).__name__}", needed) from None
     if not bool(torch.isfinite(tensor).all()):
@@ -221,9 +223,9 @@ def properties(activation: SmoothActivation) -> Properties:
 def activation_threshold(activation: SmoothActivation) -> float:
     """a_min: the largest pre-activation with s(a) <= delta_min. Appendix, proof of Theorem 2.
 
-    By bisection to the last bit within [-1000, 1000]; -inf or inf where s is above delta_min, or
-    not, on all of it. 0 for ReLU, log(d / (1 - d)) for sigmoid, log(exp(d) - 1) for softplus, with
-    d = delta_min. The paper's "delta_min = max s(a_min)" is a misprint for that.
+    By bisection to 1e-16, or the last bit, within [-1000, 1000]; -inf or inf where s is above
+    delta_min, or not, on all of it. 0 for ReLU, log(d / (1 - d)) for sigmoid, log(exp(d) - 1) for
+    softplus, with d = delta_min. The paper's "delta_min = max s(a_min)" is a misprint for that.
 
     Examples
     --------
@@ -242,7 +244,7 @@ def activation_threshold(activation: SmoothActivation) -> float:
         return -np.inf
     if off(high):
         return np.inf
-    while low < (middle := 0.5 * (low + high)) < high and high - low > 1e-300:
+    while low < (middle := 0.5 * (low + high)) < high and high - low > 1e-16:
         low, high = (middle, high) if off(middle) else (low, middle)
     return low
 
@@ -285,7 +287,7 @@ def _residual_facts(residual: Tensor) -> dict[str, float]:
         "least_std": float(spread.min()),
         "mean_std": float(spread.mean()),
         "largest_std": float(spread.max()),
-        "std_spread": float((spread.max() - spread.min()) / spread.mean()) if root else 0.0,
+        "std_spread": float((spread.max() - spread.min()) / root) if root else 0.0,
         "kurtosis_mean": float(kurtosis.mean()) if seen.any() else np.nan,
         "kurtosis_apart": float(np.abs(kurtosis - 3.0).max()) if seen.any() else np.nan,
         "correlation": float(np.abs(together).max()) if seen.any() else 0.0,
@@ -342,7 +344,7 @@ def assumption1(
             *_whiteness(point.data, tolerance),
             at_most("residual: largest |mean| of a feature / sigma_r", facts["mean"], tolerance),
             at_most(
-                "residual: (largest - least) / mean standard deviation of a feature",
+                "residual: (largest - least) standard deviation of a feature / sigma_r",
                 facts["std_spread"],
                 tolerance,
             ),
@@ -599,8 +601,9 @@ def theorem1(
             "step": step,
         },
         notes=(
-            "Sufficient, not necessary: Lemma 1's bound is far from the plain gradient of most"
-            " units, which fall at a much smaller strength.",
+            "Sufficient, not necessary: the plain gradient of most units is far from Lemma 1's"
+            " bound, and they fall at a much smaller strength. Units that never switch off and"
+            " whose residual is constant reach it.",
             "The proof's last step has epsilon where sigma_r is meant.",
         ),
     )
@@ -1015,16 +1018,19 @@ def _second_order(point: _Point, activation: SmoothActivation) -> tuple[float, f
 
 
 def _at_the_kink(point: _Point, variance: float) -> float:
-    """What a Dirac of weight 1 at a = 0 would add to the third term, without sigma^2.
+    """What ReLU's kink adds to the third term at this sigma^2, which is in it.
 
-    -E sum_j <r, W_j> delta(a_j) |W_j|^2, each Dirac a window of half-width sigma |W_j|, which is
-    as wide as the noise is there.
+    -2 E sum_j <r, W_j> (E s(a_j + u) - s(a_j)), u of standard deviation w = sigma |W_j|. That mean
+    is w (phi(t) - |t| Phi(-|t|)) with t = a_j / w, which over a sums to w^2 / 2: as sigma goes to 0
+    it is half the Dirac of footnote 1.
     """
     weights = point.parameters.dictionary
-    half = variance**0.5 * torch.linalg.vector_norm(weights, dim=1)  # (m,)
-    within = (point.z.abs() < half).to(torch.float64)
-    pull = within * torch.nan_to_num(weights.square().sum(dim=1) / (2.0 * half))
-    return -float(((point.residual @ weights.T) * pull).sum()) / len(point.data)
+    w = variance**0.5 * torch.linalg.vector_norm(weights, dim=1)  # (m,)
+    t = point.z.abs() / w.clamp(min=torch.finfo(torch.float64).tiny)  # (N, m)
+    density = torch.exp(-0.5 * t.square()) / (2.0 * torch.pi) ** 0.5
+    tail = t.clamp(max=40.0) * torch.special.ndtr(-t)  # inf * 0 else
+    lifted = w * (density - tail)
+    return -2.0 * float(((point.residual @ weights.T) * lifted).sum()) / len(point.data)
 
 
 def theorem3(
@@ -1039,8 +1045,9 @@ def theorem3(
 
     What noise adds, J_DAE - J_AE, by drawing, each noise with both signs so that what is odd in it
     cancels, against what eq. (7) adds. ReLU has no second derivative: automatic differentiation
-    sees 0, and the Dirac at its kink is missing from the third term. `kink` in the numbers is an
-    estimate of it, and `relative_error_with_kink` what is left with it.
+    sees 0, and the Dirac at its kink is missing from the third term. `kink` in the numbers is what
+    it adds (NaN for maxout), and `relative_error_with_kink` what is left with it. It may be larger
+    than all of eq. (7), so that noise lowers the loss.
 
     Parameters
     ----------
@@ -1079,15 +1086,16 @@ def theorem3(
     drawn, spread = float(pairs.mean()), float(pairs.std(ddof=1)) / n_draws**0.5
     error = abs(drawn - formula) / abs(formula) if formula else np.inf
     sampling = spread / abs(formula) if formula else np.inf
-    kink = variance * _at_the_kink(point, variance)
-    whole = formula + (0.0 if properties(activation).twice_differentiable else kink)
+    smooth = properties(activation).twice_differentiable
+    kink = 0.0 if smooth else np.nan
+    if isinstance(activation, ReLU):
+        kink = _at_the_kink(point, variance)
+    whole = formula + kink
     loss = float(point.residual.square().sum()) / len(point.data)
     return Assertion(
         name="Theorem 3",
         source=f"{_SOURCE}, Theorem 3",
-        hypotheses=(
-            true("s is twice differentiable", properties(activation).twice_differentiable),
-        ),
+        hypotheses=(true("s is twice differentiable", smooth),),
         promise=f"J_DAE - J_AE = {formula:.4g} + o(sigma^2) at sigma = {variance**0.5:.4g}",
         measurements=(
             at_most(
@@ -1107,7 +1115,7 @@ def theorem3(
             "terms": terms,
             "relative_error": error,
             "relative_error_of_loss": abs(drawn - formula) / (loss + drawn),
-            "kink": whole - formula,
+            "kink": kink,
             "relative_error_with_kink": abs(drawn - whole) / abs(whole) if whole else np.inf,
         },
         notes=(
