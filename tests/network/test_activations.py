@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from shoal.network import HardThreshold, ReLU, Sigmoid, Softplus, TopK
-from shoal.network.activations import k_largest
+from shoal.network.activations import Maxout, Tanh, k_largest
 from shoal.vocabulary import ArgumentError, active
 
 inf = math.inf
@@ -25,7 +25,9 @@ GATES = [
     TopK(3, signed=False),
     TopK(100),
 ]
-SMOOTH = [Sigmoid(), Softplus()]
+SMOOTH = [Sigmoid(), Softplus(), Tanh()]
+# Those whose bend and jerk penalties ask for.
+DERIVED = [ReLU(), *SMOOTH, Maxout(), Maxout(4)]
 
 
 def slow_k_largest(values, k):
@@ -62,6 +64,12 @@ def slow_k_largest(values, k):
         (Softplus(), [-2000, 2000], [0, 2000], [0, 1]),
         (Softplus(), [30.0], [30 + math.exp(-30)], [1 / (1 + math.exp(-30))]),
         (Softplus(), [-40.0], [math.exp(-40)], [math.exp(-40)]),
+        (Tanh(), [0, math.log(3)], [0, 0.8], [1, 0.36]),
+        (Tanh(), [-2000, 2000], [-1, 1], [0, 0]),
+        (Maxout(), [-3, -1, 2, 1], [0, -1, 2, 0], [0, 1, 1, 0]),
+        (Maxout(), [-1, -1, 0, 0], [-1, 0, 0, 0], [1, 0, 1, 0]),  # ties go to the first
+        (Maxout(3), [1, 2, 3, 5, 5, -7], [0, 0, 3, 5, 0, 0], [0, 0, 1, 1, 0, 0]),
+        (Maxout(2), [-inf, 1, inf, 2], [0, 1, inf, 0], [0, 1, 1, 0]),
     ],
 )
 def test_values_and_slopes_by_hand(activation, z, codes, slope):
@@ -101,13 +109,15 @@ def test_a_gate_passes_z_or_gives_a_plain_zero(activation, z):
     assert not torch.signbit(codes[slope == 0]).any()  # 0.0, never -0.0
 
 
-@pytest.mark.parametrize("activation", [*GATES, *SMOOTH], ids=str)
+@pytest.mark.parametrize("activation", [*GATES, *SMOOTH, Maxout(), Maxout(4)], ids=str)
 def test_the_slope_is_the_derivative(activation):
     z = torch.randn(50, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     z.requires_grad_()
     codes, slope = activation(z)
     (judge,) = torch.autograd.grad(codes.sum(), z)
-    torch.testing.assert_close(slope, judge, rtol=1e-14, atol=1e-300)
+    # 1 - t^2 is absolute in its rounding where t is near 1.
+    atol = 1e-16 if isinstance(activation, Tanh) else 1e-300
+    torch.testing.assert_close(slope, judge, rtol=1e-14, atol=atol)
 
 
 @pytest.mark.parametrize("activation", [*GATES, *SMOOTH], ids=str)
@@ -128,6 +138,90 @@ def test_a_threshold_is_a_number_from_0(build):
 def test_k_is_a_count(k):
     with pytest.raises(ArgumentError, match=r"^k: "):
         TopK(k)
+
+
+# --- what penalties and theorems ask for -----------------------------------------------------
+
+
+def grid(low=-12.0, high=12.0, count=2401):
+    """(B, 4), the other columns so low that they lose any run of Maxout."""
+    z = torch.full((count, 4), -1e3, dtype=torch.float64)
+    z[:, 0] = torch.linspace(low, high, count, dtype=torch.float64)
+    return z
+
+
+@pytest.mark.parametrize("activation", DERIVED, ids=str)
+def test_bend_and_jerk_are_the_second_and_third_derivatives(activation):
+    z = 3 * torch.randn(60, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    z.requires_grad_()
+    found = activation(z)
+    judge = found.codes
+    for derivative in (found.slope, activation.bend(found), activation.jerk(found)):
+        if judge.requires_grad:
+            (judge,) = torch.autograd.grad(judge.sum(), z, create_graph=True, allow_unused=True)
+            judge = torch.zeros_like(z) if judge is None else judge
+        else:  # piecewise linear: no derivative beyond the first
+            judge = torch.zeros_like(z)
+        torch.testing.assert_close(derivative, judge, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", DERIVED, ids=str)
+def test_bend_and_jerk_are_new_and_finite_far_out(activation, dtype):
+    z = torch.tensor([[-1e30, -200.0, -1e-30, 0.0, 1e-30, 200.0, 1e30, 2.0]], dtype=dtype)
+    found = activation(z)
+    before = [each.clone() for each in found]
+    for derivative in (activation.bend(found), activation.jerk(found)):
+        assert derivative.dtype == dtype
+        assert torch.isfinite(derivative).all()
+        derivative.fill_(7.0)  # penalties write into them
+    assert all(map(torch.equal, found, before))
+
+
+@pytest.mark.parametrize("activation", DERIVED, ids=str)
+def test_slopes_lie_between_0_and_1_and_codes_never_fall(activation):
+    codes, slope = activation(grid())
+    assert slope.min() >= 0
+    assert slope.max() <= 1
+    assert (codes[:, 0].diff() >= 0).all()
+
+
+@pytest.mark.parametrize("activation", DERIVED, ids=str)
+def test_what_an_activation_says_of_itself_is_so(activation):
+    far = activation(torch.tensor([[-50.0, -60.0, -70.0, -80.0]], dtype=torch.float64)).codes[0, 0]
+    assert activation.saturates == (abs(far.item()) < 1e-20)
+    codes = activation(grid()).codes[:, 0]
+    assert activation.convex == bool((codes.diff().diff() >= -1e-12).all())
+    # The threshold is one that codes are on both sides of, and a low input is below.
+    assert codes.min() <= activation.delta_min < codes.max()
+    assert far <= activation.delta_min
+
+
+def test_maxout_wants_pieces_that_divide():
+    with pytest.raises(ArgumentError, match=r"^n_components: found 7"):
+        Maxout()(torch.zeros(2, 7))
+    for pieces in (0, 1, 2.5, True):
+        with pytest.raises(ArgumentError, match=r"^pieces: "):
+            Maxout(pieces)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_maxout_passes_one_of_each_run(data):
+    pieces, runs = data.draw(st.integers(2, 5)), data.draw(st.integers(1, 4))
+    elements = st.sampled_from([-2.0, -0.5, 0.0, 0.5, 1.0])
+    z = data.draw(
+        arrays(np.float64, (data.draw(st.integers(0, 4)), pieces * runs), elements=elements)
+    )
+    codes, slope = Maxout(pieces)(torch.from_numpy(z))
+    for row, found, passed in zip(z.tolist(), codes.tolist(), slope.tolist(), strict=True):
+        for at in range(0, len(row), pieces):
+            run = row[at : at + pieces]
+            expected = [0.0] * pieces
+            first = run.index(max(run))
+            expected[first] = run[first]
+            assert found[at : at + pieces] == expected
+            assert passed[at : at + pieces] == [float(i == first) for i in range(pieces)]
 
 
 # --- k largest -------------------------------------------------------------------------------

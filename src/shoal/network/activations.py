@@ -187,7 +187,7 @@ class Sigmoid:
 
     def bend(self, activated: Activated) -> Tensor:
         """s' (1 - 2 s)."""
-        return activated.slope * (1 - 2 * activated.codes)
+        return torch.rsub(activated.codes, 1, alpha=2).mul_(activated.slope)
 
     def jerk(self, activated: Activated) -> Tensor:
         """s' (1 - 6 s')."""
@@ -277,7 +277,7 @@ class Maxout:
         if z.shape[1] % self.pieces:
             needed = f"a number of units that {self.pieces} pieces divide"
             raise ArgumentError("n_components", str(z.shape[1]), needed)
-        groups = z.reshape(len(z), -1, self.pieces)  # (B, m / pieces, pieces)
+        groups = z.unflatten(1, (-1, self.pieces))  # (B, m / pieces, pieces)
         won = torch.zeros_like(groups, dtype=torch.bool)
         won.scatter_(2, groups.argmax(dim=2, keepdim=True), True)
         return _gate(z, won.reshape(z.shape))

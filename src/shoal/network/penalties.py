@@ -143,7 +143,7 @@ def _noise(data: Tensor, variance: float, generator: torch.Generator | None) -> 
 
 
 def _squared_lengths(parameters: Parameters) -> Tensor:
-    return parameters.dictionary.square().sum(dim=1)  # (m,)
+    return torch.linalg.vector_norm(parameters.dictionary, dim=1).square()  # (m,)
 
 
 # --- none ---------------------------------------------------------------------------------
@@ -199,12 +199,10 @@ class Denoising:
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
     ) -> Terms:
-        inputs = []
         deviation = self.strength**0.5
-        for _ in range(self.draws if deviation > 0.0 else 0):
-            noise = _noise(data, 1.0, generator)
-            for sign in (1.0, -1.0) if self.antithetic else (1.0,):
-                inputs.append(torch.add(data, noise, alpha=sign * deviation))
+        steps = (deviation, -deviation) if self.antithetic else (deviation,)
+        noises = (_noise(data, 1.0, generator) for _ in range(self.draws if deviation else 0))
+        inputs = [torch.add(data, noise, alpha=step) for noise in noises for step in steps]
         if len(inputs) <= 1:
             corrupted, target = (inputs or [data])[0], data
         else:
@@ -332,8 +330,7 @@ def _contraction(
     squares = _squared_lengths(parameters)
     lengths = squares if power == 2 else squares.square()
     energy = (passed.slope * passed.slope).sum(dim=0)  # (m,)
-    to_z = activation.bend(passed.activated) * passed.slope
-    to_z.mul_(2.0 * scale * lengths)
+    to_z = activation.bend(passed.activated).mul_(passed.slope).mul_(2.0 * scale * lengths)
     if kink > 0.0:
         if not isinstance(activation, ReLU):
             raise ArgumentError("kink", f"{kink:g} with {activation!r}", "ReLU, which has one")

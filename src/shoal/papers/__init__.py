@@ -70,6 +70,11 @@ _NAMES = (
     "nguyen2019/theorem3",
     "nguyen2019/theorem4",
     "nguyen2019/gradients",
+    "arpit2016/figure1",
+    "arpit2016/figure2",
+    "arpit2016/figure3",
+    "arpit2016/figure4",
+    "arpit2016/figure5",
     "beyond/basin",
     "beyond/samples",
 )

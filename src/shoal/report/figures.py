@@ -388,8 +388,8 @@ def activation_histogram(atom_activation: ArrayLike) -> str:
             middle = float(np.median(alive))
             axes.axvline(middle, color=INK, linewidth=1, linestyle=(0, (2, 2)))
             _label_line(axes, middle, f"median {percent(10**middle)}")
-        axes.set_xticks(ticks, labels)
         axes.margins(x=0.015, y=0.16)
+        axes.set_xticks(ticks, labels)  # last: it widens the view to hold every tick
         _whole_counts(axes)
         axes.set_xlabel("share of the samples on which an atom is active")
         axes.set_ylabel("atoms")

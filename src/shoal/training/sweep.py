@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -155,7 +155,7 @@ def sweep(
     n_jobs: int = 1,
     done: Iterable[Record] = (),
     keep_parameters: bool = False,
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Train at every point; records come as their runs finish.
 
     Parameters
@@ -176,12 +176,13 @@ def sweep(
         under ``if __name__ == "__main__"``, as all new processes read it.
     done : iterable of Record
         What an earlier sweep yielded with the same data and settings: not run again, nor yielded.
+        A run that another point shared is not run again either.
     keep_parameters : bool
         Whether records hold the trained parameters.
 
     Returns
     -------
-    iterator of Record
+    generator of Record
         When it is closed or interrupted, its processes end at once.
 
     Raises
@@ -202,28 +203,40 @@ def sweep(
         raise ArgumentError("source", "a stream", "data that can be read once for every epoch")
     check_count("n_components", n_components)
     check_count("n_jobs", n_jobs)
-    seeds = [seed] if isinstance(seed, (int, np.integer)) else list(seed)
-    for each in seeds:
-        check_count("seed", each, low=0)
-    finished = {(each.point, each.seed) for each in done}
+    seeds = [seed] if isinstance(seed, (int, np.integer)) else seed
+    seeds = [check_count("seed", each, low=0) for each in seeds]
+    earlier = list(done)
+    finished = {(each.point, each.seed) for each in earlier}
+    known = {(canonical(each.point, settings), each.seed): each for each in earlier}
+    ready: list[Record] = []
     sharing: dict[tuple[Point, int], list[Point]] = {}
     for number, point in product(seeds, dict.fromkeys(points)):
-        if (point, number) not in finished:
-            sharing.setdefault((canonical(point, settings), number), []).append(point)
+        run = (canonical(point, settings), number)
+        if (point, number) in finished:
+            continue
+        if run in known:
+            ready.append(known[run]._replace(point=point))
+        else:
+            sharing.setdefault(run, []).append(point)
     fixed = _Fixed(_rows(opened), settings, n_components, keep_parameters)
     runs = _here(fixed, list(sharing)) if n_jobs == 1 else _beside(fixed, list(sharing), n_jobs)
-    return _shared(runs, sharing)
+    return _shared(ready, runs, sharing)
+
+
+Records = Generator[Record, None, None]
 
 
 def _shared(
-    runs: Iterator[Record], sharing: dict[tuple[Point, int], list[Point]]
-) -> Iterator[Record]:
+    ready: list[Record], runs: Records, sharing: dict[tuple[Point, int], list[Point]]
+) -> Records:
+    """Every run's record for every point that shares it."""
     try:
+        yield from ready
         for record in runs:
             for point in sharing[record.point, record.seed]:
                 yield record._replace(point=point)
     finally:
-        runs.close()  # type: ignore[attr-defined]
+        runs.close()
 
 
 class _Fixed(NamedTuple):
@@ -276,14 +289,14 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _here(fixed: _Fixed, runs: list[tuple[Point, int]]) -> Iterator[Record]:
+def _here(fixed: _Fixed, runs: list[tuple[Point, int]]) -> Records:
     for point, seed in runs:
         with _one_thread():
             record = _train(fixed, point, seed)
         yield _whole(record)
 
 
-def _beside(fixed: _Fixed, runs: list[tuple[Point, int]], n_jobs: int) -> Iterator[Record]:
+def _beside(fixed: _Fixed, runs: list[tuple[Point, int]], n_jobs: int) -> Records:
     if not runs:
         return
     # Spawned, not forked: a fork of a process whose threads are at work can hang.
@@ -301,12 +314,11 @@ def _beside(fixed: _Fixed, runs: list[tuple[Point, int]], n_jobs: int) -> Iterat
 
 def _end_at_once(executor: ProcessPoolExecutor) -> None:
     # `terminate_workers` is public from Python 3.14 on.
-    processes = list((executor._processes or {}).values())
-    executor.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
+    for process in list((executor._processes or {}).values()):
         process.terminate()
-    for process in processes:
-        process.join()
+    # Waits for the executor's own thread, which sees them end: two that wait for one process
+    # get in each other's way.
+    executor.shutdown(cancel_futures=True)
 
 
 _there: _Fixed  # in a process of `_beside`

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ __all__ = [
     "Plan",
     "Settings",
     "below",
+    "changes",
     "data_notes",
     "ends",
     "falling",
@@ -50,6 +51,7 @@ __all__ = [
     "named",
     "plot",
     "tables",
+    "trend_table",
 ]
 
 PAPER_STRENGTHS = (0.0, 0.001, 0.01, 0.04, 0.09, 0.16, 0.25, 0.36, 0.49, 0.64, 0.81, 1.0)
@@ -84,7 +86,8 @@ class Settings:
         """Check them."""
         for name in self.data:
             check_choice("data", name, DATA)
-        counts = ("n_samples", "shrink", "n_components", "n_epochs", "batch_size", "n_seeds")
+        check_count("shrink", self.shrink, high=14)  # of 28 pixels, 2 x 2 are left
+        counts = ("n_samples", "n_components", "n_epochs", "batch_size", "n_seeds")
         for name in (*counts, "n_jobs"):
             check_count(name, getattr(self, name))
         check_count("seed", self.seed, low=0)
@@ -337,6 +340,34 @@ def falling(cells: list[Cell], words: str, **wanted: Any) -> list[Check]:
     return [below(claim, max(steps), 1.0)]
 
 
+def changes(cells: list[Cell]) -> list[dict[str, Any]]:
+    """For each curve the change from the least strength to the largest, and its trend in a word.
+
+    "rises", "falls", "stays", or "turns".
+    """
+    found = []
+    for place in dict.fromkeys(tuple(each[name] for name in _CURVE) for each in cells):
+        wanted = dict(zip(_CURVE, place, strict=True))
+        curve = [each["activation_fraction"] for each in named(cells, **wanted)]
+        found.append(wanted | {"change": curve[-1] - curve[0], "trend": _trend(curve)})
+    return found
+
+
+_CURVE = ("data", "plan", "label")
+
+
+# Arbitrary: more than the activation fraction differs between starts.
+_NO_CHANGE = 0.01
+
+
+def _trend(curve: list[float]) -> str:
+    moves = [after - before for before, after in combinations(curve, 2)] or [0.0]
+    up, down = max(moves), -min(moves)
+    if min(up, down) > _NO_CHANGE:
+        return "turns"
+    return "rises" if up > _NO_CHANGE else "falls" if down > _NO_CHANGE else "stays"
+
+
 # --- page -----------------------------------------------------------------------------------
 
 
@@ -353,14 +384,33 @@ def tables(cells: list[Cell], words: str = "") -> tuple[Table, ...]:
             row = named(here, plan=plan, activation=activation, label=name)
             by = {each["strength"]: each for each in row}
             said = [_say(by.get(strength)) for strength in strengths]
-            note = "" if plan == "main" else f", {plan}"
-            rows.append((f"{activation}, {name}{note}", *said))
+            rows.append((f"{activation}, {_named(name, plan)}", *said))
         head = ("", *(f"{strength:g}" for strength in strengths))
         title = f"Activation fraction against strength, {data}"
         found.append(
             Table(title, head, tuple(rows), f"In brackets: dead units, in %. {words}".strip())
         )
     return tuple(found)
+
+
+def trend_table(cells: list[Cell]) -> Table:
+    """:func:`changes`, a row for each penalty."""
+    found = changes(cells)
+    known = list(dict.fromkeys(each["data"] for each in found))
+    rows = []
+    for plan, name in dict.fromkeys((each["plan"], each["label"]) for each in found):
+        row = [each for each in found if (each["plan"], each["label"]) == (plan, name)]
+        said = [f"{each['trend']} ({each['change']:+.3f})" for each in row]
+        rows.append((_named(name, plan), *said))
+    note = (
+        "In brackets: the change from the least strength to the largest. "
+        f"“turns”: rises and falls by more than {_NO_CHANGE:g}; “stays”: does neither."
+    )
+    return Table("Trends of the activation fraction", ("", *known), tuple(rows), note)
+
+
+def _named(name: str, plan: str) -> str:
+    return name if plan == "main" else f"{name}, {plan}"
 
 
 def _say(cell: Cell | None) -> str | None:
@@ -385,19 +435,26 @@ def plot(result: dict[str, Any], pen: Pen) -> Figure:
     cells = named(result["numbers"]["cells"], plan="main")
     places = list(dict.fromkeys((each["data"], each["activation"]) for each in cells))
     names = dict.fromkeys(each["label"] for each in cells if each["label"] != "AE")
-    hues = dict(zip(sorted(names), HUES * 2, strict=False))
+    # Open marks of several shapes: some curves lie on one another.
+    looks = dict(zip(sorted(names), zip(HUES * 2, "os^Dv<" * 2, strict=True), strict=False))
     figure, every = panels(len(places))
     for axes, (data, activation) in zip(every, places, strict=True):
-        for name, hue in hues.items():
-            curve = named(cells, data=data, activation=activation, label=name)
+        here = named(cells, data=data, activation=activation)
+        for name, (hue, marker) in looks.items():
+            curve = named(here, label=name)
+            if not curve:
+                continue
             x = [each["strength"] for each in curve]
             y = [each["activation_fraction"] for each in curve]
+            look = {"color": hue, "marker": marker, "markersize": 6, "markerfacecolor": "none"}
+            axes.plot(x, y, label=name, **look)
             dead = [each["dead_fraction"] for each in curve]
-            axes.plot(x, y, color=hue, marker="o", markersize=4, label=name if x else None)
             axes.plot(x, dead, color=hue, linestyle=(0, (4, 3)), linewidth=1.0)
         axes.set_ylim(bottom=0.0)
         axes.set_xlabel("strength")
         axes.set_title(f"{data}, {activation}", fontsize=10.5)
     every[0].set_ylabel("activation fraction; dead units dashed")
-    every[-1].legend(frameon=False, fontsize=8.5)
+    # Where the most curves are; of equals the last, whose corner is empty more often.
+    fullest = max(reversed(every), key=lambda axes: len(axes.get_lines()))
+    fullest.legend(frameon=False, fontsize=8.5)
     return figure
