@@ -21,21 +21,12 @@ import torch
 from numpy.typing import NDArray
 
 from shoal.data import Source, open_source
-from shoal.network.activations import Maxout, ReLU, Sigmoid, SmoothActivation, Softplus, Tanh
+from shoal.network.activations import ACTIVATIONS, SmoothActivation
 from shoal.network.penalties import PENALTIES, Penalty
 from shoal.training.momentum import Momentum, normalized_start, train
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count, check_number
 
-__all__ = ["ACTIVATIONS", "Point", "Record", "Trace", "canonical", "grid", "sweep"]
-
-ACTIVATIONS: dict[str, type] = {
-    "relu": ReLU,
-    "sigmoid": Sigmoid,
-    "softplus": Softplus,
-    "tanh": Tanh,
-    "maxout": Maxout,
-}
-"""From a name to an activation that a penalty can be put on."""
+__all__ = ["Point", "Record", "Trace", "canonical", "grid", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Point:
     penalty : str
         One of `shoal.network.penalties.PENALTIES`.
     activation : str
-        One of `ACTIVATIONS`.
+        One of `shoal.network.activations.ACTIVATIONS`.
     strength : float
         The penalty's first argument, at least 0.
     options : tuple of (str, value)
@@ -89,8 +80,7 @@ class Point:
 
     def encoder(self) -> SmoothActivation:
         """The activation that it stands for."""
-        made: SmoothActivation = ACTIVATIONS[self.activation]()
-        return made
+        return ACTIVATIONS[self.activation]
 
 
 class Trace(NamedTuple):
