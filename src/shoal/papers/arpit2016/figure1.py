@@ -10,7 +10,7 @@ from shoal.papers.experiment import Experiment, Outcome, Run
 from shoal.theory.assertion import Check, at_least, at_most
 from shoal.vocabulary import check_number
 
-# The bounds for the activation fraction at strength 1 over that at 0.
+# Bounds on the activation fraction at strength 1 over that at 0.
 _FALLS_TO = {"DAE": 0.15, "SAE": 0.25}
 PENALTIES = ("dae", "cae", "mdae", "sae")
 
