@@ -333,7 +333,7 @@ def test_theorem1_the_variance_is_the_length_for_white_data_alone():
             lambda z, w, x: torch.sigmoid(z).square().mean(dim=0) @ w.square().sum(dim=1) ** 2,
         ),
     ],
-    ids=repr,
+    ids=["cae", "sae", "l1", "mdae"],
 )
 def test_bias_gradient_is_autograd(penalty, activation, value):
     place, data = point(), whitened() * 3.0
