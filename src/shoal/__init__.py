@@ -5,7 +5,8 @@
 
 ``shoal.generative`` makes data whose truth is known, ``shoal.data`` opens data whose truth
 is not, ``shoal.network`` holds the autoencoder as pure functions, ``shoal.training`` its
-descent and ``shoal.diagnosis`` what can be said of the result. Names load when first used.
+descent and ``shoal.diagnosis`` what can be said of the result; ``shoal.theory`` has the papers'
+theorems in numbers and ``shoal.papers`` their figures. Names load when first used.
 """
 
 from __future__ import annotations
@@ -40,7 +41,17 @@ _HOMES = {
     "save_run": "shoal.runs",
     "support_recovery": "shoal.diagnosis",
 }
-_ROOMS = ("data", "diagnosis", "generative", "network", "report", "training")
+_ROOMS = (
+    "data",
+    "diagnosis",
+    "generative",
+    "network",
+    "papers",
+    "report",
+    "sweeps",
+    "theory",
+    "training",
+)
 
 __all__ = [
     "ArgumentError",
