@@ -191,5 +191,6 @@ def test_names():
     assert papers.find("rangamani2017/table1").name == "rangamani2017/table1"
     with pytest.raises(ArgumentError, match="rangamani2017/table1"):
         papers.find("rangamani2017")
-    with pytest.raises(ArgumentError, match="one of all, rangamani2017, nguyen2019, arpit2016, beyond"):
+    groups = "one of all, rangamani2017, nguyen2019, arpit2016, beyond"
+    with pytest.raises(ArgumentError, match=groups):
         papers.select("arpit")
