@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -316,39 +316,51 @@ class SecondOrderDenoising:
 # --- contraction --------------------------------------------------------------------------
 
 
-def _contraction(
-    strength: float,
-    power: int,
-    kink: float,
-    parameters: Parameters,
-    data: Tensor,
-    activation: SmoothActivation,
-) -> Terms:
+@dataclass(frozen=True)
+class _Contraction:
     """strength * E sum_j s'_j^2 |W_j|^power, power 2 or 4."""
-    scale = strength / len(data)
-    passed = _forward(parameters, data, activation)
-    squares = _squared_lengths(parameters)
-    lengths = squares if power == 2 else squares.square()
-    energy = (passed.slope * passed.slope).sum(dim=0)  # (m,)
-    to_z = activation.bend(passed.activated).mul_(passed.slope).mul_(2.0 * scale * lengths)
-    if kink > 0.0:
-        if not isinstance(activation, ReLU):
-            raise ArgumentError("kink", f"{kink:g} with {activation!r}", "ReLU, which has one")
-        # d/dz of 1[z > 0] is a Dirac; over a window of half-width `kink` its mean.
-        to_z = to_z + (scale / (2.0 * kink)) * (passed.z.abs() < kink) * lengths
-    derivative = 1.0 if power == 2 else 2.0 * squares  # d |W|^power / d |W|^2
-    return _backward(
-        parameters,
-        data,
-        passed,
-        scale * (energy * lengths).sum(),
-        to_z=to_z,
-        radial=2.0 * scale * energy * derivative,
-    )
+
+    strength: float
+    kink: float = 0.0
+
+    power: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_number("strength", self.strength, low=0.0)
+        check_number("kink", self.kink, low=0.0)
+
+    def __call__(
+        self,
+        parameters: Parameters,
+        data: Tensor,
+        activation: SmoothActivation,
+        generator: torch.Generator | None = None,
+    ) -> Terms:
+        kink, scale = self.kink, self.strength / len(data)
+        passed = _forward(parameters, data, activation)
+        squares = _squared_lengths(parameters)
+        lengths = squares if self.power == 2 else squares.square()
+        energy = (passed.slope * passed.slope).sum(dim=0)  # (m,)
+        to_z = activation.bend(passed.activated).mul_(passed.slope).mul_(2.0 * scale * lengths)
+        if kink > 0.0:
+            if not isinstance(activation, ReLU):
+                raise ArgumentError("kink", f"{kink:g} with {activation!r}", "ReLU, which has one")
+            # d/dz of 1[z > 0] is a Dirac; over a window of half-width `kink` its mean.
+            to_z = to_z + (scale / (2.0 * kink)) * (passed.z.abs() < kink) * lengths
+        derivative = 1.0 if self.power == 2 else 2.0 * squares  # d |W|^power / d |W|^2
+        return _backward(
+            parameters,
+            data,
+            passed,
+            scale * (energy * lengths).sum(),
+            to_z=to_z,
+            radial=2.0 * scale * energy * derivative,
+        )
 
 
 @dataclass(frozen=True)
-class Contractive:
+class Contractive(_Contraction):
     """The contractive autoencoder: strength * E |dh/dx|_F^2. Arpit et al. 2016, eq. (8), (9).
 
     Parameters
@@ -362,48 +374,18 @@ class Contractive:
         sparse.
     """
 
-    strength: float
-    kink: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        check_number("strength", self.strength, low=0.0)
-        check_number("kink", self.kink, low=0.0)
-
-    def __call__(  # noqa: D102
-        self,
-        parameters: Parameters,
-        data: Tensor,
-        activation: SmoothActivation,
-        generator: torch.Generator | None = None,
-    ) -> Terms:
-        return _contraction(self.strength, 2, self.kink, parameters, data, activation)
+    power: ClassVar[int] = 2
 
 
 @dataclass(frozen=True)
-class Marginalized:
+class Marginalized(_Contraction):
     """The marginalised denoising autoencoder: Arpit et al. 2016, eq. (10), (11), Remark 2.
 
     strength * E sum_j s'_j^2 |W_j|^4, which is :class:`Contractive` at unit length. Parameters are
     its.
     """
 
-    strength: float
-    kink: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        check_number("strength", self.strength, low=0.0)
-        check_number("kink", self.kink, low=0.0)
-
-    def __call__(  # noqa: D102
-        self,
-        parameters: Parameters,
-        data: Tensor,
-        activation: SmoothActivation,
-        generator: torch.Generator | None = None,
-    ) -> Terms:
-        return _contraction(self.strength, 4, self.kink, parameters, data, activation)
+    power: ClassVar[int] = 4
 
 
 @dataclass(frozen=True)
