@@ -248,8 +248,18 @@ def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
             break
     steps.close()
     assert not (tmp_path / "out").exists()
+    # A line half written, as by a full disk or a kill, costs its own run and no other, however
+    # often the sweep is stopped again.
+    with open(tmp_path / ".out.unfinished.jsonl", "a") as file:
+        file.write('{"point": {"pen')
+    steps = run_sweep(DIGITS, tmp_path / "out", **SWEEP)
+    assert next(steps).note == "2 of 4 there already"
+    for step in steps:
+        if step.share >= 0.75:
+            break
+    steps.close()
     notes, result = to_the_end(run_sweep(DIGITS, tmp_path / "out", **SWEEP))
-    assert notes[0].note == "2 of 4 there already"
+    assert notes[0].note == "3 of 4 there already"
     _, whole = to_the_end(run_sweep(DIGITS, tmp_path / "whole", **SWEEP))
     assert whole["numbers"]["curves"] == result["numbers"]["curves"]
     # Another plan shares nothing, and neither does a damaged file.

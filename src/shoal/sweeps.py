@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.data import Preprocessing, Source, open_source
+from shoal.files import write_bytes
 from shoal.papers.experiment import FORMAT, Experiment, Progress, Table, versions
 from shoal.papers.page import check_result_folder, write_result
 from shoal.report.drawing import HUES, panels
@@ -175,29 +176,29 @@ class _Kept:
 
     def read(self) -> list[Record]:
         """Those of the same plan; a file of another plan is begun anew."""
+        records: list[Record] = []
         try:
-            lines = self.file.read_text(encoding="utf-8").splitlines()
-            if json.loads(lines[0]) == self.plan:
-                return [_record(json.loads(line)) for line in lines[1:] if line.endswith("}")]
-        except (OSError, IndexError, ValueError, KeyError, TypeError):
-            pass  # none, or damaged: the runs are made again
-        self._write("w", self.plan)
-        return []
+            plan, *lines = self.file.read_text(encoding="utf-8").splitlines()
+            if json.loads(plan) == self.plan:
+                for line in lines:  # one by one: what stands before the damage is kept
+                    records.append(_record(json.loads(line)))  # noqa: PERF401
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # none, or damaged: what is lost is run again
+        kept = [self.plan, *map(_line, records)]
+        write_bytes(self.file, "".join(json.dumps(each) + "\n" for each in kept).encode())
+        return records
 
     def add(self, record: Record) -> None:
-        self._write("a", _line(record))
-
-    def drop(self) -> None:
-        self.file.unlink(missing_ok=True)
-
-    def _write(self, mode: str, value: Any) -> None:
         try:
-            with open(self.file, mode, encoding="utf-8") as file:
-                file.write(json.dumps(value) + "\n")
+            with open(self.file, "a", encoding="utf-8") as file:
+                file.write(json.dumps(_line(record)) + "\n")
         except OSError as error:
             raise RunError(
                 f"{self.file}: can't be written ({error.strerror}); needed room for results"
             ) from error
+
+    def drop(self) -> None:
+        self.file.unlink(missing_ok=True)
 
 
 def _line(record: Record) -> dict[str, Any]:
