@@ -90,7 +90,7 @@ def named(world: str) -> Iterator[Entry]:
     largest = replace(adapting, bias=None, activation=TopK(k, signed=model == "sparse"))
     yield Entry("k-largest", m, model, largest)
     for c in (0.1, 0.4):
-        tried = replace(largest, step_size=NormalizedStep(Constant(c)))
+        tried = replace(largest, rule=NormalizedStep(Constant(c)))
         yield Entry(f"  step {c:g}", m, model, tried)
     for wrong in (k - 1, 2 * k, 3 * k):
         activation = TopK(wrong, signed=model == "sparse")
@@ -111,7 +111,7 @@ def grid(world: str) -> Iterator[Entry]:
         for target in (1.0, 2.0, 3.0, 4.0, 6.0):
             for silent in (0.0, 0.5, 0.9):
                 bias = BiasAdaptation((target * k / units,), 1, 0.02, silent)
-                tried = replace(plan, step_size=steps(c), bias=bias)
+                tried = replace(plan, rule=steps(c), bias=bias)
                 name = f"step {c:g} target {target:g} silent {silent:g}"
                 yield Entry(name, units, "nonnegative", tried)
     for every, rate in ((1, 0.005), (1, 0.1), (5, 0.02), (5, 0.1), (20, 0.1), (50, 0.3)):

@@ -46,7 +46,7 @@ from shoal.network import HardThreshold, ReLU, Sigmoid, TopK, preactivation
 from shoal.network.activations import Activation
 from shoal.network.kernels import choose, cpu, reference, use
 from shoal.network.kernels.lazy import LazySteps
-from shoal.training import ExponentialDecay, NormalizedStep, update
+from shoal.training import ExponentialDecay, NormalizedStep, UnitLength
 from shoal.vocabulary import Parameters, active
 
 SHAPES = {
@@ -192,7 +192,7 @@ def lazy() -> None:
         parameters, data = world(shape, signed=True, distance=0.5)
         activation = TopK(k)
         steps = LazySteps(data, activation)
-        step_size = NormalizedStep(ExponentialDecay(0.5, 0.02, 40))
+        rule = NormalizedStep(ExponentialDecay(0.5, 0.02, 40))
         encoded, products, ratios = [], [], []
         for index in range(60):
             start = time.perf_counter()
@@ -202,7 +202,7 @@ def lazy() -> None:
             ratios.append((middle - start) / (time.perf_counter() - middle))
             encoded.append(steps.encoded / n_samples)
             products.append(steps.encoded / n_samples + steps.products / (n_samples * m))
-            parameters = update(parameters, sums, step_size, index)
+            parameters, _ = rule.update(parameters, sums, None, index, UnitLength())
         print(
             f"full batch {shape}: products an iteration, first half "
             f"{statistics.mean(products[:30]):.2f}, last half {statistics.mean(products[30:]):.3f} "

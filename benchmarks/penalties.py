@@ -27,7 +27,7 @@ from torch import Tensor
 
 from shoal.network.activations import ReLU, Sigmoid, SmoothActivation
 from shoal.network.penalties import Contractive, Denoising, Penalty
-from shoal.training.momentum import Momentum, _move_, normalized_start
+from shoal.training import Momentum, UnitLength, normalized_start
 from shoal.vocabulary import Parameters
 
 # Arbitrary: long enough that what the contestant before left in the caches doesn't matter.
@@ -63,13 +63,12 @@ def products(start: Parameters, data: Tensor) -> Callable[[Tensor], object]:
 def by_hand(
     start: Parameters, penalty: Penalty, activation: SmoothActivation
 ) -> Callable[[Tensor], object]:
-    weights, bias = (part.clone() for part in start)
-    velocity, speed = torch.zeros_like(weights), torch.zeros_like(bias)
-    generator, settings = torch.Generator().manual_seed(0), Momentum(RATE)
+    rule, generator = Momentum(RATE), torch.Generator().manual_seed(0)
+    parameters, memory = rule.init(start)  # moved in place
 
     def step(x: Tensor) -> None:
-        terms = penalty(Parameters(weights, bias), x, activation, generator)
-        _move_(weights, bias, velocity, speed, terms, settings)
+        terms = penalty(parameters, x, activation, generator)
+        rule.update(parameters, terms, memory, 0, UnitLength())
 
     return step
 
@@ -77,7 +76,7 @@ def by_hand(
 def eager(
     start: Parameters, objective: Callable[[Tensor, Tensor, Tensor], Tensor]
 ) -> Callable[[Tensor], object]:
-    weights, bias = (part.clone().requires_grad_() for part in start)
+    weights, bias = (part.clone().requires_grad_() for part in start[:2])
     optimizer = torch.optim.SGD([weights, bias], lr=RATE, momentum=0.9)
 
     def step(x: Tensor) -> None:

@@ -5,7 +5,21 @@ import torch
 
 from shoal.network import TopK
 from shoal.network.inference import SubspacePursuit
-from shoal.training import Constant, NormalizedStep, Polish, Recipe, Revival
+from shoal.training import (
+    Constant,
+    NormalizedStep,
+    Polish,
+    Recipe,
+    Revival,
+    UnitLength,
+    begin,
+    descend,
+    fit,
+    step_of,
+)
+from shoal.training.polish import begin_polish
+from shoal.training.polish import polish as polish_rounds
+from shoal.training.state import Place
 
 # A few steps and a round: for all that doesn't ask whether the dictionary is any good.
 SHORT = Recipe(
@@ -30,3 +44,24 @@ def gaussian(seed, *shape, dtype=torch.float64):
 def no_unit_twice(codes):
     ordered = codes.indices.sort(dim=1).values
     return bool((ordered[:, 1:] > ordered[:, :-1]).all())
+
+
+def steps_of(parameters, source, recipe, rng, *, start=0, passes=None, endless=False, **before):
+    """The records of a descent by `recipe`."""
+    plan = recipe.plan(endless=endless)
+    state = begin(parameters, plan, rng, number=start, **before)
+    for state, sums in descend(state, source, plan, passes=passes):
+        yield step_of(plan, state, sums)
+
+
+def rounds_of(parameters, draw, settings):
+    """The records of a polish, on rows that `draw` gives for a number."""
+    state = begin_polish(parameters, settings, Place.at(np.random.default_rng(0)))
+    for state, sums in polish_rounds(state, lambda n, rng: draw(n), settings):
+        progress = 1.0 if state.finished else state.number / settings.max_rounds
+        yield fit._record(state, sums, "polish", progress, None)
+
+
+def update(parameters, sums, rule, step):
+    """One step of a rule without memory, and unit atoms."""
+    return rule.update(parameters, sums, None, step, UnitLength())[0]

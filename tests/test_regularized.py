@@ -19,7 +19,7 @@ from shoal import ArgumentError, Preprocessing, RegularizedAutoencoder
 from shoal.network.activations import ACTIVATIONS, Maxout, TopK
 from shoal.network.penalties import PENALTIES, Contractive, Denoising
 from shoal.sweeps import run_sweep, strengths_of
-from shoal.training.momentum import Momentum
+from shoal.training import MomentumSettings
 
 DIGITS = load_digits().data[:300].astype(np.float32) / 16
 
@@ -223,7 +223,7 @@ SWEEP = {
     "penalties": ["dae", "cae"],
     "strengths": [0.0, 1.0],
     "n_components": 6,
-    "settings": Momentum(n_epochs=2),
+    "settings": MomentumSettings(n_epochs=2),
     "n_jobs": 1,
 }
 
@@ -331,7 +331,7 @@ def test_the_names_on_the_command_line_are_those_there_are():
     from typing import get_args
 
     from shoal.cli import ActivationName, Length, PenaltyName
-    from shoal.training.momentum import WEIGHT_LENGTHS
+    from shoal.training import WEIGHT_LENGTHS
 
     assert get_args(PenaltyName) == tuple(PENALTIES)
     assert get_args(ActivationName) == tuple(ACTIVATIONS)

@@ -27,7 +27,7 @@ from shoal.vocabulary import ArgumentError, ShoalError, __version__, check_count
 if TYPE_CHECKING:
     from shoal.data import Source
     from shoal.generative import GenerativeModel
-    from shoal.training.momentum import Epoch
+    from shoal.training.epochs import Epoch
     from shoal.vocabulary import Step
 
 __all__ = ["app", "main"]
@@ -82,7 +82,7 @@ World = Literal["sparse", "nonnegative", "mixture", "independent"]
 Kind = Literal["none", "center", "scale", "whiten", "samples"]
 # Those of shoal.estimators, which would take a second to load for a help text; a test compares.
 Method = Literal["encoder", "least_squares", "pursuit", "omp", "iht"]
-# As above: those of shoal.network.penalties, shoal.network.activations, shoal.training.momentum.
+# As above: those of shoal.network.penalties, shoal.network.activations, shoal.training.recipes.
 PenaltyName = Literal["none", "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1"]
 ActivationName = Literal["relu", "sigmoid", "softplus", "tanh", "maxout"]
 Length = Literal["unit", "max-norm", "free"]
@@ -308,10 +308,10 @@ def sweep(
     check_count("seed", seed, low=0)
     from shoal.data import Preprocessing, open_source
     from shoal.sweeps import run_sweep, strengths_of
-    from shoal.training.momentum import Momentum
+    from shoal.training.recipes import MomentumSettings
 
     strengths = strengths_of(strength)
-    settings = Momentum(
+    settings = MomentumSettings(
         learning_rate=learning_rate,
         batch_size=batch_size,
         n_epochs=epochs,

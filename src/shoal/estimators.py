@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import sys
 import warnings
-from collections.abc import Generator, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
 from shoal.diagnosis import CodeStatistics, Diagnosis
@@ -33,17 +31,21 @@ from shoal.network.inference import (
 )
 from shoal.training import (
     MODELS,
-    Activity,
     History,
+    Place,
     Recipe,
+    begin,
     check_init,
     descend,
-    find_sparsity,
-    initialize,
-    polish,
+    prepare,
+    pruned,
     recipe_named,
-    rows_wanted,
+    run,
 )
+from shoal.training.adaptation import Adapted
+from shoal.training.fit import SEARCHED, drawn, narrowed, searched, started, tenth
+from shoal.training.revival import Activity
+from shoal.training.state import generator_at
 from shoal.vocabulary import (
     ArgumentError,
     Parameters,
@@ -73,47 +75,16 @@ _CHUNK = 4096
 _CROWDED = 0.2
 
 
-# Rows of a stream that the search for a number of non-zeros keeps, to read them many times.
-_SEARCHED = 50_000
+class Carried(NamedTuple):
+    """What one call of `partial_fit` hands to the next beside the model."""
 
+    place: Place
+    activity: Activity | None = None
+    adapted: Adapted | None = None
 
-def _tenth(m: int) -> int:
-    """The number of active units where none is given."""
-    return max(1, round(m / 10))
-
-
-def _endless(recipe: Recipe) -> Recipe:
-    """The recipe with last steps that have no end, and atoms that are never given up."""
-    if recipe.revival is not None:
-        recipe = replace(recipe, revival=replace(recipe.revival, tries=sys.maxsize))
-    if recipe.refinement is None:
-        return replace(recipe, n_steps=sys.maxsize)
-    return replace(recipe, refinement=replace(recipe.refinement, n_steps=sys.maxsize))
-
-
-def _pruned(parameters: Parameters) -> Parameters:
-    """Without the atoms that training gave up."""
-    kept = parameters.dictionary.any(dim=1)
-    return Parameters(*(part[kept] for part in parameters)) if kept.any() else parameters
-
-
-def _narrowed(parameters: Parameters, sample: NDArray) -> Parameters:
-    """In float32, unless `sample` has values whose squares leave its range.
-
-    Until the polish more digits than float32 has would say nothing.
-    """
-    if np.abs(sample).max() >= 1e15:
-        return parameters
-    return Parameters(*(part.float() for part in parameters))
-
-
-def _last(steps: Generator[Step, None, int]) -> int:
-    """What a generator returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return int(end.value)
+    def counts(self) -> dict[str, Any]:
+        """As :func:`shoal.training.begin` takes them."""
+        return {"activity": self.activity, "adapted": self.adapted}
 
 
 def _is_source(X: Any) -> bool:
@@ -496,7 +467,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self.sparse_output = sparse_output
 
     methods = METHODS
-    _activity: Activity | None = None  # what partial_fit carries from call to call
+    _carried: Carried | None = None  # from call to call of partial_fit
 
     # ------------------------------------------------------------------ fitting
 
@@ -533,71 +504,60 @@ class DictionaryAutoencoder(TiedAutoencoder):
         """
         (source, names), seed = self._new_source(X), self._seed()
         m, k = self._sizes(source.n_samples, source.n_features, whole=True)
-        recipe = self._recipe(m, k or 1, source.n_samples)
-        if recipe.batch_size is None and source.n_samples is None:
+        recipes = cache(partial(self._recipe, m, n_samples=source.n_samples))
+        if recipes(k or 1).batch_size is None and source.n_samples is None:
             raise ArgumentError("recipe", "a full batch on a stream", "one with a batch_size")
         device = self._device()
         spec = self._preprocessing(source.n_samples)
         check_init(self._init(), m, source.n_features)
         self._sparse_output()
         rng = np.random.default_rng(seed)
-        return self._fit_steps(source, names, spec, recipe, m, k, device, rng)
+        return self._fit_steps(source, names, spec, recipes, m, k, device, rng)
 
     def _fit_steps(
         self,
         source: Source,
         names: NDArray | None,
         spec: Preprocessing,
-        recipe: Recipe,
+        recipes: Callable[[int], Recipe],
         m: int,
         k: int | None,
         device: torch.device,
         rng: np.random.Generator,
     ) -> Iterator[Step]:
-        history = History()
         fitted = spec.fit(source)
-        source = fitted.through(source)
-        settings = recipe.polish
-        again = max(0 if settings is None else settings.max_samples, _SEARCHED if k is None else 0)
-        sample, kept = self._sample(source, m, again, rng)
-        parameters = self._start(sample, m, device, rng)
-        narrow = _narrowed(parameters, sample)
-        if k is None:
-            k = yield from self._search(narrow, kept, rng)
-            recipe = self._recipe(m, k, source.n_samples)
-            settings = recipe.polish
-        if settings is not None:
-            parameters = narrow
-        step = None
-        for step in descend(parameters, source, recipe, rng):
-            history.add(step)
-            yield step
-        assert step is not None, "a source has at least one batch"
-        n_steps, parameters = step.number, step.parameters
-        before = None
-        if settings is not None:
-            before, most = _pruned(parameters).dictionary, settings.max_samples
-
-            def draw(n: int) -> Tensor:
-                rows = kept.draw(min(n, most), rng, strict=False)
-                return torch.from_numpy(rows).to(device)
-
-            dtype = torch.from_numpy(sample).dtype
-            parameters = Parameters(*(part.to(dtype) for part in parameters))
-            for step in polish(parameters, draw, settings):
+        prepared = fitted.through(source)
+        problem, state = prepare(
+            prepared,
+            self._init(),
+            m,
+            k,
+            recipes,
+            self.model,
+            rng,
+            device=device,
+            check=_check_magnitude,
+        )
+        history = History()
+        for state, sums in run(problem, state):
+            step = problem.step(state, sums)
+            if state.k is not None:  # a trial is no part of the fit
                 history.add(step)
-                yield step
-            parameters = step.parameters
-        parameters = _pruned(parameters)
+            yield step
+        parameters, dtype = pruned(state.parameters), source.dtype
         if len(parameters.bias) < m:
             warnings.warn(
                 f"n_components={m}: the data have use for {len(parameters.bias)} atoms; the "
                 "others, again and again without a use or duplicates, are left out of components_",
                 stacklevel=2,
             )
-        self._keep(parameters, recipe, k, fitted, source.feature_shape, n_steps, rng)
-        if before is not None:
-            self.unpolished_components_ = before.cpu().numpy().astype(sample.dtype)
+        recipe = recipes(state.k or 1)
+        n_steps = state.number if state.polished is None else state.n_steps
+        self._keep(parameters, recipe, state.k, fitted, source.feature_shape, n_steps)
+        self._carried = Carried(state.place)
+        if state.before_polish is not None:
+            before = pruned(Parameters(state.before_polish, state.before_polish[:, 0]))
+            self.unpolished_components_ = before.dictionary.cpu().numpy().astype(dtype)
         self._keep_names(source.n_features, names)
         self.history_ = history.close()
 
@@ -624,71 +584,41 @@ class DictionaryAutoencoder(TiedAutoencoder):
             source, names = self._new_source(X)
             rng = np.random.default_rng(self._seed())
             m, k = self._sizes(source.n_samples, source.n_features, whole=False)
-            recipe, start = self._recipe(m, k or 1, None), 0
+            recipes = cache(partial(self._recipe, m, n_samples=None))
             self._sparse_output()
             fitted = self._preprocessing(source.n_samples).fit(source)
             prepared = fitted.through(source)
-            sample, kept = self._sample(prepared, m, _SEARCHED if k is None else 0, rng)
-            parameters = self._start(sample, m, device, rng)
+            sample, kept = drawn(prepared, self._init(), m, SEARCHED if k is None else 0, rng)
+            _check_magnitude(sample)
+            parameters = started(self._init(), sample, m, device, rng)
             if k is None:
                 if len(sample) < 10 * m:
                     found = f"'auto' with {len(sample)} samples in the first call"
                     needed = f"at least {10 * m} samples there, ten an atom, or a number"
                     raise ArgumentError("n_nonzero_coefs", found, needed)
-                k = _last(self._search(_narrowed(parameters, sample), kept, rng))
-                recipe = self._recipe(m, k, None)
+                k = searched(narrowed(parameters, sample), kept, self.model, rng)
+            recipe, start = recipes(k), 0
         else:
             source, k = self._source(X), self.n_nonzero_coefs_
-            recipe, start, rng, fitted = self.recipe_, self.n_steps_, self._rng, self.preprocessing_
+            recipe, start, fitted = self.recipe_, self.n_steps_, self.preprocessing_
             prepared = fitted.through(source)
-            parameters = self._parameters(self.components_.dtype, device)
-        activity = self._activity or Activity(parameters.bias)
-        endless = _endless(recipe)
-        for step in descend(
-            parameters, prepared, endless, rng, start=start, passes=1, activity=activity
-        ):
-            parameters, start = step.parameters, step.number
-        self._keep(parameters, recipe, k, fitted, source.feature_shape, start, rng)
+            parameters, rng = self._parameters(self.components_.dtype, device), self._generator()
+        plan = recipe.plan(endless=True)
+        carried = self._carried or Carried(Place.at(rng))
+        state = begin(parameters, plan, rng, number=start, **carried.counts())
+        for state, _ in descend(state, prepared, plan, passes=1):  # noqa: B007
+            pass
+        self._keep(state.parameters, recipe, k, fitted, source.feature_shape, state.number)
+        self._carried = Carried(state.place, state.activity, state.adapted)
         if first:
             self._keep_names(source.n_features, names)
-        self._activity = activity
         return self
 
-    def _sample(
-        self, source: Source, m: int, again: int, rng: np.random.Generator
-    ) -> tuple[NDArray, Source]:
-        """Rows to start from, and a source of at least `again` rows that can be read again.
-
-        Of a stream no more rows are read ahead, and kept, than these.
-        """
-        rows = rows_wanted(self._init(), m)
-        if source.n_samples is not None:
-            return source.draw(rows, rng, strict=False), source
-        sample = source.draw(max(rows, again), rng, strict=False)
-        return sample, open_source(sample)
-
-    def _search(
-        self, parameters: Parameters, source: Source, rng: np.random.Generator
-    ) -> Generator[Step, None, int]:
-        """The trials for ``n_nonzero_coefs="auto"``; returns k."""
-        # A child leaves `rng` as it is: the fit is the one that the number itself would give.
-        k = yield from find_sparsity(parameters, source, self.model, rng.spawn(1)[0])
-        if k is None:
-            k = _tenth(len(parameters.dictionary))
-            warnings.warn(
-                f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
-                "a tenth of n_components",
-                stacklevel=2,
-            )
-        return k
-
-    def _start(
-        self, sample: NDArray, m: int, device: torch.device, rng: np.random.Generator
-    ) -> Parameters:
-        _check_magnitude(sample)
-        atoms = initialize(self._init(), sample, m, rng).astype(sample.dtype)
-        dictionary = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
-        return Parameters(dictionary, torch.zeros(m, dtype=dictionary.dtype, device=device))
+    def _generator(self) -> np.random.Generator:
+        """Where the randomness of the last fit stopped; at the seed for a run read from a file."""
+        if self._carried is None:
+            return np.random.default_rng(self._seed())
+        return generator_at(self._carried.place.after)
 
     def _keep(
         self,
@@ -698,7 +628,6 @@ class DictionaryAutoencoder(TiedAutoencoder):
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
         n_steps: int,
-        rng: np.random.Generator,
     ) -> None:
         # The polish leaves its atoms in columns; in one order the same codes have the same bits.
         self.components_ = np.ascontiguousarray(parameters.dictionary.cpu().numpy())
@@ -706,11 +635,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self.preprocessing_, self.recipe_ = fitted, recipe
         # A k-largest encoder knows its own k, which a recipe may have set.
         known = getattr(recipe.activation, "k", None) or k
-        self.n_nonzero_coefs_ = _tenth(len(self.components_)) if known is None else int(known)
+        self.n_nonzero_coefs_ = tenth(len(self.components_)) if known is None else int(known)
         self.feature_shape_ = feature_shape
-        self.n_steps_, self._rng = n_steps, rng
-        self._n_features_out = self.components_.shape[0]
-        self._activity = None
+        self.n_steps_, self._n_features_out = n_steps, self.components_.shape[0]
         if hasattr(self, "unpolished_components_"):
             del self.unpolished_components_
 
@@ -727,8 +654,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
         parameters = Parameters(torch.from_numpy(dictionary), torch.from_numpy(bias))
-        rng = np.random.default_rng(self._seed())
-        self._keep(parameters, recipe, n_nonzero_coefs, fitted, feature_shape, n_steps, rng)
+        self._carried = None
+        self._keep(parameters, recipe, n_nonzero_coefs, fitted, feature_shape, n_steps)
         self._keep_names(dictionary.shape[1], feature_names)
         return self
 
@@ -774,9 +701,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         most = 1 if self.model == "mixture" else m
         auto = isinstance(self.n_nonzero_coefs, str) and self.n_nonzero_coefs == "auto"
         if self.n_nonzero_coefs is None or (auto and most == 1):
-            return min(_tenth(m), most)
+            return min(tenth(m), most)
         if auto:
-            return None if isinstance(self.recipe, str) else _tenth(m)
+            return None if isinstance(self.recipe, str) else tenth(m)
         try:
             return check_count("n_nonzero_coefs", self.n_nonzero_coefs, high=most)
         except ArgumentError as error:

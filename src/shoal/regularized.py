@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,16 @@ from shoal.data import FittedPreprocessing, Preprocessing, Source
 from shoal.estimators import TiedAutoencoder
 from shoal.network.activations import ACTIVATIONS, ReLU, SmoothActivation
 from shoal.network.penalties import Penalty, penalty_named
-from shoal.training.momentum import Epoch, Momentum, normalized_start, train, usage
+from shoal.training import (
+    Epoch,
+    MomentumSettings,
+    Recipe,
+    arpit2016,
+    begin,
+    epochs,
+    normalized_start,
+    usage,
+)
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count
 
 __all__ = ["RegularizedAutoencoder"]
@@ -162,14 +171,15 @@ class RegularizedAutoencoder(TiedAutoencoder):
             raise ArgumentError("X", "a stream", "data that can be read once for every epoch")
         given = source.n_features if self.n_components is None else self.n_components
         m = check_count("n_components", given)
-        activation, penalty, settings = self._activation(), self._penalty(), self._settings()
+        activation, penalty = self._activation(), self._penalty()
+        recipe = self.recipe_of(activation, penalty, source.n_samples)
         if getattr(penalty, "kink", 0.0) and not isinstance(activation, ReLU):
             raise ArgumentError("penalty", f"kink with {activation!r}", "ReLU, which has one")
         activation(torch.zeros(1, m))  # Maxout has a say in the number of units
         spec, device = self._preprocessing(source.n_samples), self._device()
         self._sparse_output()
         rng = np.random.default_rng(seed)
-        return self._fit_epochs(source, names, spec, m, activation, penalty, settings, device, rng)
+        return self._fit_epochs(source, names, spec, m, recipe, device, rng)
 
     def _fit_epochs(
         self,
@@ -177,20 +187,18 @@ class RegularizedAutoencoder(TiedAutoencoder):
         names: NDArray | None,
         spec: Preprocessing,
         m: int,
-        activation: SmoothActivation,
-        penalty: Penalty,
-        settings: Momentum,
+        recipe: Recipe,
         device: torch.device,
         rng: np.random.Generator,
     ) -> Iterator[Epoch]:
         fitted = spec.fit(source)
         prepared = fitted.through(source)
-        start = normalized_start(m, source.n_features, rng, settings.weight_length)
+        start = normalized_start(m, source.n_features, rng, unit=self.weight_length == "unit")
         like = torch.from_numpy(np.empty(0, dtype=source.dtype)).dtype
-        parameters = Parameters(*(part.to(device, like) for part in start))
+        state = begin(start.map(lambda part: part.to(device, like)), recipe.plan(), rng)
         history = []
         epoch = None
-        for epoch in train(parameters, prepared, activation, penalty, settings, rng):
+        for epoch in epochs(state, prepared, recipe):
             history.append(
                 {
                     "step": epoch.steps,
@@ -204,8 +212,8 @@ class RegularizedAutoencoder(TiedAutoencoder):
             )
             yield epoch
         assert epoch is not None, "there is at least one epoch"
-        found = usage(epoch.parameters, prepared, activation)
-        self._keep(epoch.parameters, activation, penalty, fitted, source.feature_shape, epoch.steps)
+        found = usage(epoch.parameters, prepared, recipe.activation)
+        self._keep(epoch.parameters, recipe, fitted, source.feature_shape, epoch.steps)
         self.activation_fraction_, self.dead_fraction_ = found
         self._keep_names(source.n_features, names)
         self.history_ = history
@@ -213,15 +221,14 @@ class RegularizedAutoencoder(TiedAutoencoder):
     def _keep(
         self,
         parameters: Parameters,
-        activation: SmoothActivation,
-        penalty: Penalty,
+        recipe: Recipe,
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
         n_steps: int,
     ) -> None:
         self.components_ = parameters.dictionary.cpu().numpy()
         self.bias_ = parameters.bias.cpu().numpy()
-        self.activation_, self.penalty_ = activation, penalty
+        self.recipe_, self.activation_, self.penalty_ = recipe, recipe.activation, recipe.penalty
         self.preprocessing_, self.feature_shape_ = fitted, feature_shape
         self.n_steps_, self._n_features_out = n_steps, len(self.bias_)
 
@@ -229,8 +236,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
         self,
         dictionary: NDArray,
         bias: NDArray,
-        activation: SmoothActivation,
-        penalty: Penalty,
+        recipe: Recipe,
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
         n_steps: int = 0,
@@ -238,7 +244,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
         parameters = Parameters(torch.from_numpy(dictionary), torch.from_numpy(bias))
-        self._keep(parameters, activation, penalty, fitted, feature_shape, n_steps)
+        self._keep(parameters, recipe, fitted, feature_shape, n_steps)
         self._keep_names(dictionary.shape[1], feature_names)
         return self
 
@@ -252,11 +258,10 @@ class RegularizedAutoencoder(TiedAutoencoder):
             if not all(hasattr(self.activation, name) for name in ("bend", "delta_min")):
                 needed = f"one of {', '.join(ACTIVATIONS)}, or an activation that has a `bend`"
                 raise ArgumentError("activation", repr(self.activation), needed)
-            return self.activation
-        chosen: SmoothActivation = ACTIVATIONS[
-            check_choice("activation", self.activation, ACTIVATIONS)
-        ]
-        return chosen
+            return cast("SmoothActivation", self.activation)
+        chosen = ACTIVATIONS[check_choice("activation", self.activation, ACTIVATIONS)]
+        made: SmoothActivation = chosen()
+        return made
 
     def _penalty(self) -> Penalty:
         if isinstance(self.penalty, str):
@@ -266,8 +271,9 @@ class RegularizedAutoencoder(TiedAutoencoder):
             raise ArgumentError("penalty", repr(self.penalty), needed)
         return self.penalty
 
-    def _settings(self) -> Momentum:
-        return Momentum(
+    def recipe_of(self, activation: SmoothActivation, penalty: Penalty, n_samples: int) -> Recipe:
+        """What training does with this model's settings on `n_samples` rows."""
+        settings = MomentumSettings(
             learning_rate=self.learning_rate,
             momentum=self.momentum,
             batch_size=self.batch_size,
@@ -276,3 +282,4 @@ class RegularizedAutoencoder(TiedAutoencoder):
             tangent=self.tangent,
             weight_decay=self.weight_decay,
         )
+        return arpit2016(activation, penalty, n_samples, settings)

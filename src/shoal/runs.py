@@ -38,6 +38,7 @@ from shoal.diagnosis import (
 )
 from shoal.estimators import DictionaryAutoencoder, TiedAutoencoder
 from shoal.files import whole_folder
+from shoal.parts import describe, restore
 from shoal.regularized import RegularizedAutoencoder
 from shoal.report import write_atoms, write_report
 from shoal.report.run import (
@@ -48,7 +49,7 @@ from shoal.report.run import (
     read_config,
     read_tensors,
 )
-from shoal.training.recipes import Recipe, describe, restore
+from shoal.training.recipes import Recipe
 from shoal.vocabulary import ArgumentError, RunError, __version__, check_choice, check_count
 
 __all__ = ["evaluate", "load_run", "save_run"]
@@ -197,7 +198,15 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> An
         raise RunError(
             f"{path}: inconsistent ({missing}); needed a folder as `shoal fit` wrote it"
         ) from error
-    return model.restore_(dictionary, bias, *learnt, fitted, shape, n_steps, names)
+    return model.restore_(
+        dictionary,
+        bias,
+        fitted=fitted,
+        feature_shape=shape,
+        n_steps=n_steps,
+        feature_names=names,
+        **learnt,
+    )
 
 
 _KINDS: dict[str, type[DictionaryAutoencoder] | type[RegularizedAutoencoder]] = {
@@ -216,6 +225,7 @@ def _learnt(model: DictionaryAutoencoder | RegularizedAutoencoder) -> dict[str, 
         }
     return {
         "estimator": "regularized",
+        "recipe": describe(model.recipe_),
         "activation": describe(model.activation_),
         "penalty": describe(model.penalty_),
         "usage": {
@@ -225,19 +235,36 @@ def _learnt(model: DictionaryAutoencoder | RegularizedAutoencoder) -> dict[str, 
     }
 
 
-def _read_learnt(model: Any, config: dict[str, Any], m: int) -> tuple[Any, Any]:
+def _read_learnt(model: Any, config: dict[str, Any], m: int) -> dict[str, Any]:
     """What :func:`_learnt` wrote, as `restore_` takes it."""
-    if isinstance(model, DictionaryAutoencoder):
-        recipe = restore(config["recipe"])
-        if not isinstance(recipe, Recipe):
-            raise ArgumentError("recipe", repr(recipe), "a description of a Recipe")
-        k = config.get("n_nonzero_coefs")  # older runs lack it
-        return recipe, None if k is None else check_count("n_nonzero_coefs", k, high=m)
-    activation, penalty = restore(config["activation"]), restore(config["penalty"])
-    if not hasattr(activation, "bend") or not hasattr(penalty, "strength"):
-        needed = "descriptions of an activation and a penalty"
-        raise ArgumentError("activation, penalty", f"{activation!r}, {penalty!r}", needed)
-    return activation, penalty
+    if "recipe" in config:
+        recipe = restore(_with_todays_names(config["recipe"]))
+    else:  # older runs of regularised autoencoders
+        activation, penalty = restore(config["activation"]), restore(config["penalty"])
+        recipe = model.recipe_of(activation, penalty, config["source"]["n_samples"])
+    if not isinstance(recipe, Recipe):
+        raise ArgumentError("recipe", repr(recipe), "a description of a Recipe")
+    if not isinstance(model, DictionaryAutoencoder):
+        return {"recipe": recipe}
+    k = config.get("n_nonzero_coefs")  # older runs lack it
+    known = None if k is None else check_count("n_nonzero_coefs", k, high=m)
+    return {"recipe": recipe, "n_nonzero_coefs": known}
+
+
+def _with_todays_names(description: Any) -> Any:
+    """A recipe as an older version described it, in the words of this one."""
+    if isinstance(description, list):
+        return [_with_todays_names(each) for each in description]
+    if not isinstance(description, dict):
+        return description
+    words = {key: _with_todays_names(value) for key, value in description.items()}
+    if words.get("kind") in ("Recipe", "Refinement") and "step_size" in words:
+        words["rule"] = words.pop("step_size")
+    if words.get("kind") == "Recipe" and "nearness" in words:
+        nearness = words.pop("nearness")
+        if nearness is not None:
+            words["constraint"] = nearness
+    return words
 
 
 def evaluate(model: TiedAutoencoder, X: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from shoal.papers.experiment import FORMAT, Experiment, Progress, Table, version
 from shoal.papers.page import check_result_folder, write_result
 from shoal.report.drawing import HUES, panels
 from shoal.theory.assertion import plain
-from shoal.training.momentum import Momentum
+from shoal.training.recipes import MomentumSettings
 from shoal.training.sweep import Point, Record, Trace, grid, sweep
 from shoal.vocabulary import ArgumentError, RunError, check_count
 
@@ -77,7 +77,7 @@ def run_sweep(
     strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
     n_components: int | None = None,
     preprocessing: Preprocessing | None = None,
-    settings: Momentum | None = None,
+    settings: MomentumSettings | None = None,
     n_seeds: int = 1,
     seed: int = 0,
     n_jobs: int = 2,
@@ -100,7 +100,7 @@ def run_sweep(
         Units; by default as many as there are features.
     preprocessing : Preprocessing, optional
         ``Preprocessing("scale")`` by default.
-    settings : Momentum, optional
+    settings : MomentumSettings, optional
         The descent, the same for all.
     n_seeds, seed : int
         Runs at each point, and the first one's seed.
@@ -125,7 +125,7 @@ def run_sweep(
     if not points:
         raise ArgumentError("penalty", "no combination", "at least one of each")
     check_count("n_seeds", n_seeds)
-    spec, descent = preprocessing or Preprocessing("scale"), settings or Momentum()
+    spec, descent = preprocessing or Preprocessing("scale"), settings or MomentumSettings()
     opened = open_source(source)
     if opened.n_samples is None:
         raise ArgumentError("source", "a stream", "data that can be read once for every epoch")
@@ -143,7 +143,7 @@ def _run(
     points: list[Point],
     plan: _Plan,
     spec: Preprocessing,
-    descent: Momentum,
+    descent: MomentumSettings,
     n_jobs: int,
     overwrite: bool,
 ) -> Generator[Progress, None, dict[str, Any]]:

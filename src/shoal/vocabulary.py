@@ -19,6 +19,7 @@ activation fraction and dead atoms all follow from that one definition.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -76,10 +77,33 @@ class RunError(ShoalError):
 
 
 class Parameters(NamedTuple):
-    """The weights of the tied autoencoder: x = sigma(y D^T + b), y_hat = x D."""
+    """The weights: x = sigma((y - c) E^T + b; theta), y_hat = x D + c.
 
-    dictionary: Tensor  # (m, n)
-    bias: Tensor  # (m,)
+    In the tied autoencoder, the default and the subject of this library, the encoder E is the
+    dictionary D. What isn't there is None: no encoder of its own, no thresholds, no offset.
+    """
+
+    dictionary: Tensor  # (m, n) D
+    bias: Tensor  # (m,) b
+    encoder: Tensor | None = None  # (m, n) E
+    threshold: Tensor | None = None  # (m,) theta, for an activation that learns it
+    offset: Tensor | None = None  # (n,) c
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Parameters:
+        """The parameters with `change` done to every part that is there."""
+        dictionary, *others = (None if part is None else change(part) for part in self)
+        assert dictionary is not None
+        return Parameters(dictionary, *others)  # type: ignore[arg-type]
+
+    def units(self, kept: Tensor) -> Parameters:
+        """The parameters of the units `kept`, a boolean (m,) or indices."""
+        chosen = self._replace(offset=None).map(lambda part: part[kept])
+        return chosen._replace(offset=self.offset)
+
+    @property
+    def tied(self) -> bool:
+        """Whether these are the weights x = sigma(y D^T + b), y_hat = x D and nothing else."""
+        return self.encoder is None and self.threshold is None and self.offset is None
 
 
 class Step(NamedTuple):

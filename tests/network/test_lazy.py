@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from made import update
 from shoal.generative import NonnegativeSparseCoding, SparseCoding, perturb, random_dictionary
 from shoal.network import HardThreshold, ReLU, Sigmoid, TopK
 from shoal.network.kernels import cpu, reference, repeated, use
 from shoal.network.kernels.lazy import LazySteps
-from shoal.training import ExponentialDecay, NormalizedStep, update
+from shoal.training import ExponentialDecay, NormalizedStep
 from shoal.vocabulary import Parameters
 
 

@@ -58,7 +58,7 @@ def test_the_protocol_is_the_recalled_one():
     assert [free.bias(step) for step in range(3)] == [-1.25, -0.625, -0.3125]
     assert free.bias(40) == pytest.approx(0.0, abs=1e-11)
     assert clamped.bias(40) == pytest.approx(-3 * (0.02 + 1 / 28))
-    assert free.step_size.schedule(7) == settings.m == 10
+    assert free.rule.schedule(7) == settings.m == 10
     assert (free.n_steps, free.batch_size) == (50, None)
 
 

@@ -7,22 +7,23 @@ import pytest
 import torch
 
 import shoal
+from made import steps_of
 from shoal.data import open_source
 from shoal.generative import NonnegativeSparseCoding, random_dictionary
 from shoal.network import ReLU, TopK, encode
 from shoal.network.inference import SubspacePursuit
+from shoal.parts import describe, restore
 from shoal.training import (
-    Activity,
     BiasAdaptation,
     Constant,
     NormalizedStep,
     Recipe,
     Revival,
+    begin,
     descend,
     recipe_named,
 )
-from shoal.training.adaptation import Adapting
-from shoal.training.recipes import describe, restore
+from shoal.training.adaptation import Adapted
 from shoal.training.refinement import Refinement
 from shoal.vocabulary import ArgumentError, Parameters
 
@@ -46,7 +47,7 @@ def plan(bias, n_steps=200, c=1e-9, **changes):
 
 
 def run(parameters, data, recipe, **named):
-    return list(descend(parameters, open_source(data), recipe, np.random.default_rng(0), **named))
+    return list(steps_of(parameters, open_source(data), recipe, np.random.default_rng(0), **named))
 
 
 def frequencies(parameters, data):
@@ -115,11 +116,10 @@ def test_groups_are_contiguous_and_even(m, shares):
 
 
 def test_counts_are_taken_over_the_last_steps():
-    adapting = Adapting(BiasAdaptation((0.5,), every=3, rate=0.1), numbers(0.0))
-    bias = numbers(0.0)
-    found = []
+    settings, bias = BiasAdaptation((0.5,), every=3, rate=0.1), numbers(0.0)
+    adapted, found = Adapted.none(bias), []
     for count in (10, 10, 0, 0, 0, 10):
-        bias = adapting.add(bias, numbers(count), numbers(4.0 * count), 10)
+        bias, adapted = settings.add(adapted, bias, numbers(count), numbers(4.0 * count), 10)
         found.append(bias.item())
     # First 20 of 30, with codes of 2; then 10 of 30.
     assert found == pytest.approx([0, 0, -0.2, -0.2, -0.2, -0.2])
@@ -165,15 +165,15 @@ def test_a_revival_and_an_adaptation_count_apart():
 def test_a_descent_in_pieces_carries_the_counts():
     data, truth = planted()
     settings = plan(BiasAdaptation((0.1,), every=10, rate=0.1), 64)
-    parameters, activity = beginning(truth), Activity(torch.zeros(20, dtype=torch.float64))
-    start = 0
+    descent, source = settings.plan(), open_source(data[:1024])
+    state = begin(beginning(truth), descent, np.random.default_rng(0))
     for _ in range(4):  # 4 steps each
-        for step in run(
-            parameters, data[:1024], settings, start=start, passes=1, activity=activity
-        ):
-            parameters, start = step.parameters, step.number
-    assert start == 16
-    assert (parameters.bias < 0).all()
+        *_, (state, _) = descend(state, source, descent, passes=1)
+        counts = {"activity": state.activity, "adapted": state.adapted}
+        rng = np.random.default_rng(0)
+        state = begin(state.parameters, descent, rng, number=state.number, **counts)
+    assert state.number == 16
+    assert (state.parameters.bias < 0).all()
 
 
 def test_a_refinement_leaves_the_bias():
@@ -221,7 +221,7 @@ def test_what_is_wrong_is_named(arguments, name):
 
 def test_more_groups_than_units():
     with pytest.raises(ArgumentError, match=r"^targets: found 3 groups of 2 units"):
-        Adapting(BiasAdaptation((0.5, 0.2, 0.1)), numbers(0, 0))
+        BiasAdaptation((0.5, 0.2, 0.1)).groups(2)
 
 
 def test_written_down_and_read_again():

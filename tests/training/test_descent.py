@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from made import steps_of, update
 from shoal.data import open_source
 from shoal.generative import (
     MixtureOfGaussians,
@@ -20,12 +21,11 @@ from shoal.training import (
     NormalizedStep,
     Recipe,
     Revival,
-    descend,
     descent,
     nguyen2019,
-    update,
 )
 from shoal.training.constraints import unit_atoms
+from shoal.training.state import Place
 from shoal.vocabulary import ArgumentError, Parameters
 
 
@@ -53,12 +53,12 @@ def gaussian(n_samples=100, n=6, seed=1, dtype=np.float64):
 
 def recipe(n_steps=12, batch_size=32, **changes):
     step_size = NormalizedStep(ExponentialDecay(0.5, 0.05, 12))
-    given = {"activation": TopK(2), "step_size": step_size} | changes
+    given = {"activation": TopK(2), "rule": step_size} | changes
     return Recipe(n_steps=n_steps, batch_size=batch_size, **given)
 
 
 def run(parameters, data, plan, seed=0, **named):
-    return list(descend(parameters, open_source(data), plan, rng(seed), **named))
+    return list(steps_of(parameters, open_source(data), plan, rng(seed), **named))
 
 
 # --- unit atoms ------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_a_full_batch_is_one_step_of_the_update():
     steps = run(parameters, data, recipe(3, None))
     for number, step in enumerate(steps):
         sums = choose(rows).step(expected, rows, TopK(2))
-        expected = update(expected, sums, recipe().step_size, number)
+        expected = update(expected, sums, recipe().rule, number)
         torch.testing.assert_close(step.parameters.dictionary, expected.dictionary)
 
 
@@ -194,21 +194,21 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
 def test_the_type_of_the_parameters_is_kept(dtype, stored):
     plan = recipe(bias=Halving(-0.1), activation=ReLU(), revival=Revival(every=5))
     *_, last = run(start(dtype=dtype), gaussian(dtype=stored), plan)
-    assert {part.dtype for part in last.parameters} == {dtype}
+    assert {part.dtype for part in last.parameters[:2]} == {dtype}
     assert last.loss.dtype == last.variance.dtype == dtype
 
 
 def test_neither_the_start_nor_the_data_is_changed():
     parameters, data = start(), gaussian()
-    before = [part.clone() for part in parameters], data.copy()
+    before = [part.clone() for part in parameters[:2]], data.copy()
     run(parameters, data, recipe(10, None, bias=Constant(-0.1), revival=Revival(every=2)))
-    assert all(map(torch.equal, parameters, before[0]))
+    assert all(map(torch.equal, parameters[:2], before[0]))
     np.testing.assert_array_equal(data, before[1])
 
 
 def test_earlier_steps_are_not_overwritten_by_later_ones():
     copies, steps = [], []
-    for step in descend(start(), open_source(gaussian()), recipe(revival=Revival(2)), rng()):
+    for step in steps_of(start(), open_source(gaussian()), recipe(revival=Revival(2)), rng()):
         steps.append(step)
         copies.append(step.parameters.dictionary.clone())
     assert all(map(torch.equal, (step.parameters.dictionary for step in steps), copies))
@@ -255,7 +255,7 @@ def test_a_source_that_can_be_read_once_ends_the_descent():
     data = gaussian()
     source = open_source(batch for batch in np.split(data, 10))
     assert source.once
-    steps = list(descend(start(), source, recipe(1000, 20), rng()))
+    steps = list(steps_of(start(), source, recipe(1000, 20), rng()))
     assert len(steps) == 5
 
 
@@ -263,7 +263,7 @@ def test_a_source_that_can_be_read_again_goes_on():
     data = gaussian()
     source = open_source(lambda: iter(np.split(data, 10)))
     assert not source.once
-    steps = list(descend(start(), source, recipe(12, 20), rng()))
+    steps = list(steps_of(start(), source, recipe(12, 20), rng()))
     assert len(steps) == 12
 
 
@@ -275,14 +275,14 @@ def test_no_more_is_read_than_is_used():
             read.append(number)
             yield gaussian(20, seed=number)
 
-    assert len(list(descend(start(), open_source(batches()), recipe(3, 20), rng()))) == 3
+    assert len(list(steps_of(start(), open_source(batches()), recipe(3, 20), rng()))) == 3
     assert len(read) <= 4
 
 
 def test_a_full_batch_needs_a_length():
     source = open_source(batch for batch in np.split(gaussian(), 10))
     with pytest.raises(ArgumentError, match=r"^batch_size: ") as error:
-        next(descend(start(), source, recipe(5, None), rng()))
+        next(steps_of(start(), source, recipe(5, None), rng()))
     assert error.value.argument == "batch_size"
 
 
@@ -308,7 +308,8 @@ def test_a_pass_takes_every_row_once():
     data = np.eye(40)
     seen = []
     source = open_source(data)
-    for batch in descent._batches(source, 20, rng(), None):
+    place = Place.at(rng())
+    for batch, _ in descent._batches(source, recipe(batch_size=20).plan(), place, None):
         seen.append(batch.argmax(axis=1))
         if len(seen) == 4:
             break
@@ -325,11 +326,11 @@ def test_dead_and_repeated_atoms_are_replaced_on_time():
     rows = parameters.dictionary.clone()
     rows[7] = rows[2]
     twins = parameters._replace(dictionary=rows)
-    quiet = recipe(6, None, step_size=FixedStep(Constant(0.0)))
+    quiet = recipe(6, None, rule=FixedStep(Constant(0.0)))
     steps = run(twins, gaussian(n=30), quiet)
     assert [step.replaced for step in steps] == [0] * 6
     # TopK takes the lower of two equals, so that 7 is the one that repeats.
-    revived = recipe(6, None, step_size=FixedStep(Constant(0.0)), revival=Revival(every=3))
+    revived = recipe(6, None, rule=FixedStep(Constant(0.0)), revival=Revival(every=3))
     steps = run(twins, gaussian(n=30), revived)
     assert [step.replaced for step in steps] == [0, 0, 1, 0, 0, 0]
     moved = (steps[-1].parameters.dictionary - rows).abs().amax(dim=1) > 1e-12
@@ -340,20 +341,20 @@ def test_an_atom_is_dead_only_if_it_was_silent_since_the_last_look():
     # Each batch uses other atoms; over two batches all are used.
     eye = parameters_of(np.eye(4))
     source = open_source(lambda: iter([np.eye(4)[:2].repeat(4, 0), np.eye(4)[2:].repeat(4, 0)]))
-    still = {"activation": TopK(1), "step_size": FixedStep(Constant(0.0))}
+    still = {"activation": TopK(1), "rule": FixedStep(Constant(0.0))}
     both = recipe(8, 8, revival=Revival(every=2, idle=2), **still)
-    assert sum(step.replaced for step in descend(eye, source, both, rng())) == 0
+    assert sum(step.replaced for step in steps_of(eye, source, both, rng())) == 0
     each = recipe(8, 8, revival=Revival(every=1, idle=1), **still)
-    assert next(descend(eye, source, each, rng())).replaced == 2
+    assert next(steps_of(eye, source, each, rng())).replaced == 2
 
 
 def test_what_was_used_before_the_last_look_does_not_count():
     eye = parameters_of(np.eye(4))
     low, high = np.eye(4)[:2].repeat(4, 0), np.eye(4)[2:].repeat(4, 0)
     source = open_source(iter([low, high, low, low]))
-    still = {"activation": TopK(1), "step_size": FixedStep(Constant(0.0))}
+    still = {"activation": TopK(1), "rule": FixedStep(Constant(0.0))}
     plan = recipe(5, 8, revival=Revival(every=2, idle=2), **still)
-    assert [step.replaced for step in descend(eye, source, plan, rng())] == [0, 0, 0, 2]
+    assert [step.replaced for step in steps_of(eye, source, plan, rng())] == [0, 0, 0, 2]
 
 
 # --- Nguyen et al. 2018, Theorem 4 -----------------------------------------------------------
@@ -412,7 +413,7 @@ def test_nothing_is_replaced_at_the_last_planned_step():
     # What is replaced there would leave the descent as a raw residual.
     eye = parameters_of(np.eye(4))
     low = np.eye(4)[:2].repeat(4, 0)
-    still = {"activation": TopK(1), "step_size": FixedStep(Constant(0.0))}
+    still = {"activation": TopK(1), "rule": FixedStep(Constant(0.0))}
     plan = recipe(2, 8, revival=Revival(every=1, idle=1), **still)
-    found = [step.replaced for step in descend(eye, open_source(low), plan, rng())]
+    found = [step.replaced for step in steps_of(eye, open_source(low), plan, rng())]
     assert found == [2, 0]

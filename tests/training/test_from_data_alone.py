@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from made import rounds_of, steps_of
 from shoal.data import open_source
 from shoal.diagnosis import recovery
 from shoal.generative import (
@@ -12,19 +13,19 @@ from shoal.generative import (
     SparseCoding,
     random_dictionary,
 )
-from shoal.training import descend, initialize, polish, recipe_named
+from shoal.training import initialize, recipe_named
 from shoal.vocabulary import Parameters
 
 
 def estimate(data, model, n_components, k, seed):
-    """Initialise, descend, polish: what the estimators do, without their checks."""
+    """Initialise, polish: what the estimators do, without their checks."""
     recipe = recipe_named("default", model, n_components, k, len(data))
     rng = np.random.default_rng(seed)
     rows = torch.from_numpy(initialize("data", data, n_components, rng))
     parameters = Parameters(rows, torch.zeros(n_components, dtype=rows.dtype))
-    for step in descend(parameters, open_source(data), recipe, rng):
+    for step in steps_of(parameters, open_source(data), recipe, rng):
         parameters = step.parameters
-    for step in polish(parameters, lambda n: torch.from_numpy(data[:n]), recipe.polish):
+    for step in rounds_of(parameters, lambda n: torch.from_numpy(data[:n]), recipe.polish):
         parameters = step.parameters
     return parameters.dictionary
 

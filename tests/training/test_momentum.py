@@ -14,11 +14,13 @@ from shoal.network.penalties import (
     NoPenalty,
     SecondOrderDenoising,
 )
-from shoal.training.momentum import (
+from shoal.training import (
     WEIGHT_LENGTHS,
-    Momentum,
+    MomentumSettings,
+    arpit2016,
+    begin,
+    epochs,
     normalized_start,
-    train,
     usage,
 )
 from shoal.vocabulary import ArgumentError, Parameters
@@ -39,9 +41,16 @@ def rows(n_samples=60, n=7, seed=0):
 def start(m=9, n=7, length="unit", seed=1):
     """In float64, off the origin in the bias too."""
     rng = np.random.default_rng(seed)
-    weights, bias = (part.double() for part in normalized_start(m, n, rng, length))
+    weights, bias = (
+        part.double() for part in normalized_start(m, n, rng, unit=length == "unit")[:2]
+    )
     weights = functional.normalize(weights) if length == "unit" else weights
     return Parameters(weights, bias + 0.1 * torch.from_numpy(rng.standard_normal(m)))
+
+
+def train(parameters, source, activation, penalty, settings, rng):
+    recipe = arpit2016(activation, penalty, source.n_samples or 1, settings)
+    return epochs(begin(parameters, recipe.plan(), rng), source, recipe)
 
 
 def trained(parameters, data, activation, penalty, settings, seed=3):
@@ -73,7 +82,7 @@ def objective(penalty, weights, bias, x, s):
 
 def reference(parameters, data, s, penalty, settings, seed=3):
     """torch.optim.SGD on autograd's gradient, with the constraint after it."""
-    weights, bias = (part.clone().requires_grad_() for part in parameters)
+    weights, bias = (part.clone().requires_grad_() for part in parameters[:2])
     groups = [
         {"params": [weights], "weight_decay": 0.0 if settings.tangent else settings.weight_decay},
         {"params": [bias]},
@@ -109,7 +118,7 @@ def reference(parameters, data, s, penalty, settings, seed=3):
 def test_steps_are_those_of_sgd_with_momentum(way, penalty, n_epochs):
     # One step, then ten an epoch with a last one that is shorter.
     size = 60 if n_epochs == 1 else 7
-    settings = Momentum(0.02, batch_size=size, n_epochs=n_epochs, **way)
+    settings = MomentumSettings(0.02, batch_size=size, n_epochs=n_epochs, **way)
     parameters, data = start(length=settings.weight_length), rows()
     epochs = trained(parameters, data, Sigmoid(), penalty, settings)
     values, weights, bias = reference(parameters, data, torch.sigmoid, penalty, settings)
@@ -125,8 +134,8 @@ def test_steps_are_those_of_sgd_with_momentum(way, penalty, n_epochs):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_atoms_have_their_length_after_every_epoch(activation, dtype):
     for length in ("unit", "max-norm"):
-        settings = Momentum(0.05, batch_size=8, n_epochs=3, weight_length=length)
-        parameters = Parameters(*(part.to(dtype) for part in start(length=length)))
+        settings = MomentumSettings(0.05, batch_size=8, n_epochs=3, weight_length=length)
+        parameters = start(length=length).map(lambda part: part.to(dtype))
         for epoch in trained(parameters, rows(), activation, Denoising(0.1), settings):
             weights = epoch.parameters.dictionary
             assert weights.dtype == epoch.parameters.bias.dtype == dtype
@@ -141,13 +150,13 @@ def test_an_atom_without_length_stays_finite():
     parameters = start()
     parameters.dictionary[2] = 0.0
     parameters.bias[2] = -100.0  # never active, so never moved
-    settings = Momentum(0.01, n_epochs=1)
+    settings = MomentumSettings(0.01, n_epochs=1)
     (epoch,) = trained(parameters, rows(), ReLU(), NoPenalty(), settings)
     assert (epoch.parameters.dictionary[2] == 0).all()
 
 
 def test_the_objective_falls():
-    settings = Momentum(0.01, batch_size=10, n_epochs=20)
+    settings = MomentumSettings(0.01, batch_size=10, n_epochs=20)
     for penalty in (NoPenalty(), Denoising(0.1), Contractive(0.1)):
         epochs = trained(start(), rows(200), Sigmoid(), penalty, settings)
         values = [each.loss + each.penalty for each in epochs]
@@ -161,18 +170,18 @@ def test_the_objective_falls():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_on_the_sphere_the_strength_is_without_effect_on_relu(dtype):
     # ReLU's penalty acts along the atoms alone: the projected gradient doesn't have it at all.
-    settings = Momentum(0.02, batch_size=7, n_epochs=4, tangent=True)
-    parameters = Parameters(*(part.to(dtype) for part in start()))
+    settings = MomentumSettings(0.02, batch_size=7, n_epochs=4, tangent=True)
+    parameters = start().map(lambda part: part.to(dtype))
     runs = [
         trained(parameters, rows(), ReLU(), make(strength), settings)[-1]
         for make in (Contractive, Marginalized)
         for strength in (0.0, 0.1, 1.0, 30.0)
     ]
     for run in runs:
-        assert all(map(torch.equal, run.parameters, runs[0].parameters))
+        assert all(map(torch.equal, run.parameters[:2], runs[0].parameters[:2]))
         assert run.usage == runs[0].usage
         assert run.loss == runs[0].loss
-    free = Momentum(0.02, batch_size=7, n_epochs=4)
+    free = MomentumSettings(0.02, batch_size=7, n_epochs=4)
     pulled = [
         trained(parameters, rows(), ReLU(), Contractive(strength), free)[-1].parameters.dictionary
         for strength in (0.0, 1.0)
@@ -181,12 +190,12 @@ def test_on_the_sphere_the_strength_is_without_effect_on_relu(dtype):
 
 
 def test_on_the_sphere_the_two_penalties_are_one():
-    settings = Momentum(0.02, batch_size=7, n_epochs=4, tangent=True)
+    settings = MomentumSettings(0.02, batch_size=7, n_epochs=4, tangent=True)
     one, other = (
         trained(start(), rows(), Sigmoid(), make(0.8), settings)[-1]
         for make in (Contractive, Marginalized)
     )
-    for found, expected in zip(one.parameters, other.parameters, strict=True):
+    for found, expected in zip(one.parameters[:2], other.parameters[:2], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert one.penalty == pytest.approx(other.penalty, rel=1e-12)
 
@@ -195,41 +204,41 @@ def test_on_the_sphere_the_two_penalties_are_one():
 
 
 def test_a_seed_gives_the_same_bits_and_inputs_stay():
-    settings = Momentum(0.02, batch_size=7, n_epochs=3)
+    settings = MomentumSettings(0.02, batch_size=7, n_epochs=3)
     parameters, data = start(), rows()
-    before = [part.clone() for part in parameters], data.copy()
+    before = [part.clone() for part in parameters[:2]], data.copy()
     first, again, other = (
         trained(parameters, data, Sigmoid(), Denoising(0.3), settings, seed) for seed in (3, 3, 4)
     )
     for one, two in zip(first, again, strict=True):
-        assert all(map(torch.equal, one.parameters, two.parameters))
+        assert all(map(torch.equal, one.parameters[:2], two.parameters[:2]))
         assert one[:2] + one[3:] == two[:2] + two[3:]
     assert not torch.equal(first[-1].parameters.dictionary, other[-1].parameters.dictionary)
-    assert all(map(torch.equal, parameters, before[0]))
+    assert all(map(torch.equal, parameters[:2], before[0]))
     assert (data == before[1]).all()
 
 
 def test_an_epoch_is_not_changed_by_the_next():
-    settings = Momentum(0.02, batch_size=7, n_epochs=2)
+    settings = MomentumSettings(0.02, batch_size=7, n_epochs=2)
     rng = np.random.default_rng(3)
     flow = train(start(), open_source(rows()), ReLU(), NoPenalty(), settings, rng)
     first = next(flow)
-    kept = [part.clone() for part in first.parameters]
+    kept = [part.clone() for part in first.parameters[:2]]
     second = next(flow)
-    assert all(map(torch.equal, first.parameters, kept))
+    assert all(map(torch.equal, first.parameters[:2], kept))
     assert not torch.equal(second.parameters.dictionary, kept[0])
 
 
 def test_a_stream_is_refused():
     source = open_source(iter([rows(), rows()]))
-    flow = train(start(), source, ReLU(), NoPenalty(), Momentum(), np.random.default_rng(0))
+    flow = train(start(), source, ReLU(), NoPenalty(), MomentumSettings(), np.random.default_rng(0))
     with pytest.raises(ArgumentError, match=r"^source: .*stream"):
         next(flow)
 
 
 @pytest.mark.parametrize("n_epochs", [1, 9])
 def test_divergence_names_the_learning_rate(n_epochs):
-    settings = Momentum(3.0, batch_size=6, n_epochs=n_epochs, weight_length="free")
+    settings = MomentumSettings(3.0, batch_size=6, n_epochs=n_epochs, weight_length="free")
     with pytest.raises(ArgumentError, match=r"^learning_rate: .*3.*diverged") as caught:
         trained(start(length="free"), 10 * rows(), ReLU(), Denoising(0.1), settings)
     assert "smaller" in str(caught.value)
@@ -252,12 +261,12 @@ def test_divergence_names_the_learning_rate(n_epochs):
 )
 def test_settings_that_cannot_be_are_refused(settings, argument):
     with pytest.raises(ArgumentError, match=f"^{argument}: "):
-        Momentum(**settings)
+        MomentumSettings(**settings)
 
 
 @pytest.mark.parametrize("length", WEIGHT_LENGTHS)
 def test_the_start(length):
-    found = normalized_start(30, 20, np.random.default_rng(0), length)
+    found = normalized_start(30, 20, np.random.default_rng(0), unit=length == "unit")
     assert found.dictionary.dtype == found.bias.dtype == torch.float32
     assert found.bias.count_nonzero() == 0
     bound = (6 / 50) ** 0.5
@@ -287,7 +296,7 @@ def test_usage_counts_what_is_above_the_threshold(activation):
 
 
 def test_an_epoch_measures_the_usage_of_its_parameters():
-    settings = Momentum(0.02, batch_size=7, n_epochs=2)
+    settings = MomentumSettings(0.02, batch_size=7, n_epochs=2)
     data = rows()
     for epoch in trained(start(), data, ReLU(), NoPenalty(), settings):
         assert epoch.usage == usage(epoch.parameters, open_source(data), ReLU())
@@ -295,7 +304,7 @@ def test_an_epoch_measures_the_usage_of_its_parameters():
 
 def test_of_many_samples_ten_thousand_are_measured():
     data = rows(25_000, n=2)
-    settings = Momentum(0.001, batch_size=5000, n_epochs=1)
+    settings = MomentumSettings(0.001, batch_size=5000, n_epochs=1)
     (epoch,) = trained(start(3, 2), data, ReLU(), NoPenalty(), settings)
     even = data[np.linspace(0, 24_999, 10_000).round().astype(int)]
     assert epoch.usage == usage(epoch.parameters, open_source(even), ReLU())

@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 import torch
 
+from made import rounds_of
 from shoal.diagnosis import recovery
 from shoal.generative import NonnegativeSparseCoding, SparseCoding, perturb, random_dictionary
 from shoal.network.inference import SparseCodes, SubspacePursuit
-from shoal.training import Polish, polish
-from shoal.training import polish as polish_function
+from shoal.training import Polish
+from shoal.training import polish as module
 from shoal.vocabulary import ArgumentError, Parameters
 
 # `shoal.training.polish` is both a module and the function that hides it.
-module = __import__("sys").modules[polish_function.__module__]
 
 
 def parameters_of(rows, dtype=torch.float64):
@@ -51,7 +51,7 @@ def mean_log(losses):
 def test_exact_without_noise_from_near_the_truth(seed, signed):
     truth, data = world(seed, m=48, n=48, k=2, signed=signed)
     begin = perturb(truth, 0.3, random_state=100 + seed)
-    *_, last = polish(parameters_of(begin), of(data), settings_of(2, signed))
+    *_, last = rounds_of(parameters_of(begin), of(data), settings_of(2, signed))
     score = recovery(last.parameters.dictionary, truth, signs="free" if signed else "fixed")
     assert score.max_distance < 1e-5
     assert float(last.loss) < 1e-12 * float(last.variance)
@@ -60,7 +60,7 @@ def test_exact_without_noise_from_near_the_truth(seed, signed):
 def test_noise_leaves_little_more_than_its_share():
     truth, data = world(2, m=48, n=48, k=2, noise=0.05)
     begin = perturb(truth, 0.3, random_state=102)
-    *_, last = polish(parameters_of(begin), of(data), settings_of(2))
+    *_, last = rounds_of(parameters_of(begin), of(data), settings_of(2))
     assert recovery(last.parameters.dictionary, truth).max_distance < 0.1
     assert pursuit_losses(last.parameters, data, 2).mean() < 0.5 * 48 * 0.05**2
 
@@ -72,12 +72,12 @@ def test_merged_atoms_are_split_on_the_way(monkeypatch, seed):
     begin[0:6:2] += truth[1:6:2]  # three atoms stand for two each, and three for nothing
     begin[1:6:2] = np.random.default_rng(seed).standard_normal((3, 48))
     begin = parameters_of(begin / np.linalg.norm(begin, axis=1, keepdims=True))
-    steps = list(polish(begin, of(data), settings_of(2)))
+    steps = list(rounds_of(begin, of(data), settings_of(2)))
     assert sum(step.replaced for step in steps) >= 1
     assert recovery(steps[-1].parameters.dictionary, truth).max_distance < 1e-6
     # Least squares alone does not find the way.
     monkeypatch.setattr(module, "split", lambda dictionary, *given: (dictionary, 0))
-    *_, last = polish(begin, of(data), settings_of(2))
+    *_, last = rounds_of(begin, of(data), settings_of(2))
     assert recovery(last.parameters.dictionary, truth).max_distance > 0.5
 
 
@@ -89,7 +89,7 @@ def test_never_worse_than_it_was_given(seed, signed):
     data = torch.from_numpy(rng.standard_normal((60, 10)))
     begin = parameters_of(random_dictionary(25, 10, random_state=seed))
     settings = settings_of(4, signed, tolerance=0.0, max_rounds=12)
-    steps = list(polish(begin, of(data), settings))
+    steps = list(rounds_of(begin, of(data), settings))
     first = pursuit_losses(begin, data, 4, signed)
     assert float(steps[0].loss) == pytest.approx(float(first.mean()))
     reached = [mean_log(pursuit_losses(step.parameters, data, 4, signed)) for step in steps]
@@ -103,7 +103,7 @@ def test_the_best_is_kept_where_rounds_make_it_worse(monkeypatch):
     noise = torch.from_numpy(random_dictionary(40, 24, random_state=6))
     monkeypatch.setattr(module, "_solve", lambda *given: noise)
     monkeypatch.setattr(module, "split", lambda dictionary, *given: (dictionary, 0))
-    steps = list(polish(begin, of(data), settings_of(3)))
+    steps = list(rounds_of(begin, of(data), settings_of(3)))
     # A good round and a bad one, on 320, 1280 and 1500 rows.
     assert len(steps) == 6
     assert float(steps[1].loss) > 2 * float(steps[0].loss)
@@ -131,7 +131,7 @@ def test_stops_by_its_rule(monkeypatch, tolerance, patience, max_rounds):
     module_encode = module.fast_sparse_encode
     monkeypatch.setattr(module, "fast_sparse_encode", spied)
     settings = settings_of(3, tolerance=tolerance, patience=patience, max_rounds=max_rounds)
-    steps = list(polish(begin, of(data), settings))
+    steps = list(rounds_of(begin, of(data), settings))
     assert [step.number for step in steps] == list(range(1, len(steps) + 1))
     # The rule, once more: on to more rows after `patience` rounds that gain too little.
     best, stalled, rows = (np.inf, np.inf), 0, 8 * 24
@@ -154,7 +154,7 @@ def test_stops_by_its_rule(monkeypatch, tolerance, patience, max_rounds):
 
 def test_stops_at_once_at_the_truth():
     truth, data = world(9, m=48, n=48, k=2)
-    steps = list(polish(parameters_of(truth), of(data), settings_of(2)))
+    steps = list(rounds_of(parameters_of(truth), of(data), settings_of(2)))
     assert len(steps) == 1
     assert steps[0].progress == 1.0
     assert torch.equal(steps[0].parameters.dictionary, torch.from_numpy(truth))
@@ -162,7 +162,7 @@ def test_stops_at_once_at_the_truth():
 
 def test_data_of_zeros():
     begin = parameters_of(random_dictionary(6, 4, random_state=0))
-    steps = list(polish(begin, of(torch.zeros(10, 4, dtype=torch.float64)), settings_of(2)))
+    steps = list(rounds_of(begin, of(torch.zeros(10, 4, dtype=torch.float64)), settings_of(2)))
     assert torch.equal(steps[-1].parameters.dictionary, begin.dictionary)
     assert float(steps[-1].loss) == 0.0
 
@@ -177,7 +177,7 @@ def test_types_norms_and_records(dtype):
     begin = begin._replace(bias=torch.linspace(-1, 0, 40, dtype=dtype))
     data = data.to(dtype)
     before = begin.dictionary.clone(), data.clone()
-    for step in polish(begin, of(data), settings_of(3, max_rounds=5, first_users=1500)):
+    for step in rounds_of(begin, of(data), settings_of(3, max_rounds=5, first_users=1500)):
         assert step.phase == "polish"
         assert step.learning_rate is None
         assert step.parameters.dictionary.dtype == step.loss.dtype == dtype
@@ -199,7 +199,7 @@ def test_one_round_of_least_squares_by_hand(monkeypatch):
     settings = settings_of(2, tolerance=0.0, first_users=1500)
     monkeypatch.setattr(module, "_OUTLYING", np.inf)
     monkeypatch.setattr(module, "split", lambda dictionary, *given: (dictionary, 0))
-    first, second, *_ = polish(parameters_of(truth), of(data), settings)
+    first, second, *_ = rounds_of(parameters_of(truth), of(data), settings)
     codes = SubspacePursuit(2)(torch.from_numpy(truth), data).dense(20)
     solved = np.linalg.lstsq(codes.numpy(), data.numpy())[0]
     expected = solved / np.linalg.norm(solved, axis=1, keepdims=True)
@@ -214,7 +214,7 @@ def test_an_atom_without_a_code_stays_as_it_was(monkeypatch):
     data = torch.cat([data, torch.zeros(len(data), 1, dtype=torch.float64)], dim=1)
     rows = np.pad(perturb(truth, 0.2, random_state=16), ((0, 1), (0, 1)))
     rows[-1, -1] = 1.0
-    *_, last = polish(parameters_of(rows), of(data), settings_of(2))
+    *_, last = rounds_of(parameters_of(rows), of(data), settings_of(2))
     assert last.number > 1
     np.testing.assert_array_equal(last.parameters.dictionary[-1], rows[-1])
 
@@ -270,5 +270,5 @@ def test_a_few_rows_of_wrong_codes_do_not_move_the_solution():
     truth, data = world(17, m=20, n=30, k=2)
     data[::100] = 5 * torch.from_numpy(random_dictionary(15, 30, random_state=18))
     begin = parameters_of(perturb(truth, 0.1, random_state=19))
-    *_, last = polish(begin, of(data), settings_of(2))
+    *_, last = rounds_of(begin, of(data), settings_of(2))
     assert recovery(last.parameters.dictionary, truth).max_distance < 1e-5

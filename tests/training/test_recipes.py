@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from made import steps_of
 from shoal.data import open_source
 from shoal.generative import (
     MixtureOfGaussians,
@@ -18,6 +19,7 @@ from shoal.generative import (
 )
 from shoal.network import HardThreshold, ReLU, TopK
 from shoal.network.inference import SubspacePursuit
+from shoal.parts import describe, restore
 from shoal.training import (
     MODELS,
     RECIPES,
@@ -28,12 +30,10 @@ from shoal.training import (
     Polish,
     Recipe,
     certified_step,
-    descend,
     mean_curvature,
     nguyen2019,
     recipe_named,
 )
-from shoal.training.recipes import describe, restore
 from shoal.vocabulary import ArgumentError, Parameters
 
 
@@ -170,7 +170,7 @@ def test_the_certified_step_is_the_worlds():
     cosine = 1 - 0.5**2 / 2
     assert certified_step(world, start) == pytest.approx(12 / 3 / (7 / 3) / cosine)
     recipe = nguyen2019("nonnegative", "threshold", world=world, start=start, step=0.5)
-    assert recipe.step_size == FixedStep(Constant(0.5 * certified_step(world, start)))
+    assert recipe.rule == FixedStep(Constant(0.5 * certified_step(world, start)))
     assert recipe.activation == HardThreshold(0.5, signed=False)
     doubled = nguyen2019("nonnegative", "threshold", world=world_of(low=2.0, high=4.0), step=0.5)
     assert doubled.activation == HardThreshold(1.0, signed=False)
@@ -190,7 +190,7 @@ def test_nearness_holds_the_descent():
 
     def farthest(nearness):
         recipe = nguyen2019("nonnegative", "threshold", damping=True, n_steps=5, nearness=nearness)
-        steps = descend(begin, open_source(data), recipe, np.random.default_rng(0))
+        steps = steps_of(begin, open_source(data), recipe, np.random.default_rng(0))
         return max(float((step.parameters.dictionary - start).norm(dim=1).max()) for step in steps)
 
     assert farthest(None) > 0.2
@@ -212,7 +212,7 @@ def test_the_default_is_bounded_by_the_data(m, share, n_samples, data):
     assert found.activation == TopK(k, signed=model == "sparse")
     assert found.polish == Polish(SubspacePursuit(k, signed=model == "sparse"))
     assert found.refinement.pursuit == replace(found.polish.pursuit, max_iterations=1)
-    assert found.refinement.step_size.schedule(0) == 0.5
+    assert found.refinement.rule.schedule(0) == 0.5
     assert found.revival is not None
     assert found.bias is None
 
@@ -227,6 +227,6 @@ def test_the_default_is_the_same_for_a_stream():
     ("changes", "name"), [({"n_steps": 0}, "n_steps"), ({"batch_size": 0}, "batch_size")]
 )
 def test_a_recipe_names_what_is_wrong(changes, name):
-    good = {"activation": ReLU(), "step_size": NormalizedStep(Constant(1.0)), "n_steps": 5}
+    good = {"activation": ReLU(), "rule": NormalizedStep(Constant(1.0)), "n_steps": 5}
     with pytest.raises(ArgumentError, match=f"^{name}: "):
         Recipe(**(good | changes))

@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 import torch
 
+from made import steps_of
 from shoal.data import open_source
 from shoal.diagnosis import recovery
 from shoal.generative import SparseCoding, perturb, random_dictionary
 from shoal.network import TopK
 from shoal.network.inference import SubspacePursuit
 from shoal.network.kernels import StepSums
-from shoal.training import Constant, InverseDecay, NormalizedStep, Recipe, Refinement, descend
-from shoal.training.refinement import Settling
+from shoal.training import Constant, InverseDecay, NormalizedStep, Recipe, Refinement
+from shoal.training.refinement import Settled
 from shoal.vocabulary import ArgumentError, Parameters
 
 
@@ -23,8 +24,19 @@ def sums_of(losses):
     return StepSums(torch.zeros(4, 3).double(), nothing, losses, nothing, nothing, len(losses))
 
 
+class Watch:
+    """What `Settled` says, step by step."""
+
+    def __init__(self, settings):
+        self.settings, self.seen = settings, Settled()
+
+    def add(self, *step):
+        self.seen, rests = self.seen.add(self.settings, *step)
+        return rests
+
+
 def settling(**changes):
-    return Settling(refinement(1, **({"window": 4} | changes)), 4)
+    return Watch(refinement(1, **({"window": 4} | changes)))
 
 
 DATA = 2**0.5 * torch.ones(16, 1).double().expand(16, 3) / 3**0.5  # rows of square 2
@@ -110,7 +122,7 @@ def world(noise=0.0):
 
 
 def run(begin, data, recipe, **named):
-    return list(descend(begin, open_source(data), recipe, np.random.default_rng(3), **named))
+    return list(steps_of(begin, open_source(data), recipe, np.random.default_rng(3), **named))
 
 
 def recipe(more=None, n_steps=5, k=2):
@@ -147,10 +159,10 @@ def test_it_has_a_schedule_of_its_own_and_a_last_step():
 def test_in_passes_it_never_ends_early_and_goes_on_where_it_was():
     truth, data, start = world()
     endless = recipe(refinement(2, 10**6))
-    steps = run(start, data, endless, passes=12)
+    steps = run(start, data, endless, passes=12, endless=True)
     assert len(steps) == 12 * 16
     assert recovery(steps[-1].parameters.dictionary, truth).max_distance < 1e-6
-    again = run(steps[-1].parameters, data, endless, start=192, passes=1)
+    again = run(steps[-1].parameters, data, endless, start=192, passes=1, endless=True)
     assert {step.phase for step in again} == {"refinement"}
     assert again[0].number == 193
 

@@ -82,7 +82,9 @@ def test_a_dead_atom_and_a_duplicate_become_residuals(dtype):
     atoms, parameters, usage, data, losses = world_to_revive(dtype)
     before = parameters.dictionary.clone()
     tries = torch.zeros_like(usage)
-    found, replaced = revive(parameters, usage, usage == 0, tries, data, losses, TopK(2), Revival())
+    found, tries, replaced = revive(
+        parameters, usage, usage == 0, tries, data, losses, TopK(2), Revival()
+    )
     assert replaced == 2
     assert found.dtype == dtype
     assert torch.equal(found[[0, 1, 2, 5]], before[[0, 1, 2, 5]])
@@ -97,7 +99,7 @@ def test_a_dead_atom_and_a_duplicate_become_residuals(dtype):
 def test_nothing_to_replace_gives_the_dictionary_back():
     _, parameters, _, data, losses = world_to_revive()
     sound = parameters._replace(dictionary=basis(6, 8))
-    found, replaced = revive(
+    found, _, replaced = revive(
         sound,
         torch.ones(6).double(),
         torch.zeros(6).bool(),
@@ -114,7 +116,7 @@ def test_nothing_to_replace_gives_the_dictionary_back():
 def test_a_duplicate_is_what_the_settings_say():
     _, parameters, usage, data, losses = world_to_revive()
     strict = Revival(duplicate_cosine=0.999)
-    found, replaced = revive(
+    found, _, replaced = revive(
         parameters, usage, usage == 0, torch.zeros(6), data, losses, TopK(1), strict
     )
     assert replaced == 1
@@ -125,7 +127,7 @@ def test_a_duplicate_is_what_the_settings_say():
 def test_at_most_half_of_the_rows_become_atoms(n_samples):
     _, parameters, _, data, losses = world_to_revive()
     unused = torch.zeros(6, dtype=torch.float64)
-    found, replaced = revive(
+    found, _, replaced = revive(
         parameters,
         unused,
         unused == 0,
@@ -145,7 +147,7 @@ def test_a_residual_of_zeros_leaves_the_atom():
     parameters = Parameters(eye, torch.zeros(4, dtype=torch.float64))
     usage = torch.tensor([1.0, 1, 1, 0], dtype=torch.float64)
     data = torch.zeros(3, 4, dtype=torch.float64)
-    found, _ = revive(
+    found, _, _ = revive(
         parameters, usage, usage == 0, torch.zeros(4), data, torch.ones(3), TopK(1), Revival()
     )
     assert torch.equal(found, eye)
@@ -155,7 +157,12 @@ def test_an_atom_that_was_replaced_often_enough_is_given_up():
     _, parameters, usage, data, losses = world_to_revive()
     tries = torch.tensor([9.0, 9, 9, 2, 1, 9])  # of atoms that are sound they don't matter
     settings = Revival(tries=2)
-    found, replaced = revive(parameters, usage, usage == 0, tries, data, losses, TopK(1), settings)
+    before = tries.clone()
+    found, after, replaced = revive(
+        parameters, usage, usage == 0, tries, data, losses, TopK(1), settings
+    )
+    assert torch.equal(tries, before)
+    tries = after
     assert replaced == 1
     assert not found[3].any()
     assert found[4].norm() == pytest.approx(1.0)
@@ -163,7 +170,7 @@ def test_an_atom_that_was_replaced_often_enough_is_given_up():
     assert tries.tolist() == [9, 9, 9, 2, 2, 9]
     # Given up for good: it is nobody's duplicate, and dead from now on.
     usage[3] = 0
-    again, replaced = revive(
+    again, _, replaced = revive(
         parameters._replace(dictionary=found),
         usage,
         usage == 0,

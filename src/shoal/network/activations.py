@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shoal.parts import named, register
 from shoal.vocabulary import ArgumentError, check_count, check_number
 
 __all__ = [
@@ -78,6 +79,7 @@ def _gate(z: Tensor, open_: Tensor) -> Activated:
     return Activated(torch.where(open_, z, 0.0), open_.to(z.dtype))
 
 
+@register("activation", "relu")
 @dataclass(frozen=True)
 class ReLU:
     """x = max(z, 0). Rangamani et al. 2017, section 2; Nguyen et al. 2018, section 2.1.
@@ -104,6 +106,7 @@ class ReLU:
         return torch.zeros_like(activated.codes)
 
 
+@register("activation")
 @dataclass(frozen=True)
 class HardThreshold:
     """x = z where \\|z\\| > threshold, else 0. Nguyen et al. 2018, section 2.1.
@@ -144,6 +147,7 @@ def k_largest(values: Tensor, k: int) -> Tensor:
     return above | (level & (level.cumsum(dim=1) <= room))
 
 
+@register("activation")
 @dataclass(frozen=True)
 class TopK:
     """Keep the k units of largest \\|z\\| (signed), or of largest positive z; others are 0.
@@ -169,6 +173,7 @@ class TopK:
         return _gate(z, k_largest(z, self.k) & (z > 0))
 
 
+@register("activation", "sigmoid")
 @dataclass(frozen=True)
 class Sigmoid:
     """x = 1 / (1 + exp(-z)). Arpit et al. 2016, section 2.1.2, and section 3 for delta_min.
@@ -194,6 +199,7 @@ class Sigmoid:
         return activated.slope * (1 - 6 * activated.slope)
 
 
+@register("activation", "softplus")
 @dataclass(frozen=True)
 class Softplus:
     """x = log(1 + exp(z)). Arpit et al. 2016, section 2.1.2, and section 3 for delta_min.
@@ -219,6 +225,7 @@ class Softplus:
         return self.bend(activated) * (1 - 2 * activated.slope)
 
 
+@register("activation", "tanh")
 @dataclass(frozen=True)
 class Tanh:
     """x = tanh(z): goes to -1, not to 0, so that low inputs make no sparse code.
@@ -246,6 +253,7 @@ class Tanh:
         return activated.slope * (4 - 6 * activated.slope)
 
 
+@register("activation", "maxout")
 @dataclass(frozen=True)
 class Maxout:
     """Of each run of `pieces` units the largest passes its z on, and the others are 0.
@@ -291,14 +299,8 @@ class Maxout:
         return torch.zeros_like(activated.codes)
 
 
-ACTIVATIONS: dict[str, SmoothActivation] = {
-    "relu": ReLU(),
-    "sigmoid": Sigmoid(),
-    "softplus": Softplus(),
-    "tanh": Tanh(),
-    "maxout": Maxout(),
-}
-"""By name, those that penalties work with."""
+ACTIVATIONS = named("activation")
+"""Classes by name."""
 
 
 class Gate(NamedTuple):

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from shoal.network import autoencoder
 from shoal.network.activations import Activated, ReLU, SmoothActivation
+from shoal.parts import named, register
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count, check_number
 
 __all__ = [
@@ -58,6 +59,29 @@ class Terms(NamedTuple):
         """dJ/dW (m, n)."""
         whole = self.left.T @ self.right + self.radial[:, None] * dictionary
         return whole if self.dense is None else whole + self.dense
+
+    def across(self, dictionary: Tensor) -> Tensor:
+        """dJ/dW (m, n) without `radial` W, which is along the atoms."""
+        gradient = self.left.T @ self.right
+        if self.dense is not None:
+            gradient += self.dense
+        return gradient
+
+    def slopes(self) -> tuple[Tensor | None, ...]:
+        """dJ by bias, encoder, threshold and offset; None where there is none."""
+        return self.bias, None, None, None
+
+    def pull_(
+        self, velocity: Tensor, dictionary: Tensor, keep: float, rate: float, decay: float
+    ) -> None:
+        """velocity <- keep velocity - rate (dJ/dW + decay W), in place."""
+        # The product goes straight into the velocity: the gradient itself is never made.
+        velocity.addmm_(self.left.T, self.right, beta=keep, alpha=-rate)
+        if self.dense is not None:
+            velocity.sub_(self.dense, alpha=rate)
+        radial = self.radial + decay
+        if bool(radial.any()):
+            velocity.addcmul_(radial[:, None], dictionary, value=-rate)
 
 
 class Penalty(Protocol):
@@ -542,7 +566,7 @@ class L1:
         )
 
 
-PENALTIES: dict[str, type] = {
+for _name, _kind in {
     "none": NoPenalty,
     "dae": Denoising,
     "cae": Contractive,
@@ -552,7 +576,10 @@ PENALTIES: dict[str, type] = {
     "taylor-dae": SecondOrderDenoising,
     "cae+h": HigherOrderContractive,
     "l1": L1,
-}
+}.items():
+    register("penalty", _name)(_kind)
+
+PENALTIES = named("penalty")
 """From a name to a penalty, whose first argument is its strength."""
 
 

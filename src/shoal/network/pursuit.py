@@ -19,6 +19,7 @@ from torch import Tensor
 
 from shoal.network.activations import k_largest
 from shoal.network.codes import SparseCodes
+from shoal.parts import register
 from shoal.vocabulary import active, check_count, check_number
 
 __all__ = [
@@ -106,6 +107,7 @@ def _largest(scores: Tensor, k: int, signed: bool) -> SparseCodes:
     return SparseCodes(indices, torch.where(kept, scores, 0.0).gather(1, indices))
 
 
+@register("pursuit", "pursuit")
 @dataclass(frozen=True)
 class SubspacePursuit(Pursuit):
     """Subspace pursuit, Dai and Milenkovic 2009: a k-largest encoder that corrects itself.
@@ -161,6 +163,7 @@ class SubspacePursuit(Pursuit):
         return best
 
 
+@register("pursuit", "iht")
 @dataclass(frozen=True)
 class IterativeHardThresholding(Pursuit):
     """Normalised iterative hard thresholding, Blumensath and Davies 2010.
@@ -211,6 +214,7 @@ class IterativeHardThresholding(Pursuit):
         return _largest(codes, k, self.signed)
 
 
+@register("pursuit", "omp")
 @dataclass(frozen=True)
 class OrthogonalMatchingPursuit(Pursuit):
     """Orthogonal matching pursuit with k atoms, all rows at once.

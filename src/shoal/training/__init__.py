@@ -1,15 +1,20 @@
 """Training: where atoms start, how they move, and when they are done."""
 
 from shoal.training.adaptation import BiasAdaptation
-from shoal.training.constraints import Nearness, nearness_projection
-from shoal.training.descent import descend, update
+from shoal.training.constraints import Free, MaxNorm, Nearness, UnitLength, nearness_projection
+from shoal.training.descent import Plan, Stage, begin, descend
+from shoal.training.epochs import Epoch, Usage, epochs, usage
+from shoal.training.fit import prepare, pruned, run, step_of, steps
 from shoal.training.history import History
-from shoal.training.initialization import check_init, initialize, rows_wanted
-from shoal.training.polish import Polish, polish
+from shoal.training.initialization import check_init, initialize, normalized_start
+from shoal.training.polish import Polish
 from shoal.training.recipes import (
     MODELS,
     RECIPES,
+    WEIGHT_LENGTHS,
+    MomentumSettings,
     Recipe,
+    arpit2016,
     certified_step,
     mean_curvature,
     nguyen2019,
@@ -17,43 +22,56 @@ from shoal.training.recipes import (
 )
 from shoal.training.refinement import Refinement
 from shoal.training.revival import Activity, Revival
-from shoal.training.schedules import (
-    Constant,
-    ExponentialDecay,
-    FixedStep,
-    Halving,
-    InverseDecay,
-    NormalizedStep,
-)
-from shoal.training.sparsity import find_sparsity
+from shoal.training.rules import Adam, FixedStep, Momentum, NormalizedStep
+from shoal.training.schedules import Constant, ExponentialDecay, Halving, InverseDecay
+from shoal.training.state import Place, State
 
 __all__ = [
     "MODELS",
     "RECIPES",
+    "WEIGHT_LENGTHS",
     "Activity",
+    "Adam",
     "BiasAdaptation",
     "Constant",
+    "Epoch",
     "ExponentialDecay",
     "FixedStep",
+    "Free",
     "Halving",
     "History",
     "InverseDecay",
+    "MaxNorm",
+    "Momentum",
+    "MomentumSettings",
     "Nearness",
     "NormalizedStep",
+    "Place",
+    "Plan",
     "Polish",
     "Recipe",
     "Refinement",
     "Revival",
+    "Stage",
+    "State",
+    "UnitLength",
+    "Usage",
+    "arpit2016",
+    "begin",
     "certified_step",
     "check_init",
     "descend",
-    "find_sparsity",
+    "epochs",
     "initialize",
     "mean_curvature",
     "nearness_projection",
     "nguyen2019",
-    "polish",
+    "normalized_start",
+    "prepare",
+    "pruned",
     "recipe_named",
-    "rows_wanted",
-    "update",
+    "run",
+    "step_of",
+    "steps",
+    "usage",
 ]

@@ -19,15 +19,32 @@ signed data a ReLU network of 2m units has an atom and its negative as two featu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from shoal.parts import register
 from shoal.vocabulary import ArgumentError, check_count, check_number
 
-__all__ = ["Adapting", "BiasAdaptation"]
+__all__ = ["Adapted", "BiasAdaptation"]
 
 
+class Adapted(NamedTuple):
+    """What units did since the last adaptation."""
+
+    counts: Tensor  # (m,)
+    energy: Tensor  # (m,)
+    n_samples: int = 0
+    steps: int = 0
+
+    @classmethod
+    def none(cls, like: Tensor) -> Adapted:
+        """Of units (m,) that have done nothing yet."""
+        return cls(torch.zeros_like(like), torch.zeros_like(like))
+
+
+@register("part")
 @dataclass(frozen=True)
 class BiasAdaptation:
     """Target firing frequencies, and how fast the bias moves towards them.
@@ -115,26 +132,17 @@ class BiasAdaptation:
         raised = torch.minimum(bias + self.rate * mean, bias.clamp_min(0.0))
         return torch.where(higher, raised, moved)
 
-
-class Adapting:
-    """Counts what units did since the last adaptation. It moves with the descent."""
-
-    def __init__(self, settings: BiasAdaptation, like: Tensor) -> None:
-        settings.groups(len(like))
-        self.settings = settings
-        self.counts, self.energy = torch.zeros_like(like), torch.zeros_like(like)
-        self.n_samples = self.steps = 0
-
-    def add(self, bias: Tensor, counts: Tensor, energy: Tensor, n_samples: int) -> Tensor:
-        """Take in the counts and energy (m,) of one step; the bias (m,) of the next."""
-        self.counts += counts
-        self.energy += energy
-        self.n_samples += n_samples
-        self.steps += 1
-        if self.steps < self.settings.every:
-            return bias
-        bias = self.settings.adapt(bias, self.counts, self.energy, self.n_samples)
-        self.counts.zero_()
-        self.energy.zero_()
-        self.n_samples = self.steps = 0
-        return bias
+    def add(
+        self, adapted: Adapted, bias: Tensor, counts: Tensor, energy: Tensor, n_samples: int
+    ) -> tuple[Tensor, Adapted]:
+        """The bias (m,) after one more step with these counts and energy (m,), and the tally."""
+        adapted = Adapted(
+            adapted.counts + counts,
+            adapted.energy + energy,
+            adapted.n_samples + n_samples,
+            adapted.steps + 1,
+        )
+        if adapted.steps < self.every:
+            return bias, adapted
+        moved = self.adapt(bias, adapted.counts, adapted.energy, adapted.n_samples)
+        return moved, Adapted.none(bias)

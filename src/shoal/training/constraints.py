@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from shoal.parts import register
 from shoal.vocabulary import ArgumentError, check_count, check_number
 
-__all__ = ["Nearness", "nearness_projection", "unit_atoms"]
+__all__ = [
+    "Constraint",
+    "Free",
+    "MaxNorm",
+    "Nearness",
+    "UnitLength",
+    "nearness_projection",
+    "unit_atoms",
+]
 
 
 def unit_atoms(dictionary: Tensor, fallback: Tensor | None = None) -> Tensor:
@@ -120,6 +130,72 @@ def _into_norm(dictionary: Tensor, limit: float) -> Tensor:
     return (left * values.clamp(max=limit)) @ right
 
 
+class Constraint(Protocol):
+    """What keeps atoms in their set, after every update.
+
+    Called with the moved atoms (m, n), which it may change in place; with what they were before,
+    where a rule keeps that; and with where the descent began, which only a nearness looks at.
+    """
+
+    def __call__(  # noqa: D102
+        self, moved: Tensor, before: Tensor | None = None, center: Tensor | None = None
+    ) -> Tensor: ...
+
+
+def _scaled_(atoms: Tensor, length: Tensor) -> Tensor:
+    return atoms.div_(length.clamp_(min=torch.finfo(atoms.dtype).tiny))
+
+
+@register("constraint")
+@dataclass(frozen=True)
+class UnitLength:
+    """Every atom of length 1. One that loses its direction stays what it was before.
+
+    >>> UnitLength()(torch.tensor([[3.0, 4.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929]]
+    """
+
+    def __call__(  # noqa: D102
+        self, moved: Tensor, before: Tensor | None = None, center: Tensor | None = None
+    ) -> Tensor:
+        if before is not None:
+            return unit_atoms(moved, fallback=before)
+        # A number that is not finite stays one, for the loop to see.
+        return _scaled_(moved, torch.linalg.vector_norm(moved, dim=1, keepdim=True))
+
+
+@register("constraint")
+@dataclass(frozen=True)
+class MaxNorm:
+    """Every atom of length 1 at most.
+
+    >>> MaxNorm()(torch.tensor([[3.0, 4.0], [0.0, 0.5]]))[1].tolist()
+    [0.0, 0.5]
+    """
+
+    def __call__(  # noqa: D102
+        self, moved: Tensor, before: Tensor | None = None, center: Tensor | None = None
+    ) -> Tensor:
+        length = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+        return _scaled_(moved, length.clamp_(min=1.0))
+
+
+@register("constraint")
+@dataclass(frozen=True)
+class Free:
+    """Atoms of any length.
+
+    >>> Free()(torch.tensor([[3.0, 4.0]])).tolist()
+    [[3.0, 4.0]]
+    """
+
+    def __call__(  # noqa: D102
+        self, moved: Tensor, before: Tensor | None = None, center: Tensor | None = None
+    ) -> Tensor:
+        return moved
+
+
+@register("constraint")
 @dataclass(frozen=True)
 class Nearness:
     """Atoms stay within `delta` of where the descent began: :func:`nearness_projection`.
@@ -142,3 +218,11 @@ class Nearness:
         """Check the numbers."""
         check_number("delta", self.delta, low=0.0, open_low=True)
         check_number("spectral", self.spectral, low=1.0)
+
+    def __call__(  # noqa: D102
+        self, moved: Tensor, before: Tensor | None = None, center: Tensor | None = None
+    ) -> Tensor:
+        if center is None:
+            raise ArgumentError("center", "None", "the atoms at the start of the descent")
+        near = nearness_projection(moved, center, self.delta, self.spectral)
+        return unit_atoms(near, fallback=before)

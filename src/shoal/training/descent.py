@@ -1,182 +1,282 @@
-"""The loop: data -> encode -> reconstruct -> gradient -> update, as a generator of steps.
+"""The loop: data -> encode -> reconstruct -> gradient -> update, with a state that goes in and out.
 
-Full batch, minibatch and stream are the same loop: a source hands out batches, a kernel sums
-over each, and one update follows. Consumers of the generator measure, save, draw a
+Full batch, minibatch and stream, dictionary learning and regularised autoencoders are the same
+loop: a source hands out batches, an objective sums over each, a rule moves the parameters. A plan
+says which objective and rule, stage by stage. Consumers of the generator measure, save, draw a
 progress bar or stop early; the loop knows nothing of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache, partial
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import count, repeat
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from shoal.data import Source
-from shoal.network import kernels
+from shoal.network import objective
 from shoal.network.activations import Activation
 from shoal.network.autoencoder import variance
-from shoal.network.kernels import StepSums
+from shoal.network.objective import Evaluate, StepSums
+from shoal.network.penalties import Penalty, Terms
 from shoal.network.pursuit import Pursuit
-from shoal.training.adaptation import Adapting, BiasAdaptation
-from shoal.training.constraints import nearness_projection, unit_atoms
-from shoal.training.recipes import Recipe
-from shoal.training.refinement import Settling
-from shoal.training.revival import Activity, revive
-from shoal.training.schedules import StepSize
-from shoal.vocabulary import ArgumentError, Parameters, Step
+from shoal.training.adaptation import Adapted, BiasAdaptation
+from shoal.training.constraints import Constraint, Nearness, UnitLength
+from shoal.training.refinement import Refinement, Settled
+from shoal.training.revival import Activity, Revival, revive
+from shoal.training.rules import Rule
+from shoal.training.schedules import Schedule
+from shoal.training.state import Place, State, generator_at
+from shoal.vocabulary import ArgumentError, Parameters
 
-__all__ = ["descend", "update"]
-
-Sums = Callable[[Parameters], StepSums]
+__all__ = ["Plan", "Stage", "begin", "descend"]
 
 
-def update(
-    parameters: Parameters,
-    sums: StepSums,
-    step_size: StepSize,
-    step: int,
-    near: Callable[[Tensor], Tensor] | None = None,
-) -> Parameters:
-    """One step against the gradient, then what keeps atoms `near`, then unit atoms.
+@dataclass(frozen=True)
+class Stage:
+    """What the steps of one stretch of a descent have in common.
 
-    W <- normalize(W - zeta g), Nguyen et al. 2018, Theorem 4. The bias isn't moved here:
-    it follows its schedule.
+    Parameters
+    ----------
+    phase : str
+        Its name, for the record.
+    encoder : Activation or Pursuit
+        What codes.
+    rule : Rule
+        How parameters move.
+    n_steps : int
+        Updates at most.
+    penalty : Penalty, optional
+        What the objective has beside the reconstruction loss.
+    constraint : Constraint
+        What keeps atoms in their set.
+    bias : Schedule, BiasAdaptation or None
+        What moves the bias, where the rule does not.
+    revival : Revival or None
+        Replacement of dead and duplicate atoms.
+    settling : Refinement or None
+        The stage ends once this has settled.
     """
-    moved = parameters.dictionary - step_size.change(step, sums)
-    if near is not None:
-        moved = near(moved)
-    return parameters._replace(dictionary=unit_atoms(moved, fallback=parameters.dictionary))
+
+    phase: str
+    encoder: Activation | Pursuit
+    rule: Rule
+    n_steps: int
+    penalty: Penalty | None = None
+    constraint: Constraint = UnitLength()
+    bias: Schedule | BiasAdaptation | None = None
+    revival: Revival | None = None
+    settling: Refinement | None = None
 
 
-def _batches(
-    source: Source, batch_size: int, rng: np.random.Generator, passes: int | None
-) -> Iterator[np.ndarray]:
-    """Batches of `passes` passes, or without end; a source that can be read once gives one.
+class Plan(NamedTuple):
+    """A descent, stage by stage; values that are known before it begins."""
 
-    A last batch of less than half the size is left out: few samples make a noisy step.
-    """
-    if source.once:
-        passes = 1
-    for _ in count() if passes is None else range(passes):
-        for number, batch in enumerate(source.batches(batch_size, rng=rng)):
-            if number == 0 or 2 * len(batch) >= batch_size:
-                yield batch
+    stages: tuple[Stage, ...]
+    batch_size: int | None  # samples per update; None is the full batch
+    short: bool = False  # whether a last batch of less than half the size makes an update
 
-
-def _work(
-    source: Source, recipe: Recipe, like: Tensor, rng: np.random.Generator, passes: int | None
-) -> Iterator[tuple[Tensor, Callable[[Activation | Pursuit], Sums]]]:
-    """Batches, and what gives their sums for an encoder; a full batch is read once and stays."""
-    if recipe.batch_size is None:
-        assert source.n_samples is not None, "checked by descend"
-        (batch,) = source.batches(source.n_samples)
-        data = torch.from_numpy(batch).to(like)
-        work = data, cache(partial(kernels.repeated, data))
-        yield from repeat(work) if passes is None else repeat(work, passes)
-    else:
-        for batch in _batches(source, recipe.batch_size, rng, passes):
-            data = torch.from_numpy(batch).to(like)
-            yield data, partial(_sums, data)
+    def begun(self, number: int) -> tuple[int, ...]:
+        """The numbers at which stages begin, up to that of the update after `number`."""
+        found = [0]
+        for stage in self.stages:
+            if number < found[-1] + stage.n_steps:
+                break
+            found.append(found[-1] + stage.n_steps)
+        return tuple(found)
 
 
-def _sums(data: Tensor, encoder: Activation | Pursuit) -> Sums:
-    return partial(kernels.choose(data).step, data=data, activation=encoder)
-
-
-def descend(
+def begin(
     parameters: Parameters,
-    source: Source,
-    recipe: Recipe,
+    plan: Plan,
     rng: np.random.Generator,
     *,
-    start: int = 0,
-    passes: int | None = None,
+    number: int = 0,
     activity: Activity | None = None,
-) -> Iterator[Step]:
-    """Gradient descent by `recipe`, from `parameters`, on the batches of `source`.
+    adapted: Adapted | None = None,
+) -> State:
+    """The state at the start of a descent from `parameters`, whose atoms have length 1.
 
     Parameters
     ----------
     parameters : Parameters
-        The start, (m, n) and (m,), with unit atoms; it stays as it is.
-    source : Source
-        Where batches come from; shuffled by `rng` if it can be.
-    recipe : Recipe
-        What a step is and how many there are.
+        They stay as they are.
+    plan : Plan
+        Of the descent.
     rng : numpy.random.Generator
         The only randomness: the same state gives the same steps, bit for bit.
-    start : int
-        The step number to begin at, for schedules. Steps from `recipe.n_steps` on are those
-        of the refinement, if there is one.
+    number : int
+        Updates that were made before, for schedules and for the stage to begin in.
+    activity, adapted : optional
+        Of a descent that this one goes on from.
+    """
+    noise = None
+    if any(stage.penalty is not None for stage in plan.stages):
+        generator = torch.Generator(device=parameters.bias.device)
+        noise = generator.manual_seed(int(rng.integers(2**62))).get_state()
+    near = any(isinstance(stage.constraint, Nearness) for stage in plan.stages)
+    state = State(
+        parameters,
+        Place.at(rng),
+        number=number,
+        activity=Activity.none(parameters.bias) if activity is None else activity,
+        adapted=adapted,
+        center=parameters.dictionary if near else None,
+        noise=noise,
+    )
+    return _entered(state, plan, plan.begun(number))
+
+
+def _entered(state: State, plan: Plan, begun: tuple[int, ...]) -> State:
+    """The state at the start of a stage, or after the last."""
+    state = state._replace(begun=begun, settled=None)
+    if state.stage == len(plan.stages):
+        return state._replace(rule=None, finished=True)
+    stage = plan.stages[state.stage]
+    parameters, memory = stage.rule.init(state.parameters)
+    if isinstance(stage.bias, BiasAdaptation) and state.adapted is None:
+        stage.bias.groups(len(parameters.bias))  # refuses more groups than units
+        state = state._replace(adapted=Adapted.none(parameters.bias))
+    if stage.settling is not None:
+        state = state._replace(settled=Settled())
+    return state._replace(parameters=parameters, rule=memory)
+
+
+def _batches(
+    source: Source, plan: Plan, place: Place, passes: int | None
+) -> Iterator[tuple[np.ndarray, Place]]:
+    """Batches from `place` on, each with the place after it, of `passes` passes or without end.
+
+    A source that can be read once gives one pass.
+    """
+    size = plan.batch_size
+    assert size is not None
+    if source.once:
+        passes = 1
+    for _ in count() if passes is None else range(passes):
+        rng = generator_at(place.before)
+        flow = source.batches(size, rng=rng)
+        place = Place(place.before, rng.bit_generator.state, place.batch)
+        for number, batch in enumerate(flow):
+            # Few samples make a noisy step.
+            whole = number == 0 or plan.short or 2 * len(batch) >= size
+            if number >= place.batch and whole:
+                yield batch, place._replace(batch=number + 1)
+        place = place.next_pass()
+
+
+def _work(
+    source: Source, plan: Plan, state: State, passes: int | None
+) -> Iterator[tuple[Tensor, Evaluate, Place]]:
+    """Batches, what sums over each, and the place after it; a full batch is read once and stays."""
+    like = state.parameters.dictionary
+    if plan.batch_size is None:
+        if source.n_samples is None:
+            raise ArgumentError("batch_size", "None (full batch) on a stream", "a number of rows")
+        (batch,) = source.batches(source.n_samples)
+        data = torch.from_numpy(batch).to(like)
+        work = data, objective.on_the_same_batch(data), state.place
+        yield from repeat(work) if passes is None else repeat(work, passes)
+    else:
+        for batch, place in _batches(source, plan, state.place, passes):
+            data = torch.from_numpy(batch).to(like)
+            yield data, objective.on_batch(data), place
+
+
+def descend(
+    state: State, source: Source, plan: Plan, *, passes: int | None = None
+) -> Iterator[tuple[State, StepSums | Terms]]:
+    """Descent by `plan` on the batches of `source`, from `state` on.
+
+    Parameters
+    ----------
+    state : State
+        From :func:`begin`, or a copy of one that this gave.
+    source : Source
+        Where batches come from; shuffled if it can be. To go on with the same bits it must be
+        one that can be read again.
+    plan : Plan
+        The same for all steps.
     passes : int, optional
         End after so many passes over the source, if that comes first.
-    activity : Activity, optional
-        Counts to go on from, moved in place: what a descent in pieces carries along.
 
     Yields
     ------
-    Step
+    State
         After every update.
+    StepSums or Terms
+        What the update was made from: the objective before it, and its gradient.
+
+    Raises
+    ------
+    ArgumentError
+        Where a full batch is asked of a stream.
     """
-    if recipe.batch_size is None and source.n_samples is None:
-        raise ArgumentError("batch_size", "None (full batch) on a stream", "a number of rows")
-    dictionary = parameters.dictionary
-    n_components = dictionary.shape[0]
-    if activity is None:
-        activity = Activity(parameters.bias)
-    if isinstance(recipe.bias, BiasAdaptation) and activity.adapting is None:
-        activity.adapting = Adapting(recipe.bias, parameters.bias)
-    work = _work(source, recipe, dictionary, rng, passes)
-    near = None
-    if recipe.nearness is not None:
-        delta, spectral = recipe.nearness.delta, recipe.nearness.spectral
-        near = partial(nearness_projection, center=dictionary, delta=delta, spectral=spectral)
-    refinement, first = recipe.refinement, recipe.n_steps
-    encoder: Activation | Pursuit = recipe.activation
-    step_size = recipe.step_size
-    phase, begin, end, settling = "descent", 0, first, None
-    stop = first + (refinement.n_steps if refinement is not None else 0)
-    for index, (data, sums_by) in zip(range(start, stop), work, strict=False):
-        if refinement is not None and index >= first and phase == "descent":
-            encoder, step_size = refinement.pursuit, refinement.step_size
-            phase, begin, end = "refinement", first, stop
-            settling = Settling(refinement, n_components)
-        if recipe.bias is not None and not isinstance(recipe.bias, BiasAdaptation):
-            parameters = parameters._replace(
-                bias=torch.full_like(parameters.bias, recipe.bias(index))
-            )
-        sums = sums_by(encoder)(parameters)
-        parameters = update(parameters, sums, step_size, index - begin, near)
-        if activity.adapting is not None and phase == "descent":
-            moved = activity.adapting.add(parameters.bias, sums.counts, sums.energy, sums.n_samples)
-            parameters = parameters._replace(bias=moved)
-        activity.add_(sums.counts)
-        replaced = 0
-        revival, last = recipe.revival, index + 1 == stop
-        # Not at the very end: a new atom needs steps to become one.
-        if revival is not None and activity.due(revival.every) and not last:
-            usage = activity.look_()
-            dead = activity.dead(revival.idle)
-            dictionary, replaced = revive(
-                parameters, usage, dead, activity.tries, data, sums.losses, encoder, revival
-            )
-            parameters = parameters._replace(dictionary=dictionary)
-        if settling is not None and passes is None:
-            last = settling.add(sums, data, parameters.dictionary, replaced) or last
-        yield Step(
-            number=index + 1,
-            phase=phase,
-            progress=1.0 if last else (index + 1 - begin) / (end - begin),
-            parameters=parameters,
-            loss=sums.losses.mean(),
-            variance=variance(data),
-            learning_rate=step_size.schedule(index - begin),
-            activation_fraction=sums.counts.sum() / (sums.n_samples * n_components),
-            replaced=replaced,
-        )
-        if last:
+    work = iter(()) if state.finished else _work(source, plan, state, passes)
+    generator = None
+    if state.noise is not None:
+        generator = torch.Generator(device=state.parameters.bias.device)
+        generator.set_state(state.noise)
+    for data, evaluate, place in work:
+        state, sums = _advance(state._replace(place=place), plan, data, evaluate, generator)
+        yield state, sums
+        if state.finished:
             return
+
+
+def _advance(
+    state: State, plan: Plan, data: Tensor, evaluate: Evaluate, generator: torch.Generator | None
+) -> tuple[State, StepSums | Terms]:
+    """One update: the state in, the state out."""
+    stage, parameters, index = plan.stages[state.stage], state.parameters, state.number
+    if stage.bias is not None and not isinstance(stage.bias, BiasAdaptation):
+        parameters = parameters._replace(bias=torch.full_like(parameters.bias, stage.bias(index)))
+    sums = evaluate(stage.encoder, stage.penalty, parameters, generator)
+    constrain = partial(stage.constraint, center=state.center)
+    since = index - state.begun[-1]
+    parameters, memory = stage.rule.update(parameters, sums, state.rule, since, constrain)
+    activity, adapted, settled, replaced = state.activity, state.adapted, state.settled, 0
+    last = since + 1 == stage.n_steps
+    if isinstance(sums, StepSums):
+        sums = sums._replace(variance=variance(data))
+        if isinstance(stage.bias, BiasAdaptation) and adapted is not None:
+            moved, adapted = stage.bias.add(
+                adapted, parameters.bias, sums.counts, sums.energy, sums.n_samples
+            )
+            parameters = parameters._replace(bias=moved)
+        assert activity is not None
+        activity = activity.add(sums.counts)
+        # Not at the very end: a new atom needs steps to become one.
+        final = last and state.stage + 1 == len(plan.stages)
+        if stage.revival is not None and activity.due(stage.revival.every) and not final:
+            usage, activity = activity.counts, activity.look()
+            dead = activity.dead(stage.revival.idle)
+            dictionary, tries, replaced = revive(
+                parameters, usage, dead, activity.tries, data, sums.losses, stage.encoder,
+                stage.revival,
+            )  # fmt: skip
+            parameters = parameters._replace(dictionary=dictionary)
+            activity = activity._replace(tries=tries)
+        if stage.settling is not None and settled is not None:
+            settled, rests = settled.add(
+                stage.settling, sums, data, parameters.dictionary, replaced
+            )
+            last = last or rests
+    state = state._replace(
+        parameters=parameters,
+        number=index + 1,
+        rule=memory,
+        activity=activity,
+        adapted=adapted,
+        settled=settled,
+        replaced=replaced,
+        noise=None if generator is None else generator.get_state(),
+    )
+    if last:
+        state = _entered(state, plan, (*state.begun, index + 1))
+    return state, sums

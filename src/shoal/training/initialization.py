@@ -6,10 +6,12 @@ from collections.abc import Callable
 from math import ceil, log
 
 import numpy as np
+import torch
 from scipy.linalg import eigh
 
 from shoal.data import moments
-from shoal.vocabulary import ArgumentError, check_choice
+from shoal.training.constraints import unit_atoms
+from shoal.vocabulary import ArgumentError, Parameters, check_choice
 
 __all__ = [
     "INITIALIZERS",
@@ -21,6 +23,7 @@ __all__ = [
     "from_random",
     "from_residuals",
     "initialize",
+    "normalized_start",
     "rows_wanted",
 ]
 
@@ -285,3 +288,13 @@ def initialize(
         return from_array(init, n_components, sample.shape[1])
     check_init(init, n_components, sample.shape[1])
     return INITIALIZERS[init](sample, n_components, rng)
+
+
+def normalized_start(m: int, n: int, rng: np.random.Generator, *, unit: bool = True) -> Parameters:
+    """Weights from normalised initialisation, Glorot and Bengio 2010, and bias 0; float32.
+
+    Uniform within sqrt(6 / (n + m)); brought to length 1 where `unit` says so.
+    """
+    bound = np.sqrt(6.0 / (n + m))
+    rows = torch.from_numpy(rng.uniform(-bound, bound, size=(m, n)).astype(np.float32))
+    return Parameters(unit_atoms(rows) if unit else rows, torch.zeros(m))

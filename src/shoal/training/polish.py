@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,12 +26,14 @@ from shoal.network import kernels
 from shoal.network.autoencoder import variance
 from shoal.network.inference import Pursuit, SparseCodes, fast_sparse_encode
 from shoal.network.kernels import StepSums
+from shoal.parts import register
 from shoal.training.constraints import unit_atoms
 from shoal.training.refinement import nearly_all_within
 from shoal.training.revival import split
-from shoal.vocabulary import ArgumentError, Parameters, Step, check_count, check_number
+from shoal.training.state import Place, Polished, State, generator_at
+from shoal.vocabulary import ArgumentError, Parameters, check_count, check_number
 
-__all__ = ["Polish", "polish"]
+__all__ = ["Draw", "Polish", "begin_polish", "polish"]
 
 # Arbitrary: a sample is left out of the solution where its loss is so many times the median,
 # unless that is so with more than this share of the samples of one of its atoms.
@@ -38,6 +41,7 @@ _OUTLYING = 8.0
 _FAILING = 0.2
 
 
+@register("part")
 @dataclass(frozen=True)
 class Polish:
     """How the polish infers codes and when it stops.
@@ -124,70 +128,99 @@ def _solve(parameters: Parameters, rows: Tensor, codes: SparseCodes, sums: StepS
     return unit_atoms(dictionary + torch.where(used[:, None], change, 0.0), fallback=dictionary)
 
 
-def polish(
-    parameters: Parameters, draw: Callable[[int], Tensor], settings: Polish
-) -> Iterator[Step]:
-    """Alternate codes and dictionary, a round a step.
+Draw = Callable[[int, np.random.Generator], Tensor]
+"""From a number, and what draws, to as many random rows of the data (number, n), or all."""
+
+
+def begin_polish(
+    parameters: Parameters, settings: Polish, place: Place, before: State | None = None
+) -> State:
+    """The state at the start of a polish of `parameters`, whose atoms have length 1.
+
+    Rows are drawn by the generator that stands at ``place.after``; `before` is the state at the
+    end of the descent, if there was one.
+    """
+    m = len(parameters.dictionary)
+    asked = m * max(4, -(-settings.first_users // settings.pursuit.k))
+    polished = Polished(parameters.dictionary, torch.inf, torch.inf, 0, asked, place.after)
+    if before is None:
+        return State(parameters, place, polished=polished)
+    return before._replace(
+        parameters=parameters,
+        place=place,
+        number=0,
+        n_steps=before.number,
+        before_polish=before.parameters.dictionary,
+        polished=polished,
+        finished=False,
+    )
+
+
+def polish(state: State, draw: Draw, settings: Polish) -> Iterator[tuple[State, StepSums]]:
+    """Alternate codes and dictionary, round by round.
 
     Parameters
     ----------
-    parameters : Parameters
-        The start, (m, n) and (m,), with unit atoms; it stays as it is.
+    state : State
+        From :func:`begin_polish`, or a copy of one that this gave; it stays as it is.
     draw : callable
-        From a number to as many random rows of the data, (number, n), or to all there are.
+        From a number and a generator to as many random rows of the data, (number, n), or to all
+        there are; the same generator gives the same rows.
     settings : Polish
         How codes are inferred and when it ends.
 
     Yields
     ------
-    Step
-        With the best parameters so far, and the loss of this round's codes.
+    State
+        With the best parameters so far.
+    StepSums
+        Of this round's codes.
     """
-    dictionary, pursuit = parameters.dictionary, settings.pursuit
-    m = len(dictionary)
-    rows = draw(m * max(4, -(-settings.first_users // pursuit.k)))
-    best, lowest, lowest_mean, stalled = parameters, torch.inf, torch.inf, 0
-    for index in range(1, settings.max_rounds + 1):
-        now = parameters._replace(dictionary=dictionary)
-        codes = fast_sparse_encode(now, rows, pursuit)
-        sums = kernels.choose(rows).coded_step(now, rows, codes)
-        losses = sums.losses
-        energy = rows.square().sum(dim=1)
-        # Arbitrary: ten times the rounding of a row.
-        least = 100 * torch.finfo(rows.dtype).eps ** 2 * energy + torch.finfo(rows.dtype).tiny
-        value = float((losses + least).log().double().mean())
-        # Where a split atom is on its way, the mean falls long before most samples gain by it.
-        mean = float((losses + least).double().mean().log())
-        gain = max(lowest - value, lowest_mean - mean)
-        stalled = 0 if gain > settings.tolerance else stalled + 1
-        lowest_mean = min(mean, lowest_mean)
-        exact = nearly_all_within(losses, settings.explained * energy + least, pursuit.k, m)
-        if value < lowest or exact:
-            best, lowest = now, value
-        replaced, following = 0, rows
-        last = exact or index == settings.max_rounds
-        if not last:
-            if stalled >= settings.patience:
-                following = draw(4 * len(rows))
-                last = len(following) <= len(rows)
-                dictionary, stalled = best.dictionary, 0
-                lowest = lowest_mean = torch.inf
-            else:
-                solved = _solve(now, rows, codes, sums)
-                dictionary, replaced = split(solved, rows, codes, losses, sums.energy)
-                if replaced:
-                    stalled = -settings.patience
-        yield Step(
-            number=index,
-            phase="polish",
-            progress=1.0 if last else index / settings.max_rounds,
-            parameters=best,
-            loss=losses.mean(),
-            variance=variance(rows),
-            learning_rate=None,
-            activation_fraction=sums.counts.sum() / (len(rows) * m),
-            replaced=replaced,
-        )
-        if last:
-            return
+    if state.finished or state.polished is None:
+        return
+    rng = generator_at(state.polished.before)
+    rows = draw(state.polished.asked, rng)
+    state = state._replace(place=Place.at(rng))
+    while not state.finished:
+        state, sums, following = _round(state, rows, draw, settings)
+        yield state, sums
         rows = following
+
+
+def _round(
+    state: State, rows: Tensor, draw: Draw, settings: Polish
+) -> tuple[State, StepSums, Tensor]:
+    """One round on `rows`: the state in, the state and the rows of the next round out."""
+    at, pursuit, number = state.polished, settings.pursuit, state.number + 1
+    assert at is not None
+    m = len(at.dictionary)
+    now = state.parameters._replace(dictionary=at.dictionary)
+    codes = fast_sparse_encode(now, rows, pursuit)
+    sums: StepSums = kernels.choose(rows).coded_step(now, rows, codes)
+    sums = sums._replace(variance=variance(rows))
+    losses, energy = sums.losses, rows.square().sum(dim=1)
+    # Arbitrary: ten times the rounding of a row.
+    least = 100 * torch.finfo(rows.dtype).eps ** 2 * energy + torch.finfo(rows.dtype).tiny
+    value = float((losses + least).log().double().mean())
+    # Where a split atom is on its way, the mean falls long before most samples gain by it.
+    mean = float((losses + least).double().mean().log())
+    gain = max(at.lowest - value, at.lowest_mean - mean)
+    stalled = 0 if gain > settings.tolerance else at.stalled + 1
+    exact = nearly_all_within(losses, settings.explained * energy + least, pursuit.k, m)
+    best, lowest = (now, value) if value < at.lowest or exact else (state.parameters, at.lowest)
+    at = at._replace(lowest=lowest, lowest_mean=min(mean, at.lowest_mean), stalled=stalled)
+    replaced, last = 0, exact or number == settings.max_rounds
+    if not last and stalled >= settings.patience:
+        rng, asked = generator_at(state.place.after), 4 * len(rows)
+        following = draw(asked, rng)
+        last, rows = len(following) <= len(rows), following
+        at = Polished(best.dictionary, torch.inf, torch.inf, 0, asked, state.place.after)
+        state = state._replace(place=Place.at(rng))
+    elif not last:
+        solved = _solve(now, rows, codes, sums)
+        dictionary, replaced = split(solved, rows, codes, losses, sums.energy)
+        at = at._replace(dictionary=dictionary, stalled=-settings.patience if replaced else stalled)
+    state = state._replace(
+        parameters=best, number=number, replaced=replaced, polished=at, finished=last
+    )
+    return state, sums, rows

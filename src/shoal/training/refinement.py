@@ -9,20 +9,23 @@ without noise contract to it step by step.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from shoal.network.kernels import StepSums
 from shoal.network.pursuit import Pursuit
-from shoal.training.schedules import StepSize
+from shoal.parts import register
+from shoal.training.rules import Rule
 from shoal.vocabulary import check_count, check_number
 
-__all__ = ["Refinement", "Settling", "nearly_all_within"]
+__all__ = ["Refinement", "Settled", "nearly_all_within"]
 
 _LOOK = 2  # steps between two looks at what is left unexplained
 
 
+@register("part")
 @dataclass(frozen=True)
 class Refinement:
     """How descent goes on after the encoder's own codes have done their part.
@@ -31,7 +34,7 @@ class Refinement:
     ----------
     pursuit : Pursuit
         What infers the codes.
-    step_size : StepSize
+    rule : Rule
         Of these updates, counted from the first of them.
     n_steps : int
         Updates at most.
@@ -50,7 +53,7 @@ class Refinement:
     """
 
     pursuit: Pursuit
-    step_size: StepSize
+    rule: Rule
     n_steps: int
     window: int = 20
     moved: float = 0.1
@@ -73,40 +76,42 @@ def nearly_all_within(losses: Tensor, squares: Tensor, k: int, n_components: int
     return int((2 * losses > squares).sum()) < few
 
 
-class Settling:
-    """Watches the steps of a refinement, and says when they have done all they can."""
+class Settled(NamedTuple):
+    """What is seen of a refinement that has not settled yet."""
 
-    def __init__(self, refinement: Refinement, n_components: int) -> None:
-        self.settings, self.n_components = refinement, n_components
-        self.losses: list[Tensor] = []
-        self.total, self.flat = 0, 0
-        self.before: Tensor | None = None
+    losses: tuple[Tensor, ...] = ()  # of the window, step by step
+    total: int = 0  # steps
+    flat: int = 0  # windows in a row without a fall
+    before: Tensor | None = None  # (m, n) the atoms as the window began
 
-    def add(self, sums: StepSums, data: Tensor, dictionary: Tensor, replaced: int) -> bool:
-        """Take in a step that led to `dictionary`; whether it may be the last."""
-        self.total += 1
+    def add(
+        self,
+        refinement: Refinement,
+        sums: StepSums,
+        data: Tensor,
+        dictionary: Tensor,
+        replaced: int,
+    ) -> tuple[Settled, bool]:
+        """With one more step, which led to `dictionary` (m, n); whether it may be the last."""
+        total = self.total + 1
         if replaced:
-            self.losses, self.before = [], None
-            return False
-        self.losses.append(sums.losses.mean())
-        if len(self.losses) % _LOOK == 0:
-            squares = self.settings.explained * data.square().sum(dim=1)
-            if nearly_all_within(sums.losses, squares, self.settings.pursuit.k, self.n_components):
-                return True
-        if self.before is None:
-            self.before = dictionary
-        window = len(self.losses)
-        if window < max(self.settings.window, self.total // 4):
-            return False
+            return Settled(total=total, flat=self.flat), False
+        losses = (*self.losses, sums.losses.mean())
+        before = dictionary if self.before is None else self.before
+        seen = Settled(losses, total, self.flat, before)
+        if len(losses) % _LOOK == 0:
+            squares = refinement.explained * data.square().sum(dim=1)
+            if nearly_all_within(sums.losses, squares, refinement.pursuit.k, len(dictionary)):
+                return seen, True
+        window = len(losses)
+        if window < max(refinement.window, total // 4):
+            return seen, False
         half = window // 2
-        first, last = (
-            float(torch.stack(part).mean()) for part in (self.losses[:half], self.losses[half:])
-        )
+        first, last = (float(torch.stack(part).mean()) for part in (losses[:half], losses[half:]))
         in_use = dictionary.any(dim=1)
-        distance = torch.linalg.vector_norm((dictionary - self.before)[in_use], dim=1).median()
-        self.losses, self.before = [], None
+        distance = torch.linalg.vector_norm((dictionary - before)[in_use], dim=1).median()
         # Short windows say little: many fits have a plateau early on, before atoms find places.
-        long = window > 2 * self.settings.window
-        self.flat = self.flat + 1 if long and last > 0.99 * first else 0
-        settled = last > 0.95 * first and float(distance) < self.settings.moved
-        return settled or self.flat >= self.settings.patience
+        long = window > 2 * refinement.window
+        flat = self.flat + 1 if long and last > 0.99 * first else 0
+        settled = last > 0.95 * first and float(distance) < refinement.moved
+        return Settled(total=total, flat=flat), settled or flat >= refinement.patience

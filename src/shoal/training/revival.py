@@ -9,6 +9,7 @@ that stands for two, (A + B)/|A + B|, whose users leave residuals along A - B.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from shoal.network.activations import Activation
 from shoal.network.inference import Pursuit, SparseCodes, fast_sparse_encode
-from shoal.training.adaptation import Adapting
+from shoal.parts import register
 from shoal.training.constraints import unit_atoms
 from shoal.vocabulary import Parameters, active, check_count, check_number
 
@@ -26,6 +27,7 @@ __all__ = ["Activity", "Revival", "duplicates", "revive", "split"]
 _SAME = 0.99
 
 
+@register("part")
 @dataclass(frozen=True)
 class Revival:
     """When and what to replace during descent.
@@ -56,22 +58,25 @@ class Revival:
         check_number("duplicate_cosine", self.duplicate_cosine, low=0.0, high=1.0)
 
 
-class Activity:
-    """How often each unit was active, and since when it wasn't. It moves with the descent."""
+class Activity(NamedTuple):
+    """How often each unit was active, and since when it wasn't."""
 
-    def __init__(self, like: Tensor) -> None:
-        self.counts = torch.zeros_like(like)  # (m,) since the last look
-        self.idle = torch.zeros_like(like)  # (m,) steps up to the last look
-        self.tries = torch.zeros_like(like)  # (m,) how often it was replaced
-        self.steps = 0  # since the last look
-        self.total = 0
-        self.adapting: Adapting | None = None  # counts of its own
+    counts: Tensor  # (m,) since the last look
+    idle: Tensor  # (m,) steps up to the last look
+    tries: Tensor  # (m,) how often it was replaced
+    steps: int = 0  # since the last look
+    total: int = 0
 
-    def add_(self, counts: Tensor) -> None:
-        """Take in the counts (m,) of one step."""
-        self.counts += counts
-        self.steps += 1
-        self.total += 1
+    @classmethod
+    def none(cls, like: Tensor) -> Activity:
+        """Of units (m,) that have done nothing yet."""
+        return cls(torch.zeros_like(like), torch.zeros_like(like), torch.zeros_like(like))
+
+    def add(self, counts: Tensor) -> Activity:
+        """With the counts (m,) of one more step."""
+        return self._replace(
+            counts=self.counts + counts, steps=self.steps + 1, total=self.total + 1
+        )
 
     def due(self, every: int) -> bool:
         """Whether it is time for a look."""
@@ -81,12 +86,10 @@ class Activity:
         """Boolean (m,), as of the last look."""
         return self.idle >= max(idle, self.total // 16)
 
-    def look_(self) -> Tensor:
-        """Counts (m,) since the last look."""
-        counts = self.counts
-        self.idle = torch.where(counts > 0, 0.0, self.idle + self.steps)
-        self.counts, self.steps = torch.zeros_like(counts), 0
-        return counts
+    def look(self) -> Activity:
+        """As of now: what was idle since the last look, and counts from 0 again."""
+        idle = torch.where(self.counts > 0, 0.0, self.idle + self.steps)
+        return self._replace(counts=torch.zeros_like(self.counts), idle=idle, steps=0)
 
 
 def duplicates(dictionary: Tensor, usage: Tensor, cosine: float) -> Tensor:
@@ -114,12 +117,18 @@ def revive(
     losses: Tensor,
     encoder: Activation | Pursuit,
     settings: Revival,
-) -> tuple[Tensor, int]:
-    """The dictionary with dead and duplicate atoms replaced or given up, and how many replaced.
+) -> tuple[Tensor, Tensor, int]:
+    """Dead and duplicate atoms replaced or given up.
 
     `usage` (m,) counts activity since the last look, `dead` (m,) says where there was none for
-    long; `tries` (m,) counts replacements, and is moved in place. `losses` (B,) says which rows of
-    `data` (B, n) are explained worst. At most half of the rows are taken as new atoms.
+    long; `tries` (m,) counts replacements. `losses` (B,) says which rows of `data` (B, n) are
+    explained worst. At most half of the rows are taken as new atoms.
+
+    Returns
+    -------
+    dictionary : Tensor of shape (m, n)
+    tries : Tensor of shape (m,)
+    n_replaced : int
     """
     dictionary = parameters.dictionary
     spare = dead | duplicates(dictionary, usage, settings.duplicate_cosine)
@@ -129,7 +138,8 @@ def revive(
         dictionary = torch.where(given_up[:, None], 0.0, dictionary)
     atoms = torch.nonzero(spare & ~tired).squeeze(1)[: data.shape[0] // 2]
     if atoms.numel() == 0:
-        return dictionary, 0
+        return dictionary, tries, 0
+    tries = tries.clone()
     tries[atoms] += 1
     rows = data[losses.topk(atoms.numel()).indices]
     codes = fast_sparse_encode(parameters, rows, encoder)
@@ -141,7 +151,7 @@ def revive(
     left = rows - others.reconstruct(dictionary)
     dictionary = dictionary.clone()
     dictionary[atoms] = unit_atoms(left, fallback=dictionary[atoms])
-    return dictionary, atoms.numel()
+    return dictionary, tries, atoms.numel()
 
 
 def split(

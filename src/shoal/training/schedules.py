@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
-from torch import Tensor
-
-from shoal.network.kernels import StepSums
+from shoal.parts import register
 from shoal.vocabulary import ArgumentError, check_count, check_number
 
 __all__ = [
     "Constant",
     "ExponentialDecay",
-    "FixedStep",
     "Halving",
     "InverseDecay",
-    "NormalizedStep",
     "Schedule",
-    "StepSize",
 ]
 
 
@@ -28,15 +21,7 @@ Schedule = Callable[[int], float]
 """A schedule maps the step number, from 0, to a value."""
 
 
-class StepSize(Protocol):
-    """How far each atom moves against its gradient."""
-
-    @property
-    def schedule(self) -> Schedule: ...  # noqa: D102
-
-    def change(self, step: int, sums: StepSums) -> Tensor: ...  # noqa: D102
-
-
+@register("schedule")
 @dataclass(frozen=True)
 class Constant:
     """The same value at every step.
@@ -51,6 +36,7 @@ class Constant:
         return self.value
 
 
+@register("schedule")
 @dataclass(frozen=True)
 class ExponentialDecay:
     """From `initial` to `final` by a constant factor over `n_steps`, then `final`.
@@ -73,6 +59,7 @@ class ExponentialDecay:
         return float(self.initial * (self.final / self.initial) ** share)
 
 
+@register("schedule")
 @dataclass(frozen=True)
 class InverseDecay:
     """initial / (1 + step / n_steps): in the long run each sample weighs the same.
@@ -94,6 +81,7 @@ class InverseDecay:
         return float(self.initial / (1 + step / self.n_steps))
 
 
+@register("schedule")
 @dataclass(frozen=True)
 class Halving:
     """The bias schedule b <- b/2 of Nguyen et al. 2018, Theorem 4 (i.2) and (iii.2).
@@ -121,50 +109,3 @@ class Halving:
 
     def __call__(self, step: int) -> float:  # noqa: D102
         return min(self.initial * 0.5 ** (step // self.every), self.floor)
-
-
-@dataclass(frozen=True)
-class NormalizedStep:
-    """Step size zeta_i = c / mean(x_i^2), unit by unit, with c from a schedule.
-
-    mean(x_i^2) estimates p_i kappa2, so that c is the step in units of the theory's
-    1 / (p_i kappa2): Nguyen et al. 2018, Theorem 4, takes zeta of that order. One step
-    contracts the squared distance by about (1 - c)^2; c > 1.5 oscillates. For
-    non-negative codes the mean direction is steeper by L = 1 + (k-1) kappa1^2 / kappa2
-    and c L < 2 is needed, unless `shared`.
-
-    Parameters
-    ----------
-    schedule : Schedule
-        c, step by step.
-    shared : bool
-        Whether what all atoms have in common moves by some 1/L of that: Newton's step for
-        X^T X = diag(s) + h h^T / B, which is what independent codes X (B, m) with sums of
-        squares s and sums h have; and for h its bound, sqrt(count * s). For non-negative codes.
-    """
-
-    schedule: Schedule
-    shared: bool = False
-
-    def change(self, step: int, sums: StepSums) -> Tensor:
-        """What is taken from the atoms (m, n), given the sums of a batch."""
-        tiny = torch.finfo(sums.energy.dtype).tiny
-        inverse = torch.where(sums.energy > 0, 1 / sums.energy.clamp_min(tiny), 0.0)  # (m,)
-        c = self.schedule(step)
-        moved = sums.dictionary * (c * inverse)[:, None]
-        if self.shared:
-            heights = torch.sqrt(sums.counts * inverse)  # h / s
-            common = heights @ sums.dictionary / (sums.n_samples + sums.counts.sum())  # (n,)
-            moved.addr_(heights, common, alpha=-c)
-        return moved
-
-
-@dataclass(frozen=True)
-class FixedStep:
-    """One step size zeta for all units, from a schedule."""
-
-    schedule: Schedule
-
-    def change(self, step: int, sums: StepSums) -> Tensor:
-        """What is taken from the atoms (m, n), given the sums of a batch."""
-        return sums.dictionary * (self.schedule(step) / sums.n_samples)

@@ -19,11 +19,14 @@ from torch import Tensor
 
 from shoal.data import Source
 from shoal.network.inference import SubspacePursuit, fast_sparse_encode
-from shoal.training.descent import descend
-from shoal.training.recipes import default
-from shoal.vocabulary import Parameters, Step
+from shoal.network.objective import StepSums
+from shoal.network.penalties import Terms
+from shoal.training.descent import Plan, begin, descend
+from shoal.training.recipes.default import default
+from shoal.training.state import Place, Searched, State, bits_of, generator_at
+from shoal.vocabulary import Parameters
 
-__all__ = ["elbow", "find_sparsity", "unexplained"]
+__all__ = ["begin_search", "elbow", "find_sparsity", "unexplained"]
 
 _ROWS = 1000  # that are looked at
 _EXACT = 1e-6  # a share of the square that is rounding after a short descent in float32
@@ -79,47 +82,64 @@ def elbow(left: Sequence[float], n_components: int, n_features: int) -> int | No
     return 1 + int(np.where(possible, now - following, -np.inf).argmax())
 
 
+def begin_search(start: Parameters, rng: np.random.Generator) -> State:
+    """The state at the start of a search, from the atoms that every trial starts with."""
+    # A child leaves `rng` as it is: the fit is the one that the number itself would give.
+    child = rng.spawn(1)[0]
+    searched = Searched(bits_of(child), bits_of(rng), 1, ())
+    return State(start, Place.at(child), searched=searched)
+
+
+def trial(model: str, m: int, k: int, n_samples: int | None) -> Plan:
+    """The short descent that learns with `k` active units."""
+    recipe = default(model, m, k, n_samples)
+    assert recipe.refinement is not None
+    refinement = replace(recipe.refinement, n_steps=_STEPS + _STEPS_EACH * k)
+    return replace(recipe, refinement=refinement, polish=None).plan()
+
+
 def find_sparsity(
-    parameters: Parameters, source: Source, model: str, rng: np.random.Generator
-) -> Generator[Step, None, int | None]:
-    """Learn with 1, 2, 3, 4, 6, ... active units from `parameters`, until an elbow is seen.
+    state: State, start: Parameters, source: Source, model: str
+) -> Generator[tuple[State, StepSums | Terms], None, int | None]:
+    """Learn with 1, 2, 3, 4, 6, ... active units from `start`, until an elbow is seen.
 
     Parameters
     ----------
-    parameters : Parameters
+    state : State
+        From :func:`begin_search`, or a copy of one that this gave.
+    start : Parameters
         The start of each trial, (m, n) and (m,), with unit atoms.
     source : Source
         Rows that can be read many times.
     model : str
         One of `shoal.training.MODELS`.
-    rng : numpy.random.Generator
-        Shuffles and draws.
 
     Yields
     ------
-    Step
-        Of the trials, in the phase "search".
+    State, StepSums
+        Of the trials.
 
     Returns
     -------
     int or None
         k; None where no number stands out.
     """
-    m, n = parameters.dictionary.shape
-    rows = torch.from_numpy(source.draw(_ROWS, rng, strict=False)).to(parameters.dictionary)
+    m, n = start.dictionary.shape
+    searched = state.searched
+    assert searched is not None
+    rng = generator_at(searched.first)
+    rows = torch.from_numpy(source.draw(_ROWS, rng, strict=False)).to(start.dictionary)
     most, signed = max(1, min(_MOST, m // 2, n // 4)), model == "sparse"
-    k, tried = 1, set()
-    while k not in tried:
-        tried.add(k)
-        recipe = default(model, m, k, source.n_samples)
-        assert recipe.refinement is not None
-        refinement = replace(recipe.refinement, n_steps=_STEPS + _STEPS_EACH * k)
-        trial = replace(recipe, refinement=refinement, polish=None)
-        learnt = parameters
-        for step in descend(parameters, source, trial, rng):
-            yield step._replace(phase="search")
-            learnt = step.parameters
-        left = [1.0]
+    k, tried, place = searched.k, searched.tried, Place.at(rng)
+    while True:
+        plan = trial(model, m, k, source.n_samples)
+        if k not in tried:
+            tried = (*tried, k)
+            state = begin(start, plan, generator_at(place.after))
+            state = state._replace(searched=searched._replace(k=k, tried=tried))
+        for state, sums in descend(state, source, plan):
+            yield state, sums
+        learnt, place, left = state.parameters, state.place, [1.0]
         while len(left) < min(2 * k + 8, n) and left[-1] >= _EXACT:
             left.append(unexplained(learnt.dictionary, rows, len(left), signed=signed))
         found = elbow(left, m, n)
@@ -128,4 +148,5 @@ def find_sparsity(
         if found is None and k == most:
             return None
         k = min(k + max(1, k // 2), most) if found is None else found
-    return k
+        if k in tried:
+            return k

@@ -23,7 +23,10 @@ from numpy.typing import NDArray
 from shoal.data import Source, open_source
 from shoal.network.activations import ACTIVATIONS, SmoothActivation
 from shoal.network.penalties import PENALTIES, Penalty
-from shoal.training.momentum import Momentum, normalized_start, train
+from shoal.training.descent import begin
+from shoal.training.epochs import epochs
+from shoal.training.initialization import normalized_start
+from shoal.training.recipes import MomentumSettings, arpit2016
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count, check_number
 
 __all__ = ["Point", "Record", "Trace", "canonical", "grid", "sweep"]
@@ -80,11 +83,12 @@ class Point:
 
     def encoder(self) -> SmoothActivation:
         """The activation that it stands for."""
-        return ACTIVATIONS[self.activation]
+        made: SmoothActivation = ACTIVATIONS[self.activation]()
+        return made
 
 
 class Trace(NamedTuple):
-    """What an epoch leaves behind: :class:`shoal.training.momentum.Epoch` in plain numbers."""
+    """What an epoch leaves behind: :class:`shoal.training.epochs.Epoch` in plain numbers."""
 
     number: int
     steps: int
@@ -118,14 +122,14 @@ def grid(
     return [Point(*each) for each in product(penalties, activations, strengths)]
 
 
-def canonical(point: Point, settings: Momentum) -> Point:
+def canonical(point: Point, settings: MomentumSettings) -> Point:
     """The point whose run is this point's run too.
 
     Strength 0 is no penalty, whichever it is. Contractive and marginalised denoising have one
     objective at unit length (Arpit et al. 2016, Remark 2), but not one gradient: their parts along
     the atoms differ, and so do the steps, unless `settings.tangent` leaves those parts out.
 
-    >>> canonical(Point("dae", "relu", 0.0), Momentum())
+    >>> canonical(Point("dae", "relu", 0.0), MomentumSettings())
     Point(penalty='none', activation='relu', strength=0.0, options=())
     """
     if point.penalty == "none" or point.strength == 0.0:
@@ -138,7 +142,7 @@ def canonical(point: Point, settings: Momentum) -> Point:
 def sweep(
     source: Any,
     points: Iterable[Point],
-    settings: Momentum,
+    settings: MomentumSettings,
     n_components: int,
     *,
     seed: int | Sequence[int] = 0,
@@ -154,7 +158,7 @@ def sweep(
         Samples (N, n), which must fit in memory.
     points : iterable of Point
         Those that are equal by :func:`canonical` share one run.
-    settings : Momentum
+    settings : MomentumSettings
         The same for all.
     n_components : int
         m.
@@ -184,7 +188,7 @@ def sweep(
     --------
     >>> rows = np.random.default_rng(0).normal(size=(100, 5))
     >>> points = grid(["dae", "cae"], ["relu"], [0.0, 1.0])
-    >>> records = list(sweep(rows, points, Momentum(n_epochs=2), 4))
+    >>> records = list(sweep(rows, points, MomentumSettings(n_epochs=2), 4))
     >>> len(records), len({each.activation_fraction for each in records[:2]})
     (4, 1)
     """
@@ -233,7 +237,7 @@ class _Fixed(NamedTuple):
     """What all runs of a sweep have in common."""
 
     data: NDArray
-    settings: Momentum
+    settings: MomentumSettings
     n_components: int
     keep_parameters: bool
 
@@ -248,14 +252,16 @@ def _train(fixed: _Fixed, point: Point, seed: int) -> Record:
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
     settings, source = fixed.settings, open_source(fixed.data)
-    parameters = normalized_start(
-        fixed.n_components, fixed.data.shape[1], rng, settings.weight_length
-    )
+    unit = settings.weight_length == "unit"
+    parameters = normalized_start(fixed.n_components, fixed.data.shape[1], rng, unit=unit)
+    recipe = arpit2016(point.encoder(), point.objective(), len(fixed.data), settings)
     traces = []
-    for epoch in train(parameters, source, point.encoder(), point.objective(), settings, rng):
+    for epoch in epochs(begin(parameters, recipe.plan(), rng), source, recipe):
         traces.append(Trace(epoch.number, epoch.steps, epoch.loss, epoch.penalty, *epoch.usage))
     last = traces[-1]
-    kept: Any = tuple(part.numpy() for part in epoch.parameters) if fixed.keep_parameters else None
+    kept: Any = None
+    if fixed.keep_parameters:
+        kept = tuple(part.numpy() for part in epoch.parameters[:2])
     seconds = time.perf_counter() - start
     fractions = (last.activation_fraction, last.dead_fraction)
     return Record(point, seed, *fractions, last.loss, tuple(traces), seconds, kept)

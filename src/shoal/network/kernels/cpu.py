@@ -287,7 +287,7 @@ def _tiles(
     screen: torch.dtype | None,
 ) -> Iterator[tuple[slice, Tensor, Codes | None]]:
     """Tiles of the data and their codes; None where they are left to the reference."""
-    if len({data.dtype, *(part.dtype for part in parameters)}) > 1:
+    if len({data.dtype, *(part.dtype for part in parameters if part is not None)}) > 1:
         raise RuntimeError(f"data of {data.dtype}, but parameters of {parameters[0].dtype}")
     if len(data) == 0:
         return
@@ -325,7 +325,7 @@ class Sums:
 
     def __init__(self, parameters: Parameters, n_samples: int, *, tied: bool = True) -> None:
         self.tied = tied
-        self.parameters = Parameters(*(part.detach().contiguous() for part in parameters))
+        self.parameters = parameters.map(lambda part: part.detach().contiguous())
         self.sums = StepSums.zeros(self.parameters, n_samples)
         self.counts = torch.zeros_like(self.parameters.bias, dtype=torch.int64)
 

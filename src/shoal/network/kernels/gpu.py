@@ -68,7 +68,7 @@ def step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit)
     gate = gate_of(activation)
     if isinstance(activation, Pursuit) or gate is None or not _takes(data):
         return reference.step(parameters, data, activation)
-    parameters = Parameters(*(part.contiguous() for part in parameters))
+    parameters = parameters.map(torch.Tensor.contiguous)
     sums = StepSums.zeros(parameters, len(data))
     done = 0
     with torch.cuda.device_of(data):  # Triton launches on the current device
@@ -135,7 +135,7 @@ class _Pairs(NamedTuple):
 
 
 def _all_pairs(parameters: Parameters, data: Tensor, activation: Activation, gate: Gate) -> _Pairs:
-    parameters = Parameters(*(part.contiguous() for part in parameters))
+    parameters = parameters.map(torch.Tensor.contiguous)
     parts = []
     done = 0
     with torch.cuda.device_of(data):
@@ -232,7 +232,7 @@ class _Encoder:
 
     def _decide(self, data: Tensor, row: Tensor, unit: Tensor) -> _Pairs:
         """Those of the candidates that are active, by float64 sums."""
-        dictionary, bias = self.parameters
+        dictionary, bias = self.parameters.dictionary, self.parameters.bias
         z = _dots(data, dictionary, row, unit, torch.float64) + bias.double()[unit]
         height = z.abs() if self.gate.signed else z
         value = z.to(data.dtype)
@@ -248,7 +248,7 @@ class _Encoder:
 
     def _exact(self, data: Tensor) -> _Pairs:
         """The active pairs by a float64 product: no bound is needed."""
-        dictionary, bias = (part.double() for part in self.parameters)
+        dictionary, bias = (part.double() for part in self.parameters[:2])
         codes = self.activation(torch.addmm(bias, data.double(), dictionary.T)).codes
         return _pairs_of(codes.to(data.dtype))
 
@@ -305,7 +305,7 @@ class _Product:
     """
 
     def __init__(self, parameters: Parameters, dtype: torch.dtype) -> None:
-        dictionary, bias = parameters
+        dictionary, bias = parameters.dictionary, parameters.bias
         self.dtype = dtype
         self.dictionary = dictionary.to(dtype)  # (m, n)
         self.share = 2.0**-8 if dtype == torch.bfloat16 else 0.0

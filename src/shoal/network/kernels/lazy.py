@@ -79,7 +79,7 @@ class LazySteps:
         """max |dW_j|, and how far a pre-activation of each row can have moved (N,)."""
         if self._before is None:
             return 0.0, np.zeros(len(self.data))
-        new, old = ([part.double() for part in both] for both in (parameters, self._before))
+        new, old = ([part.double() for part in both[:2]] for both in (parameters, self._before))
         atoms = float(torch.linalg.vector_norm(new[0] - old[0], dim=1).max())
         bias = float((new[1] - old[1]).abs().max())
         # The float64 rounding of the values that are compared, generously.

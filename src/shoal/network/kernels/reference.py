@@ -31,11 +31,12 @@ class StepSums(NamedTuple):
     counts: Tensor  # (m,) samples on which the unit is active
     energy: Tensor  # (m,) sum of x_i^2
     n_samples: int
+    variance: Tensor | None = None  # () 1/2 |y - mean|^2, averaged, where the loop has looked
 
     @classmethod
     def zeros(cls, parameters: Parameters, n_samples: int) -> StepSums:
         """Sums over nothing yet, with room for the losses of `n_samples`."""
-        dictionary, bias = parameters
+        dictionary, bias = parameters.dictionary, parameters.bias
         return cls(
             dictionary=torch.zeros_like(dictionary),
             bias=torch.zeros_like(bias),
@@ -50,6 +51,28 @@ class StepSums(NamedTuple):
         for name in ("dictionary", "bias", "counts", "energy"):
             getattr(self, name).add_(getattr(part, name))
         self.losses[where] = part.losses
+
+    # What a rule asks for: see shoal.network.objective.
+
+    def gradient(self, dictionary: Tensor) -> Tensor:
+        """The gradient (m, n) of the mean loss."""
+        return self.dictionary / self.n_samples
+
+    def across(self, dictionary: Tensor) -> Tensor:
+        """The same."""
+        return self.dictionary / self.n_samples
+
+    def slopes(self) -> tuple[Tensor | None, ...]:
+        """The gradient by the bias (m,), and none by parts that are not there."""
+        return self.bias / self.n_samples, None, None, None
+
+    def pull_(
+        self, velocity: Tensor, dictionary: Tensor, keep: float, rate: float, decay: float
+    ) -> None:
+        """velocity <- keep velocity - rate (gradient + decay D), in place."""
+        velocity.mul_(keep).sub_(self.dictionary, alpha=rate / self.n_samples)
+        if decay:
+            velocity.sub_(dictionary, alpha=rate * decay)
 
 
 def _activated(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> Activated:

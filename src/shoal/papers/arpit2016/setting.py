@@ -20,7 +20,7 @@ from shoal.data.samples import load_named, patches
 from shoal.papers.experiment import Progress, Table
 from shoal.report.drawing import HUES, panels
 from shoal.theory.assertion import Check
-from shoal.training.momentum import Momentum
+from shoal.training.recipes import MomentumSettings
 from shoal.training.sweep import Point, Record, sweep
 from shoal.vocabulary import ShoalError, check_choice, check_count, check_number
 
@@ -95,14 +95,14 @@ class Settings:
         for strength in self.strengths:
             check_number("strengths", strength, low=0.0)
 
-    def momentum(self, **changes: Any) -> Momentum:
+    def momentum(self, **changes: Any) -> MomentumSettings:
         """One step of the protocol."""
         usual = {
             "learning_rate": self.learning_rate,
             "batch_size": self.batch_size,
             "n_epochs": self.n_epochs,
         }
-        return Momentum(**(usual | changes))
+        return MomentumSettings(**(usual | changes))
 
 
 # --- data -----------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class Plan(NamedTuple):
 
     name: str
     points: Sequence[Point]
-    momentum: Momentum
+    momentum: MomentumSettings
 
 
 def ladder(

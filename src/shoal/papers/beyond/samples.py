@@ -26,7 +26,7 @@ from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.papers.nguyen2019.mixtures import likelihood_floor
 from shoal.report.drawing import panels
 from shoal.theory.assertion import Check, at_least, at_most, between
-from shoal.training import descend
+from shoal.training import begin, descend
 from shoal.training.polish import Polish
 from shoal.training.recipes import nguyen2019
 from shoal.vocabulary import Parameters, check_count, check_number
@@ -79,8 +79,9 @@ def mixture_error(settings: Settings, size: int, seed: int) -> float:
     start = torch.from_numpy(perturb(truth, settings.delta, rng))
     recipe = nguyen2019("mixture", "threshold", n_steps=settings.n_steps)
     parameters = Parameters(start, torch.zeros(settings.m))
-    for step in descend(parameters, open_source(data), recipe, rng):
-        parameters = step.parameters
+    state = begin(parameters, recipe.plan(), rng)
+    for state, _ in descend(state, open_source(data), recipe.plan()):
+        parameters = state.parameters
     return recovery(parameters.dictionary.numpy(), truth, signs="fixed").frobenius ** 2
 
 

@@ -18,10 +18,12 @@ from shoal.data import open_source
 from shoal.diagnosis import recovery
 from shoal.generative import MixtureOfGaussians, perturb, random_dictionary
 from shoal.network.activations import ReLU
+from shoal.network.objective import StepSums
 from shoal.papers.experiment import Progress, Table
 from shoal.report.drawing import HUES, panels
-from shoal.training import Recipe, descend, initialize
-from shoal.training.schedules import Constant, FixedStep, Halving
+from shoal.training import Recipe, begin, descend, initialize
+from shoal.training.rules import FixedStep
+from shoal.training.schedules import Constant, Halving
 from shoal.vocabulary import Parameters, check_count, check_number
 
 if TYPE_CHECKING:
@@ -150,10 +152,11 @@ def descent(
     score = recovery(atoms, truth, signs="fixed")
     losses, distances = [], [score.frobenius]
     parameters = Parameters(torch.from_numpy(atoms), torch.zeros(settings.m))
-    plan = recipe(settings, sigma, clamped=clamped)
-    for step in descend(parameters, open_source(data), plan, rng):
-        score = recovery(step.parameters.dictionary.numpy(), truth, signs="fixed")
-        losses.append(float(step.loss))
+    plan = recipe(settings, sigma, clamped=clamped).plan()
+    for state, sums in descend(begin(parameters, plan, rng), open_source(data), plan):
+        score = recovery(state.parameters.dictionary.numpy(), truth, signs="fixed")
+        assert isinstance(sums, StepSums)
+        losses.append(float(sums.losses.mean()))
         distances.append(score.frobenius)
     found = settings.m - len(score.missing(_FOUND))
     return Curve(sigma, start, clamped, seed, losses, distances, found)

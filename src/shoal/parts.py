@@ -1,0 +1,161 @@
+"""Parts register themselves: activations, penalties, schedules, rules, recipes and the like.
+
+A part is a value: a frozen dataclass, or for recipes, readers and experiments what those rooms ask
+for. Decorated once where it is defined, ::
+
+    @register("activation", "shrink")
+    @dataclass(frozen=True)
+    class SoftThreshold:
+        ...
+
+it is known by its name where names are taken, and written to and read from a run's files. A part
+of a user's own is registered in the same way, in a file of their own; that file has to be imported
+before a run that holds such a part is read (on the command line with ``--plugin MODULE``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from shoal.vocabulary import ArgumentError, check_choice
+
+__all__ = ["KINDS", "check_storable", "describe", "named", "register", "restore"]
+
+KINDS = (
+    "activation",
+    "constraint",
+    "experiment",
+    "part",
+    "penalty",
+    "pursuit",
+    "reader",
+    "recipe",
+    "rule",
+    "schedule",
+)
+"""What can be registered; "part" is a value class that only has to be stored."""
+
+_named: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+_classes: dict[str, type] = {}
+
+T = TypeVar("T")
+
+
+def register(kind: str, name: str | None = None) -> Callable[[T], T]:
+    """A decorator that makes a part known.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+    name : str, optional
+        What it is called where names are taken; without one it can only be stored.
+
+    Raises
+    ------
+    ArgumentError
+        Where the name, or the name of the class, is another part's already.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @register("schedule", "linear")
+    ... @dataclass(frozen=True)
+    ... class Linear:
+    ...     slope: float = 1.0
+    ...
+    ...     def __call__(self, step: int) -> float:
+    ...         return self.slope * step
+    >>> describe(Linear(0.5))
+    {'kind': 'Linear', 'slope': 0.5}
+    >>> restore(describe(Linear(0.5)))(4)
+    2.0
+    >>> _ = _forget("schedule", "linear")
+    """
+    names = _named[check_choice("kind", kind, KINDS)]
+
+    def decorate(part: T) -> T:
+        if isinstance(part, type) and is_dataclass(part):
+            _keep(_classes, part.__name__, part, "the name of the class")
+        if name is not None:
+            _keep(names, name, part, "name")
+        return part
+
+    return decorate
+
+
+def _keep(known: dict[str, Any], name: str, part: Any, what: str) -> None:
+    other = known.get(name)
+    # A module that is read again, as by a notebook, replaces its own parts.
+    same = other is not None and _origin(other) == _origin(part)
+    if other is not None and not same:
+        raise ArgumentError(what, repr(name), f"another: {_origin(other)} has it")
+    known[name] = part
+
+
+def _origin(part: Any) -> str:
+    named_ = part if hasattr(part, "__qualname__") else type(part)
+    return f"{named_.__module__}.{named_.__qualname__}"
+
+
+def _forget(kind: str, name: str) -> Any:
+    """Take a part back, for tests."""
+    part = _named[kind].pop(name)
+    _classes.pop(getattr(part, "__name__", ""), None)
+    return part
+
+
+def named(kind: str) -> Mapping[str, Any]:
+    """All parts of a kind that have a name, as a view that follows what is registered."""
+    return MappingProxyType(_named[check_choice("kind", kind, KINDS)])
+
+
+def describe(part: Any) -> Any:
+    """A value, or a part with parts in it, as plain values for JSON; :func:`restore` undoes it.
+
+    Raises
+    ------
+    ArgumentError
+        At a part that is not registered, which a file can't hold.
+    """
+    if part is None or isinstance(part, (bool, int, float, str)):
+        return part
+    if isinstance(part, (tuple, list)):
+        return [describe(each) for each in part]
+    name = type(part).__name__
+    if _classes.get(name) is not type(part):
+        needed = "a value class that is registered: see shoal.parts.register"
+        raise ArgumentError("recipe", f"a part of type {name}", needed)
+    values = {field.name: describe(getattr(part, field.name)) for field in fields(_classes[name])}
+    return {"kind": name, **values}
+
+
+def restore(description: Any) -> Any:
+    """What :func:`describe` described.
+
+    Raises
+    ------
+    ArgumentError
+        At a part that is not registered, or values that it refuses.
+    """
+    if isinstance(description, list):
+        return tuple(map(restore, description))
+    if not isinstance(description, dict):
+        return description
+    name = description.get("kind")
+    if name not in _classes:
+        needed = "a registered part; one of your own must be imported first (--plugin MODULE)"
+        raise ArgumentError("recipe", f"the kind {name!r}", needed)
+    values = {key: restore(value) for key, value in description.items() if key != "kind"}
+    try:
+        return _classes[name](**values)
+    except TypeError as error:
+        raise ArgumentError("recipe", f"{name} with {', '.join(values)}", str(error)) from None
+
+
+def check_storable(part: Any) -> None:
+    """Refuse a part that can't be written to a run's files, before any work starts."""
+    describe(part)

@@ -1,0 +1,115 @@
+"""Epochs: a consumer of the loop that looks once a pass over the data.
+
+What Arpit et al. 2016 measure, eq. (14): how many units are active, and how many never are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from shoal.data import Source, open_source
+from shoal.network import autoencoder
+from shoal.network.activations import Activation
+from shoal.network.penalties import Terms
+from shoal.training.descent import descend
+from shoal.training.recipes import Recipe
+from shoal.training.state import State
+from shoal.vocabulary import ArgumentError, Parameters
+
+__all__ = ["Epoch", "Usage", "epochs", "usage"]
+
+# Arbitrary: rows, evenly spaced, that an epoch's activation is measured on.
+_MEASURED = 10_000
+
+
+class Usage(NamedTuple):
+    """How much units are used: Arpit et al. 2016, eq. (14)."""
+
+    activation_fraction: float  # share of (sample, unit) pairs with a code above delta_min
+    dead_fraction: float  # share of the units that are above it on no sample
+
+
+class Epoch(NamedTuple):
+    """What training yields after every pass over the data."""
+
+    number: int  # from 1
+    steps: int  # updates so far
+    parameters: Parameters
+    loss: float  # mean |x - y|^2 of the epoch's batches, each before its update
+    penalty: float  # mean lambda R of the same
+    usage: Usage  # of the parameters, on at most 10 000 samples
+
+
+def usage(parameters: Parameters, source: Source, activation: Activation) -> Usage:
+    """Activation fraction and dead units over all samples of `source`."""
+    counts = torch.zeros(len(parameters.bias), dtype=torch.float64)
+    least, total = getattr(activation, "delta_min", 0.0), 0
+    for batch in source.batches(1024):
+        codes = autoencoder.encode(
+            parameters, torch.from_numpy(batch).to(parameters.bias), activation
+        )
+        counts += (codes > least).sum(dim=0).cpu()
+        total += len(batch)
+    share = float(counts.sum()) / (total * len(counts))
+    return Usage(share, float((counts == 0).double().mean()))
+
+
+def epochs(state: State, source: Source, recipe: Recipe) -> Iterator[Epoch]:
+    """Descent by `recipe`, whose objective has a penalty, an epoch at a time.
+
+    Parameters
+    ----------
+    state : State
+        From :func:`shoal.training.begin`; or one between two epochs.
+    source : Source
+        That can be read again.
+    recipe : Recipe
+        As :func:`shoal.training.arpit2016` makes it.
+
+    Yields
+    ------
+    Epoch
+        After every pass.
+
+    Raises
+    ------
+    ArgumentError
+        Where the source is a stream, or once the objective is not finite: which epoch, and what
+        would do.
+    """
+    if source.once or source.n_samples is None:
+        raise ArgumentError("source", "a stream", "data that can be read once for every epoch")
+    assert recipe.batch_size is not None
+    per_epoch = -(-source.n_samples // recipe.batch_size)
+    sample = _sample(source)
+    loss, penalty = (state.parameters.bias.new_zeros(()) for _ in range(2))
+    for state, sums in descend(state, source, recipe.plan()):
+        assert isinstance(sums, Terms)
+        loss += sums.loss
+        penalty += sums.penalty
+        if state.number % per_epoch:
+            continue
+        number = state.number // per_epoch
+        means = float(loss) / per_epoch, float(penalty) / per_epoch
+        parameters = state.parameters
+        if not np.isfinite(sum(means)) or not bool(torch.isfinite(parameters.dictionary).all()):
+            rate = recipe.rule.rate(state.number - 1)
+            found = f"{rate:g}, with which epoch {number} diverged"
+            needed = "a smaller one, weight_length='unit', or standardised data"
+            raise ArgumentError("learning_rate", found, needed)
+        now = parameters.map(torch.clone)  # the rule moves them in place
+        yield Epoch(number, state.number, now, *means, usage(now, sample, recipe.activation))
+        loss, penalty = torch.zeros_like(loss), torch.zeros_like(penalty)
+
+
+def _sample(source: Source) -> Source:
+    """At most `_MEASURED` rows, evenly spaced."""
+    assert source.n_samples is not None
+    if source.n_samples <= _MEASURED:
+        return source
+    index = np.linspace(0, source.n_samples - 1, _MEASURED).round().astype(np.intp)
+    return open_source(source.rows(index))

@@ -1,0 +1,286 @@
+"""A fit: start -> search -> descend -> polish -> prune, as pure functions on a source and a state.
+
+    problem, state = prepare(source, ...)            what stays, and all that moves
+    for state, sums in run(problem, state): ...      may be left after any step,
+    for state, sums in run(problem, copied): ...     and gone on with, to the same bits
+    parameters = pruned(state.parameters)
+
+Estimators validate, call these and keep the result; so do the papers' experiments.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shoal.data import Source, open_source
+from shoal.network.objective import StepSums, Terms
+from shoal.training.descent import Plan, begin, descend
+from shoal.training.initialization import initialize, rows_wanted
+from shoal.training.polish import begin_polish, polish
+from shoal.training.recipes import Recipe
+from shoal.training.sparsity import begin_search, find_sparsity, trial
+from shoal.training.state import State, generator_at
+from shoal.vocabulary import Parameters, Step
+
+__all__ = ["Problem", "narrowed", "prepare", "pruned", "run", "step_of", "steps", "tenth"]
+
+# Rows of a stream that the search for a number of non-zeros keeps, to read them many times.
+SEARCHED = 50_000
+
+
+def tenth(m: int) -> int:
+    """The number of active units of m where none is given."""
+    return max(1, round(m / 10))
+
+
+def pruned(parameters: Parameters) -> Parameters:
+    """Without the atoms that training gave up."""
+    kept = parameters.dictionary.any(dim=1)
+    return parameters.units(kept) if kept.any() else parameters
+
+
+def narrowed(parameters: Parameters, sample: NDArray) -> Parameters:
+    """In float32, unless `sample` has values whose squares leave its range.
+
+    Until the polish more digits than float32 has would say nothing.
+    """
+    if np.abs(sample).max() >= 1e15:
+        return parameters
+    return parameters.map(Tensor.float)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What does not move in a fit.
+
+    Parameters
+    ----------
+    source : Source
+        Preprocessed data.
+    kept : Source
+        Rows of it that can be read again, for the search and the polish.
+    start : Parameters
+        Where the atoms start, (m, n) and (m,), in the data's own precision.
+    narrow : Parameters
+        The same in the precision of search and descent.
+    recipe_of : callable
+        From the number k of active units to the recipe.
+    model : str
+        One of `shoal.training.MODELS`.
+    """
+
+    source: Source
+    kept: Source
+    start: Parameters
+    narrow: Parameters
+    recipe_of: Callable[[int], Recipe]
+    model: str
+
+    _plans: dict[tuple[bool, int], Plan] = field(default_factory=dict, repr=False)
+
+    def plan(self, state: State) -> Plan:
+        """The plan of the descent that `state` is in: of a trial, while it is searching."""
+        searching = state.k is None and state.searched is not None
+        k = state.searched.k if searching and state.searched is not None else state.k or 1
+        if (searching, k) not in self._plans:
+            m = len(self.start.dictionary)
+            made = (
+                trial(self.model, m, k, self.kept.n_samples)
+                if searching
+                else self.recipe_of(k).plan()
+            )
+            self._plans[searching, k] = made
+        return self._plans[searching, k]
+
+    def step(self, state: State, sums: StepSums | Terms) -> Step:
+        """The record of the step that led to `state`."""
+        if state.polished is None:
+            step = step_of(self.plan(state), state, sums)
+            return step if state.k is not None else step._replace(phase="search")
+        polish = self.recipe_of(state.k or 1).polish
+        assert polish is not None
+        progress = 1.0 if state.finished else state.number / polish.max_rounds
+        return _record(state, sums, "polish", progress, None)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Tensor:
+        """At most `n` random rows to polish on."""
+        rows = self.kept.draw(n, rng, strict=False)
+        return torch.from_numpy(rows).to(self.start.bias.device)
+
+
+def drawn(
+    source: Source, init: str | NDArray, m: int, again: int, rng: np.random.Generator
+) -> tuple[NDArray, Source]:
+    """Rows to start from, and a source of at least `again` rows that can be read again.
+
+    Of a stream no more rows are read ahead, and kept, than these.
+    """
+    rows = rows_wanted(init, m)
+    if source.n_samples is not None:
+        return source.draw(rows, rng, strict=False), source
+    sample = source.draw(max(rows, again), rng, strict=False)
+    return sample, open_source(sample)
+
+
+def prepare(
+    source: Source,
+    init: str | NDArray,
+    m: int,
+    k: int | None,
+    recipe_of: Callable[[int], Recipe],
+    model: str,
+    rng: np.random.Generator,
+    *,
+    device: torch.device | str = "cpu",
+    check: Callable[[NDArray], Any] = lambda sample: None,
+) -> tuple[Problem, State]:
+    """A fit that may begin, and the state that it begins with.
+
+    Parameters
+    ----------
+    source : Source
+        Preprocessed data of n features.
+    init : str or ndarray of shape (m, n)
+        Where atoms start: see :func:`shoal.training.initialize`.
+    m : int
+        Atoms.
+    k : int or None
+        Active units per sample; None for a number to be estimated.
+    recipe_of, model
+        As for :class:`Problem`.
+    rng : numpy.random.Generator
+        The only randomness.
+    device : torch.device or str
+        Where parameters lie.
+    check : callable
+        Looks at the rows to start from, before any work on them.
+    """
+    recipe_of = cache(recipe_of)  # recipes may warn, once
+    settings = recipe_of(k or 1).polish
+    again = max(0 if settings is None else settings.max_samples, SEARCHED if k is None else 0)
+    sample, kept = drawn(source, init, m, again, rng)
+    check(sample)
+    start = started(init, sample, m, device, rng)
+    narrow = narrowed(start, sample)
+    problem = Problem(source, kept, start, narrow, recipe_of, model)
+    if k is None:
+        return problem, begin_search(narrow, rng)
+    return problem, _begun(problem, k, rng)
+
+
+def started(
+    init: str | NDArray,
+    sample: NDArray,
+    m: int,
+    device: torch.device | str,
+    rng: np.random.Generator,
+) -> Parameters:
+    """The parameters at the start, in the precision of `sample` (N, n)."""
+    atoms = initialize(init, sample, m, rng).astype(sample.dtype)
+    dictionary = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
+    return Parameters(dictionary, torch.zeros(m, dtype=dictionary.dtype, device=device))
+
+
+def _search(
+    state: State, start: Parameters, source: Source, model: str
+) -> Generator[tuple[State, StepSums | Terms], None, int]:
+    k = yield from find_sparsity(state, start, source, model)
+    if k is None:
+        k = tenth(len(start.dictionary))
+        warnings.warn(
+            f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
+            "a tenth of n_components",
+            stacklevel=2,
+        )
+    return k
+
+
+def searched(start: Parameters, source: Source, model: str, rng: np.random.Generator) -> int:
+    """The number of active units, by trials from `start` on a source that can be read again."""
+    trials = _search(begin_search(start, rng), start, source, model)
+    while True:
+        try:
+            next(trials)
+        except StopIteration as end:
+            return int(end.value)
+
+
+def _begun(problem: Problem, k: int, rng: np.random.Generator) -> State:
+    """The state at the start of the descent, k being known."""
+    recipe = problem.recipe_of(k)
+    parameters = problem.start if recipe.polish is None else problem.narrow
+    return begin(parameters, recipe.plan(), rng)._replace(k=k)
+
+
+def run(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Terms]]:
+    """The steps of a fit, from `state` on to its end.
+
+    Yields
+    ------
+    State, Sums
+        After every step of a trial, of the descent and of the polish.
+
+    Warns
+    -----
+    UserWarning
+        Where the number of active units is to be estimated and none stands out.
+    """
+    if state.k is None:
+        k = yield from _search(state, problem.narrow, problem.kept, problem.model)
+        assert state.searched is not None
+        state = _begun(problem, k, generator_at(state.searched.following))
+    assert state.k is not None
+    recipe = problem.recipe_of(state.k)
+    if state.polished is None:
+        for state, sums in descend(state, problem.source, recipe.plan()):
+            yield state, sums
+    if recipe.polish is None:
+        return
+    if state.polished is None:
+        wide = state.parameters.map(lambda part: part.to(problem.start.bias.dtype))
+        state = begin_polish(wide, recipe.polish, state.place, state)
+    yield from polish(state, problem.draw, recipe.polish)
+
+
+def steps(problem: Problem, state: State) -> Iterator[Step]:
+    """:func:`run` as records."""
+    for state, sums in run(problem, state):
+        yield problem.step(state, sums)
+
+
+def step_of(plan: Plan, state: State, sums: StepSums | Terms) -> Step:
+    """The record of the update that led to `state`, by `plan`."""
+    number = state.number
+    # An update that ended its stage belongs to it still.
+    ended = state.begun[-1] == number
+    made = state.stage - ended
+    stage, since = plan.stages[made], number - state.begun[made]
+    progress = 1.0 if ended else since / stage.n_steps
+    return _record(state, sums, stage.phase, progress, stage.rule.rate(since - 1))
+
+
+def _record(
+    state: State, sums: StepSums | Terms, phase: str, progress: float, learning_rate: float | None
+) -> Step:
+    assert isinstance(sums, StepSums)
+    assert sums.variance is not None
+    return Step(
+        number=state.number,
+        phase=phase,
+        progress=progress,
+        parameters=state.parameters,
+        loss=sums.losses.mean(),
+        variance=sums.variance,
+        learning_rate=learning_rate,
+        activation_fraction=sums.counts.sum() / (sums.n_samples * len(sums.counts)),
+        replaced=state.replaced,
+    )

@@ -1,0 +1,91 @@
+"""The protocol of Arpit et al. 2016, section 3, for autoencoders that a penalty makes sparse.
+
+Batches of 50, momentum .9, 50 epochs, weights from normalised initialisation, their length brought
+back to 1 after each step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shoal.network.activations import SmoothActivation
+from shoal.network.penalties import NoPenalty, Penalty
+from shoal.training.constraints import Constraint, Free, MaxNorm, UnitLength
+from shoal.training.recipes.recipe import Recipe
+from shoal.training.rules import Momentum
+from shoal.vocabulary import ArgumentError, check_choice, check_count
+
+__all__ = ["WEIGHT_LENGTHS", "MomentumSettings", "arpit2016"]
+
+_CONSTRAINTS: dict[str, Constraint] = {"unit": UnitLength(), "max-norm": MaxNorm(), "free": Free()}
+
+WEIGHT_LENGTHS = tuple(_CONSTRAINTS)
+"""Every atom of length 1; of length at most 1; of any length."""
+
+
+@dataclass(frozen=True)
+class MomentumSettings:
+    """The protocol, for any activation and penalty.
+
+    Parameters
+    ----------
+    learning_rate, momentum, tangent, weight_decay
+        Of :class:`shoal.training.rules.Momentum`.
+    batch_size : int
+        Samples per update.
+    n_epochs : int
+        Passes over the data.
+    weight_length : {"unit", "max-norm", "free"}
+        Atoms are brought to length 1 after each update, or to at most 1, or left.
+    """
+
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    batch_size: int = 50
+    n_epochs: int = 50
+    weight_length: str = "unit"
+    tangent: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        self.rule()
+        check_count("batch_size", self.batch_size)
+        check_count("n_epochs", self.n_epochs)
+        check_choice("weight_length", self.weight_length, WEIGHT_LENGTHS)
+        if self.tangent and self.weight_length != "unit":
+            found = f"True with weight_length={self.weight_length!r}"
+            raise ArgumentError("tangent", found, "weight_length='unit', which has a tangent")
+
+    def rule(self) -> Momentum:
+        """How parameters move."""
+        return Momentum(self.learning_rate, self.momentum, self.tangent, self.weight_decay)
+
+
+def arpit2016(
+    activation: SmoothActivation,
+    penalty: Penalty | None,
+    n_samples: int,
+    settings: MomentumSettings | None = None,
+) -> Recipe:
+    """Descent with momentum on a regularised objective, epoch by epoch.
+
+    Parameters
+    ----------
+    activation, penalty : SmoothActivation, Penalty or None
+        The encoder, and the objective; None is the loss alone.
+    n_samples : int
+        Rows of the data.
+    settings : MomentumSettings, optional
+        How the descent goes; by default as in the paper.
+    """
+    settings = settings or MomentumSettings()
+    return Recipe(
+        activation,
+        settings.rule(),
+        settings.n_epochs * -(-n_samples // settings.batch_size),
+        batch_size=settings.batch_size,
+        constraint=_CONSTRAINTS[settings.weight_length],
+        penalty=NoPenalty() if penalty is None else penalty,
+        short=True,
+    )

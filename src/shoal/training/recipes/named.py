@@ -1,0 +1,49 @@
+"""Recipes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shoal.training.recipes.chen2025 import bias_adaptation
+from shoal.training.recipes.default import default
+from shoal.training.recipes.nguyen2019 import nguyen2019
+from shoal.training.recipes.recipe import MODELS, Recipe
+from shoal.vocabulary import ArgumentError, check_choice
+
+__all__ = ["RECIPES", "recipe_named"]
+
+RECIPES: dict[str, Callable[[str, int, int, int | None], Recipe]] = {
+    "default": default,
+    "bias-adaptation": bias_adaptation,
+}
+"""From a name to a function of (model, n_components, k, n_samples)."""
+
+
+def _register(model: str, activation: str, *, stable: bool = False) -> None:
+    def build(asked: str, n_components: int, k: int, n_samples: int | None) -> Recipe:
+        if asked != model:
+            raise ArgumentError("model", repr(asked), f"{model!r}, which this recipe is about")
+        floor = -0.2 if stable and activation == "relu" else 0.0
+        damping = stable and model == "nonnegative"
+        return nguyen2019(model, activation, floor=floor, damping=damping, k=k)
+
+    RECIPES[f"nguyen2019-{model}-{activation}" + "-stable" * stable] = build
+
+
+_register("sparse", "threshold")
+for _model in ("nonnegative", "mixture"):
+    for _activation in ("threshold", "relu"):
+        _register(_model, _activation)
+        if (_model, _activation) != ("mixture", "threshold"):
+            _register(_model, _activation, stable=True)
+
+
+def recipe_named(name: str, model: str, n_components: int, k: int, n_samples: int | None) -> Recipe:
+    """The recipe of that name for a problem of this size.
+
+    >>> recipe_named("default", "sparse", 128, 3, 20_000).batch_size
+    256
+    """
+    check_choice("recipe", name, RECIPES)
+    check_choice("model", model, MODELS)
+    return RECIPES[name](model, n_components, k, n_samples)

@@ -1,0 +1,109 @@
+"""A recipe: all that descent and polish need to know beside the data and the start."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+
+from shoal.network.activations import Activation
+from shoal.network.penalties import Penalty
+from shoal.parts import register
+from shoal.training.adaptation import BiasAdaptation
+from shoal.training.constraints import Constraint, UnitLength
+from shoal.training.descent import Plan, Stage
+from shoal.training.polish import Polish
+from shoal.training.refinement import Refinement
+from shoal.training.revival import Revival
+from shoal.training.rules import Rule
+from shoal.training.schedules import Schedule
+from shoal.vocabulary import check_count
+
+__all__ = ["MODELS", "Recipe"]
+
+MODELS = ("sparse", "nonnegative", "mixture")
+"""Signed sparse codes; non-negative sparse codes; one active unit a sample."""
+
+
+@register("part")
+@dataclass(frozen=True)
+class Recipe:
+    """All that descent and polish need to know beside the data and the start.
+
+    Parameters
+    ----------
+    activation : Activation
+        The encoder's.
+    rule : Rule
+        How parameters move: `NormalizedStep`, `FixedStep`, `Momentum` or `Adam`.
+    n_steps : int
+        Updates of the descent.
+    batch_size : int or None
+        Samples an update; None is the full batch.
+    bias : Schedule, BiasAdaptation or None
+        The bias of all units, step by step; or each unit's by how often it fires; None leaves
+        it at its start, 0.
+    revival : Revival or None
+        Replacement of dead and duplicate atoms.
+    refinement : Refinement or None
+        Descent that goes on with better codes.
+    polish : Polish or None
+        What follows the descent.
+    constraint : Constraint
+        What keeps atoms in their set.
+    penalty : Penalty or None
+        What the objective has beside the reconstruction loss.
+    short : bool
+        Whether a last batch of less than half the size makes an update.
+    """
+
+    activation: Activation
+    rule: Rule
+    n_steps: int
+    batch_size: int | None = None
+    bias: Schedule | BiasAdaptation | None = None
+    revival: Revival | None = None
+    refinement: Refinement | None = None
+    polish: Polish | None = None
+    constraint: Constraint = UnitLength()
+    penalty: Penalty | None = None
+    short: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("n_steps", self.n_steps)
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size)
+
+    def plan(self, *, endless: bool = False) -> Plan:
+        """Descent and refinement as stages.
+
+        `endless` is for data that come piece by piece: the last stage has no end, and atoms are
+        never given up.
+        """
+        revival = self.revival
+        if endless and revival is not None:
+            revival = replace(revival, tries=sys.maxsize)
+        last = self.refinement
+        first = Stage(
+            "descent",
+            self.activation,
+            self.rule,
+            sys.maxsize if endless and last is None else self.n_steps,
+            penalty=self.penalty,
+            constraint=self.constraint,
+            bias=self.bias,
+            revival=revival,
+        )
+        stages = [first]
+        if last is not None:
+            following = replace(
+                first,
+                phase="refinement",
+                encoder=last.pursuit,
+                rule=last.rule,
+                n_steps=sys.maxsize if endless else last.n_steps,
+                penalty=None,
+                bias=None if isinstance(self.bias, BiasAdaptation) else self.bias,
+                settling=None if endless else last,
+            )
+            stages.append(following)
+        return Plan(tuple(stages), self.batch_size, self.short)

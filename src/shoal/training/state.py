@@ -1,0 +1,111 @@
+"""The state of a training: all that moves, as one value that goes in and comes out.
+
+A loop that is stopped after any step goes on from a copy of its state with the same bits: in the
+same process or another, a minute or a year later. What does not move (data, plan) is not in it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from shoal.training.adaptation import Adapted
+from shoal.training.refinement import Settled
+from shoal.training.revival import Activity
+from shoal.vocabulary import Parameters
+
+__all__ = ["Place", "Polished", "Searched", "State", "bits_of", "generator_at"]
+
+Bits = Mapping[str, Any]
+"""The state of a NumPy bit generator, as plain values."""
+
+
+def bits_of(rng: np.random.Generator) -> Bits:
+    """Where `rng` stands; `rng` moving on does not change it."""
+    return copy.deepcopy(rng.bit_generator.state)
+
+
+def generator_at(bits: Bits) -> np.random.Generator:
+    """A new generator that stands at `bits`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> generator_at(bits_of(rng)).integers(100) == rng.integers(100)
+    np.True_
+    """
+    kind = getattr(np.random, bits["bit_generator"])
+    generator = np.random.Generator(kind(0))
+    generator.bit_generator.state = bits
+    return generator
+
+
+class Place(NamedTuple):
+    """The place in the data: how far a pass is, and how its order comes about again."""
+
+    before: Bits  # the shuffling generator as this pass began
+    after: Bits  # and after it drew the order: where the next pass begins
+    batch: int = 0  # batches of this pass that are done
+
+    @classmethod
+    def at(cls, rng: np.random.Generator) -> Place:
+        """Before a first pass."""
+        bits = bits_of(rng)
+        return cls(bits, bits)
+
+    def next_pass(self) -> Place:
+        """Before the pass after this one."""
+        return Place(self.after, self.after)
+
+
+class Searched(NamedTuple):
+    """What the search for a number of non-zeros has come to."""
+
+    first: Bits  # the generator before it drew the rows that are looked at
+    following: Bits  # where the generator of the descent stands, which follows
+    k: int  # that is tried now
+    tried: tuple[int, ...]  # it included
+
+
+class Polished(NamedTuple):
+    """What a polish knows beside the best parameters."""
+
+    dictionary: Tensor  # (m, n) that the next round codes with
+    lowest: float  # mean logarithm of the losses under the best, on the rows at hand
+    lowest_mean: float  # logarithm of the least mean loss on them
+    stalled: int  # rounds without a gain
+    asked: int  # rows that were asked for, for the rows at hand
+    before: Bits  # the generator before they were drawn
+
+
+class State(NamedTuple):
+    """All that moves in a training.
+
+    Tensors in it may be moved in place by the next step, where a rule says so: to keep a state,
+    copy it (``copy.deepcopy``).
+    """
+
+    parameters: Parameters
+    place: Place
+    number: int = 0  # updates so far; of a polish, rounds
+    begun: tuple[int, ...] = (0,)  # the numbers at which stages of the plan began, so far
+    replaced: int = 0  # atoms replaced or split at the last step
+    rule: Any = None  # what the rule of the stage remembers
+    activity: Activity | None = None
+    adapted: Adapted | None = None
+    settled: Settled | None = None
+    center: Tensor | None = None  # (m, n) where the descent began, for a nearness
+    noise: Tensor | None = None  # of the generator that penalties draw from
+    k: int | None = None  # active units per sample, once that is known
+    n_steps: int = 0  # updates of the descent, once a polish has begun
+    before_polish: Tensor | None = None  # (m, n) the atoms that descent left
+    searched: Searched | None = None  # while a search is under way
+    polished: Polished | None = None  # once a polish has begun
+    finished: bool = False  # nothing is left to do
+
+    @property
+    def stage(self) -> int:
+        """Which entry of the plan the next update belongs to; its length once all are done."""
+        return len(self.begun) - 1
