@@ -107,7 +107,7 @@ def autograd_rows(n_samples: int, n_atoms: int, device: str) -> int:
 def autograd_step(
     parameters: Parameters, data: Tensor, activation: TopK, rows: int
 ) -> Callable[[], tuple[Tensor, Tensor]]:
-    leaves = Parameters(*(part.clone().requires_grad_() for part in parameters))
+    leaves = parameters.map(lambda part: part.clone().requires_grad_())
 
     def call() -> tuple[Tensor, Tensor]:
         for part in leaves:

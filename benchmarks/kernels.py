@@ -118,7 +118,7 @@ def dense_cases(
 
 
 def autograd(parameters: Parameters, data: Tensor, activation: Activation) -> None:
-    leaves = Parameters(*(part.detach().clone().requires_grad_() for part in parameters))
+    leaves = parameters.map(lambda part: part.detach().clone().requires_grad_())
     codes = activation(preactivation(leaves, data)).codes
     value = 0.5 * (data - codes @ leaves.dictionary).square().sum(dim=1).mean()
     torch.autograd.grad(value, leaves)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -258,7 +258,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
             if not all(hasattr(self.activation, name) for name in ("bend", "delta_min")):
                 needed = f"one of {', '.join(ACTIVATIONS)}, or an activation that has a `bend`"
                 raise ArgumentError("activation", repr(self.activation), needed)
-            return cast("SmoothActivation", self.activation)
+            return self.activation
         chosen = ACTIVATIONS[check_choice("activation", self.activation, ACTIVATIONS)]
         made: SmoothActivation = chosen()
         return made

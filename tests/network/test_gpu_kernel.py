@@ -69,7 +69,7 @@ def problem(shape, seed=0, dtype=F32, device="cpu"):
 
 
 def wide(parameters):
-    return Parameters(*(part.double() for part in parameters))
+    return parameters.map(lambda part: part.double())
 
 
 def supports(parameters, data, activation):
@@ -87,8 +87,8 @@ def same_support(parameters, data, activation):
 def agrees(parameters, data, activation):
     """All that the kernel gives equals the float64 reference and autograd, within rounding."""
     exact, y = wide(parameters), data.double()
-    leaves = Parameters(*(part.clone().requires_grad_() for part in exact))
-    gradient = torch.autograd.grad(loss(leaves, y, activation), leaves)
+    leaves = exact.map(lambda part: part.clone().requires_grad_())
+    gradient = torch.autograd.grad(loss(leaves, y, activation), leaves[:2])
     expected = reference.step(exact, y, activation)
     eps = torch.finfo(data.dtype).eps
 
@@ -266,7 +266,7 @@ def test_what_might_overflow_has_no_bound():
     data[0], data[1, 2], data[2, 3] = 1e38, torch.inf, torch.nan
     for dtype in (BF16, F32):
         assert gpu._Product(parameters, dtype)(data)[1].isinf().tolist() == [1, 1, 1, 0]
-    for part in parameters:
+    for part in parameters[:2]:
         spoilt = part.clone()
         spoilt[0] = torch.nan
         other = Parameters(*(spoilt if part is each else each for each in parameters))
@@ -712,13 +712,13 @@ def test_on_a_device_agrees(on_device, activation, dtype, shape):
 @cuda
 def test_on_a_device_decisions(on_device):
     parameters, data = whole_numbers(seed=25, shape=(500, 3000, 12))
-    parameters, data = Parameters(*(part.cuda() for part in parameters)), data.cuda()
+    parameters, data = parameters.map(lambda part: part.cuda()), data.cuda()
     for activation in (TopK(2), TopK(50), TopK(5, signed=False), HardThreshold(2000.0)):
         same_support(parameters, data, activation)
     parameters, data = offset_problem()
     data[::4] += 1e5
     data[1::4] += 30
-    agrees(Parameters(*(part.cuda() for part in parameters)), data.cuda(), TopK(3))
+    agrees(parameters.map(lambda part: part.cuda()), data.cuda(), TopK(3))
 
 
 @cuda

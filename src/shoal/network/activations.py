@@ -3,6 +3,21 @@
 An activation maps pre-activations z ``(B, m)`` to codes x ``(B, m)`` and to the slope
 dx/dz ``(B, m)``, which is the derivative wherever there is one. At a kink or a jump
 (a set of measure zero) the slope is that of the inactive side, 0.
+
+What else there is to know of one, it says itself; each has a default where it says nothing:
+
+=============  ==========================================================================
+``rowwise``    whether a row's codes depend on that row alone (True)
+``gate``       the :class:`Gate` that it is, for the sparse kernels (None: they leave it to
+               the reference)
+``learns``     whether it has a threshold for each unit, in `Parameters.threshold`: it is
+               called with it, ``activation(z, threshold)``, gives dx/dtheta (B, m) by
+               ``by_threshold(z, threshold)``, and thresholds begin at ``start`` (False)
+``bend``       the second derivative, for penalties that ask for it, ``jerk`` the third
+``delta_min``  above which a code counts as active in Arpit et al. 2016 (0)
+``at_rest``    for one that isn't rowwise: the activation that stands for it after training,
+               with a threshold that was seen on batches
+=============  ==========================================================================
 """
 
 from __future__ import annotations
@@ -21,8 +36,10 @@ __all__ = [
     "ACTIVATIONS",
     "Activated",
     "Activation",
+    "BatchTopK",
     "Gate",
     "HardThreshold",
+    "JumpReLU",
     "Maxout",
     "ReLU",
     "Sigmoid",
@@ -31,7 +48,9 @@ __all__ = [
     "Tanh",
     "TopK",
     "gate_of",
+    "is_rowwise",
     "k_largest",
+    "learns_threshold",
 ]
 
 
@@ -45,7 +64,18 @@ class Activated(NamedTuple):
 class Activation(Protocol):
     """Anything that maps pre-activations (B, m) to codes and slopes (B, m)."""
 
+    # One that learns its thresholds (m,) is called with them, too.
     def __call__(self, z: Tensor) -> Activated: ...  # noqa: D102
+
+
+def is_rowwise(activation: object) -> bool:
+    """Whether a row's codes depend on that row alone."""
+    return bool(getattr(activation, "rowwise", True))
+
+
+def learns_threshold(activation: object) -> bool:
+    """Whether there is a threshold for each unit that is learned with the weights."""
+    return bool(getattr(activation, "learns", False))
 
 
 class SmoothActivation(Activation, Protocol):
@@ -92,6 +122,11 @@ class ReLU:
     convex: ClassVar[bool] = True
     saturates: ClassVar[bool] = True
 
+    @property
+    def gate(self) -> Gate:
+        """Where z is above 0."""
+        return Gate(None, 0.0, signed=False)
+
     def __call__(self, z: Tensor) -> Activated:  # noqa: D102
         # _gate(z, z > 0) in a fifth of its time; 0.0 and never -0.0, too. NaN stays NaN.
         codes = functional.threshold(z, 0.0, 0.0)
@@ -122,6 +157,11 @@ class HardThreshold:
 
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, low=0.0)
+
+    @property
+    def gate(self) -> Gate:
+        """Where the value is above the threshold."""
+        return Gate(None, self.threshold, self.signed)
 
     def __call__(self, z: Tensor) -> Activated:  # noqa: D102
         return _gate(z, (z.abs() if self.signed else z) > self.threshold)
@@ -166,6 +206,11 @@ class TopK:
 
     def __post_init__(self) -> None:
         check_count("k", self.k)
+
+    @property
+    def gate(self) -> Gate:
+        """Where the value is above 0 and among the k largest."""
+        return Gate(self.k, 0.0, self.signed)
 
     def __call__(self, z: Tensor) -> Activated:  # noqa: D102
         if self.signed:
@@ -299,6 +344,116 @@ class Maxout:
         return torch.zeros_like(activated.codes)
 
 
+@register("activation", "jumprelu")
+@dataclass(frozen=True)
+class JumpReLU:
+    """x = z where z > theta, else 0, with a threshold theta for each unit that is learned.
+
+    Rajamanoharan et al. 2024, Jumping Ahead (arXiv:2407.14435). The jump has no derivative by
+    theta that a gradient could follow, so a straight-through estimate stands for it, which has the
+    derivative of the expected code where samples are many:
+
+        dx/dtheta = -theta / window  where |z - theta| < window / 2, else 0
+
+    Parameters
+    ----------
+    window : float
+        Above 0, in units of z: how far from its threshold a pre-activation counts. A wide one is
+        biased, a narrow one noisy. There .001 for data of mean square 1.
+    start : float
+        At least 0: where thresholds begin.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[0.5, 0.9, 1.1]])
+    >>> theta = torch.tensor([1.0, 1.0, 1.0])
+    >>> JumpReLU()(z, theta).codes.tolist()
+    [[0.0, 0.0, 1.100000023841858]]
+    >>> JumpReLU(window=0.4).by_threshold(z, theta).tolist()
+    [[0.0, -2.5, -2.5]]
+    """
+
+    window: float = 0.1
+    start: float = 0.1
+
+    delta_min: ClassVar[float] = 0.0
+    convex: ClassVar[bool] = False
+    saturates: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("window", self.window, low=0.0, open_low=True)
+        check_number("start", self.start, low=0.0)
+
+    def near(self, z: Tensor, threshold: Tensor) -> Tensor:
+        """The window (B, m): 1 / window near the threshold, else 0; its integral over z is 1."""
+        return ((z - threshold).abs() < self.window / 2).to(z.dtype).div_(self.window)
+
+    def __call__(self, z: Tensor, threshold: Tensor) -> Activated:  # noqa: D102
+        return _gate(z, z > threshold)
+
+    def by_threshold(self, z: Tensor, threshold: Tensor) -> Tensor:
+        """dx/dtheta (B, m), straight through."""
+        return -threshold * self.near(z, threshold)
+
+    def bend(self, activated: Activated) -> Tensor:
+        """0: of the jump it sees nothing."""
+        return torch.zeros_like(activated.codes)
+
+    def jerk(self, activated: Activated) -> Tensor:
+        """0."""
+        return torch.zeros_like(activated.codes)
+
+
+@register("activation", "batchtopk")
+@dataclass(frozen=True)
+class BatchTopK:
+    """Keep the k B largest positive z of a batch of B rows, so that rows share k B units.
+
+    Bussmann et al. 2024, BatchTopK sparse autoencoders (arXiv:2412.06410). A row's codes depend on
+    its company, so that this is for training alone; afterwards a threshold stands for it, the mean
+    over batches of the least value that was kept. Ties at the last place go to the lower row, then
+    the lower index.
+
+    Parameters
+    ----------
+    k : int
+        Active units per row, on average.
+
+    Examples
+    --------
+    >>> BatchTopK(1)(torch.tensor([[3.0, 2.0], [1.0, -1.0]])).codes.tolist()
+    [[3.0, 2.0], [0.0, 0.0]]
+    """
+
+    k: int = 8
+
+    delta_min: ClassVar[float] = 0.0
+    convex: ClassVar[bool] = False
+    saturates: ClassVar[bool] = True
+    rowwise: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_count("k", self.k)
+
+    def __call__(self, z: Tensor) -> Activated:  # noqa: D102
+        kept = k_largest(z.reshape(1, -1), self.k * len(z)).reshape(z.shape)
+        return _gate(z, kept & (z > 0))
+
+    @property
+    def at_rest(self) -> Activation:
+        """A threshold for all units."""
+        return JumpReLU()  # type: ignore[return-value]
+
+    def bend(self, activated: Activated) -> Tensor:
+        """0."""
+        return torch.zeros_like(activated.codes)
+
+    def jerk(self, activated: Activated) -> Tensor:
+        """0."""
+        return torch.zeros_like(activated.codes)
+
+
 ACTIVATIONS = named("activation")
 """Classes by name."""
 
@@ -317,16 +472,16 @@ class Gate(NamedTuple):
 
 
 def gate_of(activation: object) -> Gate | None:
-    """`activation` as a :class:`Gate`, or None if it isn't one of those known here.
+    """`activation` as a :class:`Gate`, or None if it says of none.
 
     >>> gate_of(HardThreshold(0.5)), gate_of(Sigmoid())
     (Gate(k=None, threshold=0.5, signed=True), None)
     """
-    # By exact type: a subclass may do anything.
-    if type(activation) is ReLU:
-        return Gate(None, 0.0, signed=False)
-    if type(activation) is HardThreshold:
-        return Gate(None, activation.threshold, activation.signed)
-    if type(activation) is TopK:
-        return Gate(activation.k, 0.0, activation.signed)
+    # A subclass that calls itself otherwise has not its parent's gate.
+    for kind in type(activation).__mro__:
+        if "gate" in vars(kind):
+            found: Gate | None = activation.gate  # type: ignore[attr-defined]
+            return found
+        if "__call__" in vars(kind):
+            return None
     return None

@@ -1,11 +1,12 @@
-"""The weight-tied autoencoder as pure functions of its parameters and a batch.
+"""The autoencoder as pure functions of its parameters and a batch.
 
-    code            x     = sigma(y D^T + b)       (B, m)
-    reconstruction  y_hat = x D                    (B, n)
+    code            x     = sigma((y - c) E^T + b)   (B, m)
+    reconstruction  y_hat = x D + c                  (B, n)
     loss            1/2 |y - y_hat|^2, averaged over the batch
 
-Rangamani et al. 2017, section 2; Nguyen et al. 2018, eq. (2). Plain dense torch, and
-differentiable by torch's autograd: the definition that kernels are held against.
+Tied, the default, E is D and there is no offset c: Rangamani et al. 2017, section 2; Nguyen et
+al. 2018, eq. (2). Plain dense torch, and differentiable by torch's autograd: the definition that
+kernels are held against.
 """
 
 from __future__ import annotations
@@ -13,25 +14,47 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shoal.network.activations import Activation
+from shoal.network.activations import Activated, Activation, learns_threshold
 from shoal.vocabulary import Parameters
 
-__all__ = ["encode", "loss", "preactivation", "reconstruct", "variance"]
+__all__ = [
+    "activate",
+    "centred",
+    "encode",
+    "loss",
+    "preactivation",
+    "reconstruct",
+    "variance",
+]
 
 
 def preactivation(parameters: Parameters, data: Tensor) -> Tensor:
-    """z = y D^T + b for data (B, n): shape (B, m)."""
-    return torch.addmm(parameters.bias, data, parameters.dictionary.T)  # (B, m)
+    """z = (y - c) E^T + b for data (B, n): shape (B, m)."""
+    encoder = parameters.dictionary if parameters.encoder is None else parameters.encoder
+    return torch.addmm(parameters.bias, centred(parameters, data), encoder.T)  # (B, m)
+
+
+def centred(parameters: Parameters, data: Tensor) -> Tensor:
+    """Data (B, n) less the offset, where there is one."""
+    return data if parameters.offset is None else data - parameters.offset
+
+
+def activate(parameters: Parameters, z: Tensor, activation: Activation) -> Activated:
+    """The codes of pre-activations (B, m), with the thresholds that are learned."""
+    if learns_threshold(activation):
+        return activation(z, parameters.threshold)  # type: ignore[call-arg]
+    return activation(z)
 
 
 def encode(parameters: Parameters, data: Tensor, activation: Activation) -> Tensor:
-    """The code x = sigma(y D^T + b) of data (B, n): shape (B, m)."""
-    return activation(preactivation(parameters, data)).codes
+    """The code x = sigma((y - c) E^T + b) of data (B, n): shape (B, m)."""
+    return activate(parameters, preactivation(parameters, data), activation).codes
 
 
 def reconstruct(parameters: Parameters, codes: Tensor) -> Tensor:
-    """y_hat = x D from codes (B, m): shape (B, n)."""
-    return codes @ parameters.dictionary  # (B, n)
+    """y_hat = x D + c from codes (B, m): shape (B, n)."""
+    rebuilt = codes @ parameters.dictionary  # (B, n)
+    return rebuilt if parameters.offset is None else rebuilt + parameters.offset
 
 
 def loss(parameters: Parameters, data: Tensor, activation: Activation) -> Tensor:

@@ -44,7 +44,7 @@ def loss_and_gradient(
     parameters: Parameters, data: Tensor, activation: Activation
 ) -> tuple[Tensor, Gradient]:
     """:func:`shoal.network.loss` at data (B, n) and its gradient, for the price of the latter."""
-    sums = kernels.choose(data).step(parameters, data, activation)
+    sums = kernels.choose(data, parameters, activation).step(parameters, data, activation)
     gradient = Gradient(sums.dictionary / sums.n_samples, sums.bias / sums.n_samples)
     return sums.losses.mean(), gradient
 

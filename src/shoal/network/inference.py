@@ -36,7 +36,9 @@ __all__ = [
 
 def fast_encode(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> Tensor:
     """:func:`shoal.network.encode`, or a pursuit's codes, by a kernel: opaque to autograd."""
-    codes: Tensor = kernels.choose(data).encode(parameters, data, activation)
+    codes: Tensor = kernels.choose(data, parameters, activation).encode(
+        parameters, data, activation
+    )
     return codes
 
 
@@ -44,5 +46,6 @@ def fast_sparse_encode(
     parameters: Parameters, data: Tensor, activation: Activation | Pursuit
 ) -> SparseCodes:
     """The codes of :func:`fast_encode` as indices and values, without the zeros."""
-    codes: SparseCodes = kernels.choose(data).sparse_encode(parameters, data, activation)
+    kernel = kernels.choose(data, parameters, activation)
+    codes: SparseCodes = kernel.sparse_encode(parameters, data, activation)
     return codes

@@ -66,7 +66,8 @@ def on_the_same_batch(data: Tensor) -> Evaluate:
 
 
 def _step(data: Tensor, encoder: Activation | Pursuit, parameters: Parameters) -> StepSums:
-    sums: StepSums = kernels.choose(data).step(parameters, data=data, activation=encoder)
+    kernel = kernels.choose(data, parameters, encoder)
+    sums: StepSums = kernel.step(parameters, data=data, activation=encoder)
     return sums
 
 

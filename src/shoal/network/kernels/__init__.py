@@ -26,7 +26,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from shoal.network.activations import Activation
+from shoal.network.activations import Activation, is_rowwise
 from shoal.network.kernels import reference
 from shoal.network.kernels.reference import StepSums
 from shoal.network.pursuit import Pursuit
@@ -74,9 +74,19 @@ def use(backend: str) -> Iterator[None]:
         _backend.reset(token)
 
 
-def choose(data: Tensor) -> ModuleType:
-    """The kernel for a batch like `data`: the sparse one of its device where there is one."""
+def choose(
+    data: Tensor,
+    parameters: Parameters | None = None,
+    encoder: Activation | Pursuit | None = None,
+) -> ModuleType:
+    """The kernel for a batch like `data`: the sparse one of its device where there is one.
+
+    The reference for what the sparse ones don't know of: parameters that are not tied, and an
+    `encoder` whose codes of a row depend on the others.
+    """
     if _backend.get() == "reference" or _forked:
+        return reference
+    if (parameters is not None and not parameters.tied) or not is_rowwise(encoder):
         return reference
     if data.dtype not in (torch.float32, torch.float64):
         return reference
@@ -89,10 +99,16 @@ def repeated(data: Tensor, activation: Activation | Pursuit) -> Callable[[Parame
     The CPU kernel remembers decisions that can't have changed: see
     :class:`shoal.network.kernels.lazy.LazySteps`.
     """
-    kernel = choose(data)
+    kernel = choose(data, encoder=activation)
     remembers = kernel is not reference and data.device.type == "cpu"
-    if remembers and not isinstance(activation, Pursuit):
-        from shoal.network.kernels.lazy import LazySteps
 
-        return LazySteps(data, activation)
-    return lambda parameters: kernel.step(parameters, data, activation)
+    def anew(parameters: Parameters) -> StepSums:
+        sums: StepSums = choose(data, parameters, activation).step(parameters, data, activation)
+        return sums
+
+    if not remembers or isinstance(activation, Pursuit):
+        return anew
+    from shoal.network.kernels.lazy import LazySteps
+
+    lazy = LazySteps(data, activation)
+    return lambda parameters: lazy(parameters) if parameters.tied else anew(parameters)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shoal.network import autoencoder
-from shoal.network.activations import Activated, Activation
+from shoal.network.activations import Activation, is_rowwise, learns_threshold
 from shoal.network.codes import SparseCodes, sparse_codes
 from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import Parameters, active
@@ -20,6 +20,9 @@ __all__ = ["StepSums", "coded_step", "encode", "sparse_encode", "step"]
 
 # Arbitrary: rows of a batch that are worked through at once.
 _TILE = 8192
+
+OTHERS = Parameters._fields[2:]
+"""The parts that a tied autoencoder does without."""
 
 
 class StepSums(NamedTuple):
@@ -31,6 +34,9 @@ class StepSums(NamedTuple):
     counts: Tensor  # (m,) samples on which the unit is active
     energy: Tensor  # (m,) sum of x_i^2
     n_samples: int
+    encoder: Tensor | None = None  # (m, n) gradients by the parts that are there
+    threshold: Tensor | None = None  # (m,)
+    offset: Tensor | None = None  # (n,)
     variance: Tensor | None = None  # () 1/2 |y - mean|^2, averaged, where the loop has looked
 
     @classmethod
@@ -44,12 +50,18 @@ class StepSums(NamedTuple):
             counts=torch.zeros_like(bias),
             energy=torch.zeros_like(bias),
             n_samples=n_samples,
+            **{
+                name: None if part is None else torch.zeros_like(part)
+                for name, part in zip(OTHERS, parameters[2:], strict=True)
+            },
         )
 
     def add_(self, where: slice, part: StepSums) -> None:
         """Add the sums over the samples `where`."""
-        for name in ("dictionary", "bias", "counts", "energy"):
-            getattr(self, name).add_(getattr(part, name))
+        for name in ("dictionary", "bias", "counts", "energy", *OTHERS):
+            whole = getattr(self, name)
+            if whole is not None:
+                whole.add_(getattr(part, name))
         self.losses[where] = part.losses
 
     # What a rule asks for: see shoal.network.objective.
@@ -63,8 +75,9 @@ class StepSums(NamedTuple):
         return self.dictionary / self.n_samples
 
     def slopes(self) -> tuple[Tensor | None, ...]:
-        """The gradient by the bias (m,), and none by parts that are not there."""
-        return self.bias / self.n_samples, None, None, None
+        """The gradients by bias, encoder, threshold and offset; None of what isn't there."""
+        parts = (self.bias, self.encoder, self.threshold, self.offset)
+        return tuple(None if part is None else part / self.n_samples for part in parts)
 
     def pull_(
         self, velocity: Tensor, dictionary: Tensor, keep: float, rate: float, decay: float
@@ -75,16 +88,29 @@ class StepSums(NamedTuple):
             velocity.sub_(dictionary, alpha=rate * decay)
 
 
-def _activated(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> Activated:
+class _Coded(NamedTuple):
+    """Codes, and what they change by, all (B, m)."""
+
+    codes: Tensor
+    slope: Tensor  # dx/dz
+    by_threshold: Tensor | None = None  # dx/dtheta
+
+
+def _activated(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> _Coded:
     """Codes and slopes (B, m).
 
     A pursuit's slope is 0: its codes solve for the data, and the residual has no part along
     the atoms they use, so that the gradient has none that goes through the encoder.
     """
     if not isinstance(activation, Pursuit):
-        return activation(autoencoder.preactivation(parameters, data))
+        z = autoencoder.preactivation(parameters, data)
+        by_threshold = None
+        if parameters.threshold is not None and learns_threshold(activation):
+            by_threshold = activation.by_threshold(z, parameters.threshold)  # type: ignore[attr-defined]
+        return _Coded(*autoencoder.activate(parameters, z, activation), by_threshold)
+    data = autoencoder.centred(parameters, data)
     codes = activation(parameters.dictionary, data).dense(len(parameters.bias))
-    return Activated(codes, torch.zeros_like(codes))
+    return _Coded(codes, torch.zeros_like(codes))
 
 
 def encode(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> Tensor:
@@ -94,8 +120,9 @@ def encode(parameters: Parameters, data: Tensor, activation: Activation | Pursui
 
 def step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> StepSums:
     """Loss, gradient and activity of a batch (B, n), summed over its samples."""
-    # In tiles: sums add, so that memory beyond the result doesn't grow with the batch.
-    if len(data) <= _TILE:
+    # In tiles: sums add, so that memory beyond the result doesn't grow with the batch. But not
+    # where a row's codes depend on the others.
+    if len(data) <= _TILE or not is_rowwise(activation):
         return _step(parameters, data, activation)
     sums = StepSums.zeros(parameters, len(data))
     for start in range(0, len(data), _TILE):
@@ -110,7 +137,7 @@ def coded_step(parameters: Parameters, data: Tensor, codes: SparseCodes) -> Step
     for start in range(0, len(data), _TILE):
         where = slice(start, start + _TILE)
         part = SparseCodes(*(each[where] for each in codes)).dense(len(parameters.bias))
-        sums.add_(where, _sums(parameters, data[where], Activated(part, torch.zeros_like(part))))
+        sums.add_(where, _sums(parameters, data[where], _Coded(part, torch.zeros_like(part))))
     return sums
 
 
@@ -118,17 +145,32 @@ def _step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit
     return _sums(parameters, data, _activated(parameters, data, activation))
 
 
-def _sums(parameters: Parameters, data: Tensor, activated: Activated) -> StepSums:
-    codes, slope = activated  # (B, m) each
+def _sums(parameters: Parameters, data: Tensor, activated: _Coded) -> StepSums:
+    codes, slope, by_threshold = activated  # (B, m) each
     residual = data - autoencoder.reconstruct(parameters, codes)  # (B, n)
-    back = slope * (residual @ parameters.dictionary.T)  # (B, m) sigma'(z) <r, D_i>
+    pull = residual @ parameters.dictionary.T  # (B, m) <r, D_i>
+    back = slope * pull  # (B, m) sigma'(z) <r, D_i>
+    seen = autoencoder.centred(parameters, data)
+    through = back.T @ seen  # (m, n) what goes through the encoder
+    tied = parameters.encoder is None
+    encoder = parameters.dictionary if parameters.encoder is None else parameters.encoder
+    threshold = offset = None
+    if parameters.threshold is not None:
+        moved = torch.zeros_like(pull) if by_threshold is None else pull * by_threshold
+        threshold = -moved.sum(dim=0)
+    if parameters.offset is not None:
+        offset = (back @ encoder - residual).sum(dim=0)
     return StepSums(
-        dictionary=-(codes.T @ residual + back.T @ data),  # Nguyen et al. 2018, eq. (4)
+        # Nguyen et al. 2018, eq. (4)
+        dictionary=-(codes.T @ residual + through) if tied else -(codes.T @ residual),
         bias=-back.sum(dim=0),
         losses=0.5 * residual.square().sum(dim=1),
         counts=active(codes).sum(dim=0).to(data.dtype),
         energy=codes.square().sum(dim=0),
         n_samples=data.shape[0],
+        encoder=None if tied else -through,
+        threshold=threshold,
+        offset=offset,
     )
 
 
