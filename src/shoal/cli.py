@@ -790,16 +790,24 @@ def _world_of_a_run(spec: str, model: Any) -> GenerativeModel:
 
 def _print_assertion(each: Any) -> None:
     rows = [
-        [kind, check.claim, _number(check.value), check.needed, _yes(check.holds)]
+        [kind, check.claim, _measured(check), check.needed, _yes(check.holds)]
         for kind, checks in (("needs", each.hypotheses), ("measured", each.measurements))
         for check in checks
     ]
     head = ["", "claim", "value", "needed", "holds"]
     _print_table(f"{each.source}: {each.verdict}", head, rows)
     typer.echo(f"  promises {each.promise}")
-    for note in each.notes:
-        typer.echo(f"  note: {note}")
+    for title, texts in (
+        ("note", each.notes), ("remark", each.remarks), ("erratum", each.errata)
+    ):  # fmt: skip
+        for text in texts:
+            typer.echo(f"  {title}: {text}")
     typer.echo("")
+
+
+def _measured(check: Any) -> str:
+    """A check's value, with its sampling error where it has one."""
+    return _number(check.value) + (f" +- {check.error:.1g}" if check.error else "")
 
 
 def _run_experiment(experiment: Any, settings: Any, scale: str, *, quiet: bool) -> dict[str, Any]:
