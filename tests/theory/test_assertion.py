@@ -128,6 +128,7 @@ def test_all_of_it_is_written():
 
 CLEAR = at_most("clear", 2.0, 1.0, error=0.99 / TELLING)
 CLOSE = at_most("close", 2.0, 1.0, error=1.01 / TELLING)
+OPEN = at_most("a constant", 2.0, 1.0, reading=True)
 NEAR_MISS = at_least("a hypothesis", 1.0, 0.99, error=0.01)
 
 
@@ -137,6 +138,13 @@ NEAR_MISS = at_least("a hypothesis", 1.0, 0.99, error=0.01)
         ((YES,), (CLEAR,), "contradicted"),
         ((YES,), (CLOSE,), "too few samples to tell"),
         ((YES,), (CLOSE, CLEAR), "contradicted"),
+        ((YES,), (OPEN,), "needs a larger constant"),
+        ((YES,), (OPEN, CLOSE), "needs a larger constant"),
+        ((YES,), (OPEN, CLEAR), "contradicted"),
+        ((NO,), (OPEN,), "not promised"),
+        ((NEAR_MISS,), (OPEN,), "too few samples to tell"),
+        ((YES,), (at_most("", 2.0, 1.0, error=1.0, reading=True),), "too few samples to tell"),
+        ((YES,), (at_most("", 1.0, 2.0, reading=True),), "confirmed"),
         ((YES,), (YES, CLOSE), "too few samples to tell"),
         ((NO,), (CLOSE,), "not promised"),
         ((NEAR_MISS,), (CLEAR,), "too few samples to tell"),

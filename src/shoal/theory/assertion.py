@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,9 @@ class Check:
         where the value is exact, infinity where nobody knows.
     margin : float
         How far the value is from its bound; below 0 where it misses it. Infinite for a yes or no.
+    reading : bool
+        Whether the bound is our reading of a constant that the paper leaves open, in a promise. To
+        miss it is no fault of the paper at any one world: only a constant that grows would be.
     """
 
     claim: str
@@ -59,6 +62,7 @@ class Check:
     holds: bool
     error: float = field(default=0.0, repr=False)
     margin: float | None = field(default=None, repr=False)
+    reading: bool = field(default=False, repr=False)
 
     @property
     def sure(self) -> bool:
@@ -79,6 +83,7 @@ class Check:
             "needed": self.needed,
             "holds": self.holds,
             "error": plain(float(self.error)),
+            "reading": self.reading,
         }
 
 
@@ -101,13 +106,22 @@ def plain(value: Any) -> Any:
     return value
 
 
-def at_most(claim: str, value: float, bound: float, note: str = "", error: float = 0.0) -> Check:
+def at_most(
+    claim: str,
+    value: float,
+    bound: float,
+    note: str = "",
+    error: float = 0.0,
+    *,
+    reading: bool = False,
+) -> Check:
     """`value` <= `bound`. A NaN never holds.
 
     >>> at_most("k <= n / log n", 3, 15.4)
     Check(claim='k <= n / log n', value=3.0, needed='<= 15.4', holds=True)
     """
-    return _check(claim, value, f"<= {_say(bound)}", value <= bound, note, error, bound - value)
+    found = _check(claim, value, f"<= {_say(bound)}", value <= bound, note, error, bound - value)
+    return replace(found, reading=reading)
 
 
 def at_least(claim: str, value: float, bound: float, note: str = "", error: float = 0.0) -> Check:
@@ -211,13 +225,15 @@ class Assertion:
 
     @property
     def verdict(self) -> str:
-        """One of seven: hypotheses and measurements put together.
+        """One of eight: hypotheses and measurements put together.
 
         =============================  ===================================================
         "confirmed"                    the hypotheses hold, and so does the promise
         "contradicted"                 the hypotheses hold, the promise does not, and no
                                        sampling error can be the reason of either
-        "too few samples to tell"      as "contradicted", but a sampling error can be
+        "needs a larger constant"      as "contradicted", but all that fails is our reading of
+                                       a constant that the promise leaves open
+        "too few samples to tell"      as either, but a sampling error can be the reason
         "holds beyond its hypotheses"  nothing was promised, and yet it holds
         "not promised"                 a hypothesis fails, and so does the promise
         "promised", "open"             nothing was measured; hypotheses hold, or do not
@@ -232,9 +248,11 @@ class Assertion:
             return "holds beyond its hypotheses" if self.holds else "not promised"
         if self.holds:
             return "confirmed"
-        fails = any(check.sure and not check.holds for check in self.measurements)
-        certain = fails and all(check.sure for check in self.hypotheses)
-        return "contradicted" if certain else "too few samples to tell"
+        missed = [check for check in self.measurements if check.sure and not check.holds]
+        if not missed or not all(check.sure for check in self.hypotheses):
+            return "too few samples to tell"
+        readings = all(check.reading for check in missed)
+        return "needs a larger constant" if readings else "contradicted"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
