@@ -16,7 +16,7 @@ Nobody knows the truth behind real data. :func:`world_from_codes` makes a world 
 found, with W in place of A*.
 """
 
-from shoal.theory import arpit2016, gradients, nguyen2019, rangamani2017
+from shoal.theory import arpit2016, gradients, modes, nguyen2019, rangamani2017, sizes
 from shoal.theory.assertion import Assertion, Check, plain
 from shoal.theory.examination import examine
 from shoal.theory.worlds import WorldFacts, aligned, open_world, world_from_codes
@@ -29,9 +29,11 @@ __all__ = [
     "arpit2016",
     "examine",
     "gradients",
+    "modes",
     "nguyen2019",
     "open_world",
     "plain",
     "rangamani2017",
+    "sizes",
     "world_from_codes",
 ]

@@ -34,6 +34,7 @@ from shoal.vocabulary import ArgumentError, active
 
 __all__ = [
     "MAX_SUPPORTS",
+    "alike_chances",
     "alpha_beta",
     "bias_gradient",
     "can_enumerate",
@@ -191,8 +192,13 @@ def enumerated_gradient(
 # --- exchangeable supports: by moments ----------------------------------------------------
 
 
-def _chances(world: GenerativeModel) -> tuple[float, ...] | None:
-    """P[r given units in S], r = 1..4, where it is the same for all units; None elsewhere."""
+def alike_chances(world: GenerativeModel) -> tuple[float, ...] | None:
+    """P[r given units in S], r = 1..4, where it is the same for all units; None elsewhere.
+
+    >>> from shoal.generative import SparseCoding
+    >>> [round(each, 4) for each in alike_chances(SparseCoding(np.eye(5), 2))]
+    [0.4, 0.1, 0.0, 0.0]
+    """
     law, m = world.support, world.n_atoms
     if isinstance(law, UniformSupport):
         ratios = [max(law.k - t, 0) / max(m - t, 1) for t in range(4)]
@@ -295,7 +301,7 @@ def moment_gradient(world: GenerativeModel, weights: Any, bias: ArrayLike = 0.0)
     True
     """
     atoms, rows, b = _read(world, weights, bias)
-    chances = _chances(world)
+    chances = alike_chances(world)
     if chances is None:
         found = f"{type(world.support).__name__} of {len(rows)} units"
         raise ArgumentError("world", found, "uniform supports, or independent ones all alike")
@@ -346,7 +352,7 @@ def exact_gradient(
         None where it takes more supports than can be listed: units of unlike frequencies whose
         codes have a mean.
     """
-    if _chances(world) is not None:
+    if alike_chances(world) is not None:
         return moment_gradient(world, weights, bias), "moments of the supports"
     if can_enumerate(world):
         return enumerated_gradient(world, weights, bias), "all supports"
