@@ -114,6 +114,16 @@ def test_moment_gradient(support, noise):
     assert means == "moments of the supports"
 
 
+@pytest.mark.parametrize("support", [UniformSupport(3), BernoulliSupport(0.3)])
+def test_triple_sums_of_units_that_are_alike(support, monkeypatch):
+    world = GenerativeModel(ATOMS, support, POSITIVE)
+    quick = gradients.triple_sums(world, WEIGHTS)
+    monkeypatch.setattr(gradients, "alike_chances", lambda _: None)
+    for found, expected in zip(quick, gradients.triple_sums(world, WEIGHTS), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+        assert np.abs(expected).max() > 1e-3
+
+
 def test_moments_need_units_that_are_alike():
     world = GenerativeModel(ATOMS, LISTED, POSITIVE)
     with pytest.raises(ArgumentError, match="DiscreteSupport of 5 units"):

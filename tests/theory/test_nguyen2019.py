@@ -525,15 +525,17 @@ def test_claim2_is_judged_by_its_union_bound():
     assert nguyen2019.claim2(quiet, np.eye(16), 50).numbers["share"] == 1.0
 
 
-def test_lemma3_tells_near_from_far():
-    weights = near(SIGNED, 0.05)
-    assert nguyen2019.lemma3(SIGNED, weights, SIGNED.dictionary).verdict == "confirmed"
-    away = -SIGNED.dictionary[::-1]
-    lost = nguyen2019.lemma3(SIGNED, weights, np.vstack([SIGNED.dictionary[:1]] * 40))
-    assert lost.verdict == "contradicted"  # all atoms the same: |W - A| is near sqrt 40
-    assert nguyen2019.lemma3(SIGNED, weights, away).numbers["after"] > 1
-    with pytest.raises(ArgumentError, match="after"):
-        nguyen2019.lemma3(SIGNED, weights, np.eye(3))
+def test_lemma3_is_about_steps_of_signed_codes():
+    world = SparseCoding(np.eye(64), 3, values=Rademacher())
+    found = nguyen2019.lemma3(world, near(world, 0.2))
+    assert found.verdict == "confirmed"
+    assert found.numbers["after"] < 0.5 * found.numbers["before"]
+    # Too long a step, from atoms that lean alike, throws W far away, and is no step of the lemma.
+    long = nguyen2019.lemma3(world, leaning(64, 1.0), step=60.0)
+    assert long.numbers["after"] > 2 * long.numbers["before"]
+    assert not long.applies
+    with pytest.raises(ArgumentError, match="codes of mean 0"):
+        nguyen2019.lemma3(POSITIVE, POSITIVE.dictionary)
 
 
 @pytest.mark.parametrize("r", [0.001, 0.01, 0.1, 0.2, 0.249])

@@ -79,15 +79,14 @@ def examine(
         found.append(nguyen2019.lemma1(world, dictionary))
     elif is_signed(world):
         found.append(nguyen2019.lemma2(world, dictionary))
+        found.append(nguyen2019.lemma3(world, dictionary))
     else:
         found.append(nguyen2019.claim3(world, dictionary))
         found.append(nguyen2019.claim4(world, dictionary))
         found.append(nguyen2019.remainder(world, dictionary))
         found.append(nguyen2019.lemma4(world, dictionary))
     weights, moved = _one_step(world, dictionary, threshold, **draws)
-    unit = moved / np.linalg.norm(moved, axis=1, keepdims=True)
     delta = float(distances(world, weights).max())
-    found.append(nguyen2019.lemma3(world, weights, unit))
     # Theorem 4's tau > 3/4 is about squares: of the distance itself half is left.
     found.append(nguyen2019.lemma5(world, moved, tau=0.5, delta=delta))
     found.append(nguyen2019.theorem4(world, dictionary, **draws))

@@ -580,6 +580,14 @@ def triple_sums(world: GenerativeModel, weights: Any) -> tuple[Floats, Floats]:
     """
     atoms, rows, _ = _read(world, weights, 0.0)
     gram, cross = rows @ rows.T, rows @ atoms.T
+    alike = alike_chances(world)
+    if alike is not None:  # the same sums, with one p_ijl for all
+        own = np.diag(cross)
+        away = cross - np.diag(own)
+        squares = away.sum(axis=1) ** 2 - (away**2).sum(axis=1)
+        apart = gram - np.diag(np.diag(gram))
+        mixed = apart @ away.sum(axis=1) - (apart * away.T).sum(axis=1)
+        return alike[2] * squares, alike[2] * mixed
     squares, mixed = np.zeros(len(rows)), np.zeros(len(rows))
     for i, triples in _triples(world):
         apart = np.array(triples)

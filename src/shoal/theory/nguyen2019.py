@@ -1044,6 +1044,7 @@ def remainder(world: GenerativeModel, dictionary: Any, bias: ArrayLike = 0.0) ->
         f"{SOURCE}, section B.3",
         (
             true("codes have a mean", facts.kappa1 != 0, "else section B.2 is about them"),
+            at_most("noise", facts.noise, 0.0, "section B.3 ignores it"),
             at_most("xi = |W - A| / |A|", xi, 2.0),
             at_most("|A|", facts.spectral_norm, 2 * max(1.0, facts.spectral_bound)),
         ),
@@ -1510,26 +1511,31 @@ def _signed_rest(world: GenerativeModel, weights: Floats) -> Floats:
     )
 
 
-def lemma3(world: GenerativeModel, dictionary: Any, after: Any) -> Assertion:
+def lemma3(world: GenerativeModel, dictionary: Any, *, step: float | None = None) -> Assertion:
     """A step keeps W near: |W^{s+1} - A| <= 2 |A| where |W^s - A| <= 2 |A| was.
 
     Parameters
     ----------
     world : GenerativeModel
-        The truth.
+        Codes of mean 0.
     dictionary : array_like of shape (m, n)
         W^s; aligned first.
-    after : array_like of shape (m, n)
-        W^{s+1}, unit rows, in the order of the truth.
+    step : float, optional
+        c of :func:`step_size`; :func:`best_step` by default.
 
     Returns
     -------
     Assertion
+        W^{s+1} is made with the expected gradient, given the true supports.
+
+    Raises
+    ------
+    ArgumentError
+        If codes have a mean: case (iii) projects instead (:class:`~shoal.training.Nearness`).
 
     Notes
     -----
-    The paper points to Lemmas 24 and 32 of Arora et al. 2015, which are about another update. For
-    case (iii) it projects instead (:class:`~shoal.training.Nearness`).
+    The paper points to Lemmas 24 and 32 of Arora et al. 2015, which are about another update.
 
     References
     ----------
@@ -1538,32 +1544,36 @@ def lemma3(world: GenerativeModel, dictionary: Any, after: Any) -> Assertion:
     Examples
     --------
     >>> from shoal.generative import SparseCoding, perturb
-    >>> world = SparseCoding(np.eye(8), 2)
-    >>> lemma3(world, perturb(world.dictionary, 0.1, random_state=0), np.eye(8)).verdict
+    >>> world = SparseCoding(np.eye(16), 2)
+    >>> lemma3(world, perturb(world.dictionary, 0.1, random_state=0)).verdict
     'confirmed'
     """
     weights = aligned(world, dictionary)
+    zeta = step_size(world, weights, best_step(world) if step is None else step)
     atoms = world.dictionary.astype(np.float64)
-    moved = np.asarray(after, dtype=np.float64)
-    if moved.shape != atoms.shape:
-        raise ArgumentError("after", f"shape {moved.shape}", f"{atoms.shape}, as the world's")
+    exact = gradients.signed_gradient(world, weights)  # refuses codes with a mean
+    step_end = _tensor(weights - zeta * exact)
+    moved = unit_atoms(step_end, fallback=_tensor(weights)).numpy()
     facts = WorldFacts.of(world)
-    before, then = (
+    farthest = float(distances(world, weights)[world.p > 0].max())
+    conditions, _ = _conditions3(world, facts, farthest, "i")
+    along = np.sum(weights * atoms, axis=1)
+    pace = (zeta * facts.kappa2 * world.p * along)[world.p > 0]
+    before, after = (
         float(np.linalg.norm(rows - atoms, 2)) / facts.spectral_norm for rows in (weights, moved)
     )
     return Assertion(
         "Lemma 3",
         f"{SOURCE}, Lemma 3",
         (
-            at_most(
-                "delta", float(distances(world, weights).max()), _log_bound(facts), "1 / log n"
-            ),
+            *conditions,
             at_most("|W - A| / |A| before", before, 2.0),
             at_most("|A|", facts.spectral_norm, 2 * max(1.0, facts.spectral_bound)),
+            at_most("|1 - c|, an atom's own error", float(np.abs(1 - pace).max()), 0.5, _OURS),
         ),
         "|W - A| <= 2 |A| after the step",
-        (at_most("|W - A| / |A| after", then, 2.0),),
-        numbers={"before": before, "after": then},
+        (at_most("|W - A| / |A| after", after, 2.0),),
+        numbers={"before": before, "after": after, "zeta": zeta},
         remarks=("Its proof is a reference to lemmas about another update.",),
     )
 
