@@ -664,6 +664,19 @@ def test_plateau():
     assert math.isnan(nguyen2019.plateau(POSITIVE))
 
 
+def test_the_column_bound_of_signed_codes_needs_its_zeta():
+    """Columns rest at 4 (k-1)^2/(n m): O(k^2/n^2) of them, and not O(p_i k^2/n^2)."""
+    k, needed = 3, {"with": [], "without": []}
+    for n in (64, 128, 256):
+        world = SparseCoding(random_dictionary(2 * n, n, random_state=0), k, values=Rademacher())
+        column = nguyen2019.plateau(world) / (2 * n)
+        needed["with"].append(column / (k**2 / n**2))
+        needed["without"].append(column / (world.p[0] * k**2 / n**2))
+    with_zeta, without = np.array(needed["with"]), np.array(needed["without"])
+    assert with_zeta.max() < 1.1 * with_zeta.min() < 2
+    np.testing.assert_allclose(without[1:] / without[:-1], 2.0, rtol=0.1)
+
+
 def distances(world, start, **options):
     found = nguyen2019.theorem4(world, near(world, start), **options)
     return found, found.numbers["distances"]
@@ -838,7 +851,7 @@ def test_theorem4_no_step_serves_five_units():
     for c in (None, 0.3, 0.5, 0.7, 1.0):
         found = nguyen2019.theorem4(world, leaning(256, 1.0), step=c, n_steps=1)
         assert not found.applies
-        assert "> 3: no c has" in found.errata[0]
+        assert "> 3: no c has" in found.errata[-1]
 
 
 @pytest.mark.parametrize("k", [2, 3, 5, 8])

@@ -2095,10 +2095,18 @@ def theorem4(
     if family == "i":
         notes.append("K is read as 4; the paper has any.")
     remarks, errata = [], []
+    if family == "ii":
+        errata.append(
+            "The column bound of section B.2, O(p_i k^2 / (n^2 l_i)), has lost its zeta: with it, it"
+            " is k^2 / n^2 a column, and m k^2 / n^2 in all, as stated."
+        )
     if family == "iii":
+        errata.append(
+            "k^3 / m is the sum over columns of Lemma 4's p_i k^2 / m, without the zeta that the"
+            " step brings: with it, it is k^2 in all."
+        )
         remarks.append(
-            "k^3 / m is soon of the size of |W - A|_F^2 itself. Lemma 4 gives zeta p_i k^2 / m ="
-            " k^2 / m an atom, k^2 in all."
+            "With the floor k^2 one step is no more than nearness allows: |W - A|_F^2 <= 4 m."
         )
         if bend > 3:
             errata.append(

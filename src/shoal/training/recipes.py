@@ -277,8 +277,8 @@ def mean_curvature(world: GenerativeModel) -> float:
     step of c / (p kappa2) multiplies the error along 1 by 1 - c L: it is stable for c L < 2. That
     codes move with W adds a share of about k^2 / (4 m).
 
-    Theorem 4 (iii) of Nguyen et al. 2018 has no such condition, and its tau > 3/4 means c > 3/4:
-    with L near k, both hold for k <= 2 only.
+    Theorem 4 (iii) of Nguyen et al. 2018 has no such condition. Its fall of the squared distance to
+    a quarter wants |1 - c| and |1 - c L| of at most 1/2, which some c meets for L <= 3 only.
 
     Parameters
     ----------
