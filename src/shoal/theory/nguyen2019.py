@@ -2097,8 +2097,8 @@ def theorem4(
     remarks, errata = [], []
     if family == "ii":
         errata.append(
-            "The column bound of section B.2, O(p_i k^2 / (n^2 l_i)), has lost its zeta: with it, it"
-            " is k^2 / n^2 a column, and m k^2 / n^2 in all, as stated."
+            "The column bound of section B.2, O(p_i k^2 / (n^2 l_i)), has lost its zeta: with it"
+            " that is k^2 / n^2 a column, and m k^2 / n^2 in all, as stated."
         )
     if family == "iii":
         errata.append(
