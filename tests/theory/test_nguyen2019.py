@@ -196,6 +196,12 @@ def test_equation4(activation):
     assert found.numbers["size"] > 1e-3
 
 
+def test_equation4_at_the_truth_where_the_gradient_is_rounding():
+    world = MixtureOfGaussians(random_dictionary(10, 100, random_state=3))
+    found = nguyen2019.equation4(world, world.dictionary, HardThreshold(0.5), 0.0, 300)
+    assert found.verdict == "confirmed"
+
+
 def test_equation4_knows_smooth_activations():
     found = nguyen2019.equation4(SIGNED, near(SIGNED, 0.4), Sigmoid(), 0.0, 300)
     assert found.measurements[0].holds  # eq. (4) is the gradient
@@ -731,6 +737,20 @@ def test_theorem4_is_not_contradicted_where_it_is_true(world, delta, case, n_sam
     k = world.expected_k
     floor = k**3 / world.n_atoms if case.startswith("iii") else 0.0
     assert after <= curve[0] / 4 + floor
+
+
+def test_few_samples_are_no_infinity():
+    """Their floor above |W - A|^2 / 4: nothing is confirmed, and nothing contradicted."""
+    world = NonnegativeSparseCoding(orthonormal_union(128, 64), 2, low=1.0, high=1.2)
+    few, _ = distances(world, 0.005, means="sample", n_samples=500, n_steps=3)
+    missed = [check.claim for check in few.hypotheses if not check.holds]
+    assert "what samples add, for infinitely many" in missed
+    assert few.verdict in ("not promised", "holds beyond its hypotheses")
+    many, _ = distances(world, 0.1, means="sample", n_samples=20_000, n_steps=1)
+    claims = {check.claim: check.holds for check in many.hypotheses}
+    assert claims["what samples add, for infinitely many"]
+    exact, _ = distances(world, 0.005, n_samples=500, n_steps=1)
+    assert "what samples add, for infinitely many" not in {c.claim for c in exact.hypotheses}
 
 
 def test_theorem4_counts_what_wrong_supports_add():

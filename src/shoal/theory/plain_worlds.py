@@ -160,11 +160,11 @@ def one_exact_step(place: Place) -> tuple[float, float]:
 
 
 def _exact_fall(place: Place) -> float | None:
-    """The share of |W - A|_F^2 that an exact step leaves; None where that takes too long."""
+    """The share of |W - A|_F^2 that an exact step leaves; None from the truth, or if too long."""
     if place.world.n_atoms**place.world.k > 2_500_000:  # arbitrary; seconds
         return None
     before, after = one_exact_step(place)
-    return after / before
+    return after / before if before > 0 else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
