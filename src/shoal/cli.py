@@ -83,7 +83,10 @@ Kind = Literal["none", "center", "scale", "whiten", "samples"]
 # Those of shoal.estimators, which would take a second to load for a help text; a test compares.
 Method = Literal["encoder", "least_squares", "pursuit", "omp", "iht"]
 # As above: those of shoal.network.penalties, shoal.network.activations, shoal.training.momentum.
-PenaltyName = Literal["none", "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1"]
+PenaltyName = Literal[
+    "none", "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1", "mean", "slope"
+]
+Noise = Literal["gaussian", "masking"]
 ActivationName = Literal["relu", "sigmoid", "softplus", "tanh", "maxout"]
 Length = Literal["unit", "max-norm", "free"]
 Scale = Literal["smoke", "reduced", "full"]
@@ -169,6 +172,23 @@ def fit(
     learning_rate: Annotated[
         float | None, typer.Option(help="With --penalty. Default: .001.")
     ] = None,
+    noise: Annotated[
+        Noise | None,
+        typer.Option(help="With --penalty dae; masking sets features to 0, a share of --strength."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="With --penalty: rho of sae, f of mean, q and p of slope, kink, draws, gamma.",
+        ),
+    ] = None,
+    encoder_bias: Annotated[
+        bool, typer.Option("--encoder-bias/--no-encoder-bias", help="With --penalty.")
+    ] = True,
+    decoder_bias: Annotated[
+        bool, typer.Option("--decoder-bias", help="With --penalty: y = h W + b_d.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
     key: Key = None,
@@ -217,12 +237,16 @@ def fit(
         "weight_length": weight_length,
         "n_epochs": epochs,
         "learning_rate": learning_rate,
+        "penalty_options": _penalty_options(noise, option),
+        "encoder_bias": None if encoder_bias else False,
+        "decoder_bias": decoder_bias or None,
     }
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     estimator: Any
     if penalty is None:
         if given:
-            name = next(iter(given)).replace("n_epochs", "epochs")
+            typed = {"n_epochs": "epochs", "penalty_options": "noise" if noise else "option"}
+            name = typed.get(next(iter(given)), next(iter(given)))
             raise ArgumentError(name, str(next(iter(given.values()))), "--penalty with it")
         from shoal.estimators import DictionaryAutoencoder
 
@@ -656,6 +680,22 @@ def _count_or_auto(given: str | None) -> int | str | None:
         return None if given is None else int(given)
     except ValueError:
         return given  # 'auto', or what the estimator refuses
+
+
+def _penalty_options(noise: str | None, options: list[str] | None) -> dict[str, Any] | None:
+    """A penalty's other settings, from ``NAME=VALUE`` with numbers as numbers."""
+    found: dict[str, Any] = {} if noise is None else {"noise": noise}
+    for text in options or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ArgumentError("option", repr(text), "NAME=VALUE, such as rho=0.05")
+        if name in found:
+            raise ArgumentError("option", f"{name!r} twice", "each once")
+        try:
+            found[name] = json.loads(value)  # a number, a list of them, true or false
+        except ValueError:
+            found[name] = value  # a word
+    return found or None
 
 
 def _follow(steps: Iterator[Step], *, quiet: bool) -> None:

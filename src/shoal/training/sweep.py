@@ -130,7 +130,8 @@ def canonical(point: Point, settings: Momentum) -> Point:
     """
     if point.penalty == "none" or point.strength == 0.0:
         return Point("none", point.activation, 0.0)
-    if point.penalty == "mdae" and settings.weight_length == "unit" and settings.tangent:
+    even = all(name != "variances" for name, _ in point.options)
+    if point.penalty == "mdae" and even and settings.weight_length == "unit" and settings.tangent:
         return Point("cae", point.activation, point.strength, point.options)
     return point
 
