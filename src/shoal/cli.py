@@ -530,9 +530,16 @@ def check(
         shoal check nonnegative -n 256 -m 512 -k 2 --high 1.2 --atoms-from orthonormal-union
 
         shoal check planted.npz --dictionary runs/planted
+
+    Of a RUN that was fitted with --penalty, what makes its codes sparse or not is said instead:
+
+        shoal check sample:digits --dictionary runs/cae
     """
     check_count("seed", seed, low=0)
     check_count("samples", samples)
+    if dictionary is not None and _is_penalty_run(dictionary):
+        _check_penalty(dictionary, world, samples, seed, as_json=as_json)
+        return
     import numpy as np
 
     from shoal import theory
@@ -826,6 +833,40 @@ def _world_of_a_run(spec: str, model: Any) -> GenerativeModel:
     model.set_params(sparse_output=True)
     (data, codes, _), *_ = model.iter_coded(source, "pursuit")
     return world_from_codes(model.components_, codes, data=data)
+
+
+def _is_penalty_run(path: Path) -> bool:
+    """Whether it is the folder of a regularised autoencoder; what is wrong with one comes later."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("estimator") == "regularized"
+
+
+def _check_penalty(run: Path, spec: str, samples: int, seed: int, *, as_json: bool) -> None:
+    """`check` of a penalty: Arpit et al. 2016."""
+    from shoal.data import open_source
+    from shoal.runs import load_run
+    from shoal.theory import examine_penalty
+
+    if spec in get_args(World):
+        raise ArgumentError("WORLD", repr(spec), "a SOURCE, with a RUN that has a penalty")
+    found = examine_penalty(load_run(run), open_source(spec), n_samples=samples, random_state=seed)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+        return
+    kind = found.facts["preprocessing"]
+    typer.echo(f"All of it is said of the data as the network sees them: preprocessing {kind!r}.")
+    counts = found.facts["verdicts"]
+    facts = {name: value for name, value in found.facts.items() if not isinstance(value, dict)}
+    rows = [[name.replace("_", " "), _number(value)] for name, value in facts.items()]
+    rows += [[f"units: {name}", _number(value)] for name, value in counts.items()]
+    _print_table("Penalty", ["what", "value"], rows)
+    head, lines = found.table()
+    _print_table("Units", head, [[_number(cell) for cell in line] for line in lines])
+    for each in found.assertions:
+        _print_assertion(each)
 
 
 def _print_assertion(each: Any) -> None:
