@@ -851,6 +851,30 @@ def test_theorem2_a_penalty_raises_the_bound():
     assert paper.theorem2(place, data, Softplus(), NoPenalty()).numbers["bound_rises_share"] < 0.5
 
 
+def test_a_training_lowers_preactivations_and_raises_the_bound():
+    data = whitened()
+    place = point(low=-6.0, high=1.0)
+    strength = 1.1 * paper.threshold_strength(place, data, Softplus(), L1(1.0))
+    points = [Parameters(*map(torch.tensor, place))]
+    for _ in range(6):
+        terms = L1(strength)(points[-1], torch.tensor(data), Softplus())
+        weights = points[-1].dictionary - 0.01 * terms.gradient(points[-1].dictionary)
+        points.append(Parameters(weights, points[-1].bias - 0.01 * terms.bias))
+    found = paper.trajectory(points, data, Softplus())
+    assert found.verdict == "holds beyond its hypotheses", "nobody knows S"
+    assert found.numbers["falls"] == [1.0] * 6
+    assert found.numbers["t_min"][0] == 0
+    assert found.numbers["t_max"][0] == 6
+    json.dumps(found.to_dict(), allow_nan=False)
+    back = paper.trajectory(points[::-1], data, Softplus())
+    assert back.verdict == "not promised"
+    assert back.numbers["falls"] == [0.0] * 6
+    above = paper.trajectory([point(low=5.0, high=6.0)] * 2, data, Softplus())
+    assert (above.verdict, above.numbers["t_min"]) == ("open", [None] * 8)
+    with pytest.raises(ArgumentError, match=r"^points: found 1; needed"):
+        paper.trajectory(points[:1], data, Softplus())
+
+
 # --- Remarks 1 and 2, Theorem 3 --------------------------------------------------------------
 
 

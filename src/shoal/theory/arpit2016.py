@@ -69,6 +69,7 @@ __all__ = [
     "theorem2",
     "theorem3",
     "threshold_strength",
+    "trajectory",
 ]
 
 Floats = NDArray[np.float64]
@@ -1304,6 +1305,92 @@ def theorem2(
             " delta_min is meant.",
         ),
     )
+
+
+def trajectory(points: Iterable[Any], data: Any, activation: SmoothActivation) -> Assertion:
+    """Theorems 1 and 2 along a training: where E[a_j] falls, and where eq. (22)'s bound rises.
+
+    Theorem 2 says that for some strengths there are T_min and T_max between which the bound of eq.
+    (22) never falls. For each unit T_min and T_max are here the ends of the longest such stretch,
+    from the first iteration on at which E[a_j] < a_min.
+
+    Parameters
+    ----------
+    points : iterable of Parameters or (dictionary, bias)
+        The parameters, iteration by iteration or epoch by epoch, at least 2: such as
+        ``[epoch.parameters for epoch in model.iter_fit(X)]``.
+    data, activation
+        As for :func:`assumption1`; `data` as the network sees them, preprocessed.
+
+    Returns
+    -------
+    Assertion
+        Its numbers have `t_min` and `t_max`, an entry a unit (None where E[a_j] is never below
+        a_min), `falls`, the share of units whose E[a_j] falls at each step, and `mean` and
+        `bound`, quartiles over the units at each point.
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`assumption1`, and if there are fewer than 2 points.
+
+    Examples
+    --------
+    >>> points = [([[1.0]], [bias]) for bias in (0.5, -1.5, -2.0, -3.0, -2.5)]
+    >>> found = trajectory(points, [[-1.0], [1.0]], ReLU()).numbers
+    >>> found["t_min"], found["t_max"], found["falls"]
+    ([1], [3], [1.0, 1.0, 1.0, 0.0])
+    """
+    a_min, found = activation_threshold(activation), properties(activation)
+    means, bounds = [], []
+    for each in points:
+        point = _point(each, data, activation)
+        means.append(point.z.mean(dim=0).numpy())
+        bounds.append(_chebyshev(means[-1], _variance(point.encoder, point.data), a_min))
+    if len(means) < 2:
+        raise ArgumentError("points", f"{len(means)}", "the parameters of 2 iterations or more")
+    mean, bound = np.stack(means), np.stack(bounds)  # (T, m)
+    stretches = [_longest_rise(each) for each in bound.T]
+    told = [each for each in stretches if each is not None]
+    share = float(np.mean([last > first for first, last in told])) if told else np.nan
+    return Assertion(
+        name="Theorem 2, along a training",
+        source=f"{_SOURCE}, Theorems 1 and 2",
+        hypotheses=(
+            true("s is non-decreasing", found.non_decreasing),
+            true("s' in [0, 1]", found.slope_in_unit_interval),
+            true("the strength is in the theorem's S", False, "which nobody knows"),
+        ),
+        promise="from some T_min to some T_max the lower bound of Pr(h_j <= delta_min) never falls",
+        measurements=(
+            at_least("share of units, E[a_j] once below a_min, whose bound ever rises", share, 1.0),
+        )
+        if told
+        else (),
+        numbers={
+            "a_min": a_min,
+            "t_min": [None if each is None else each[0] for each in stretches],
+            "t_max": [None if each is None else each[1] for each in stretches],
+            "falls": (np.diff(mean, axis=0) < 0).mean(axis=1).tolist(),
+            "mean": [_quantiles(each) for each in mean],
+            "bound": [
+                _quantiles(each[np.isfinite(each)]) if np.isfinite(each).any() else None
+                for each in bound
+            ],
+        },
+    )
+
+
+def _longest_rise(bound: Floats) -> tuple[int, int] | None:
+    """First and last place of the longest stretch (T,) that never falls; None if all are NaN."""
+    best: tuple[int, int] | None = None
+    first = 0
+    for place, value in enumerate(bound):
+        if place == 0 or not value >= bound[place - 1] - _ROUNDING:
+            first = place
+        if np.isfinite(value) and (best is None or place - first > best[1] - best[0]):
+            best = (first, place)
+    return best
 
 
 # --- Remarks 1 and 2 ---------------------------------------------------------------------------
