@@ -206,6 +206,17 @@ def test_units_that_the_sparse_penalty_cannot_reach_are_counted_and_said(tmp_pat
         assert model.fit(16 * DIGITS).saturated_units_ == 0
 
 
+def test_a_sweep_says_where_units_had_no_penalty(tmp_path):
+    changes = {"penalties": ["sae", "l1"], "preprocessing": Preprocessing("center")}
+    _, result = to_the_end(run_sweep(16 * DIGITS, tmp_path / "out", **SWEEP | changes))
+    (note,) = result["notes"]
+    assert note.startswith("sae, relu, strength 1: ")
+    assert "of 6 units had no penalty" in note
+    assert "had no penalty" in (tmp_path / "out" / "index.html").read_text()
+    _, scaled = to_the_end(run_sweep(DIGITS, tmp_path / "scaled", **SWEEP))
+    assert scaled["notes"] == []
+
+
 def test_the_held_mean_is_said_of_every_penalty_that_holds_one():
     changes = {"penalty": "mean", "penalty_options": {"f": "kl"}, "preprocessing": "center"}
     with pytest.warns(UserWarning, match="MeanActivation"):

@@ -14,7 +14,7 @@ from shoal.data import FittedPreprocessing, Preprocessing, Source
 from shoal.estimators import TiedAutoencoder
 from shoal.network.activations import ACTIVATIONS, ReLU, SmoothActivation
 from shoal.network.penalties import LARGEST_MEAN, Decoded, Penalty, penalty_named
-from shoal.training.momentum import Epoch, Momentum, mean_codes, normalized_start, train, usage
+from shoal.training.momentum import Epoch, Momentum, held_units, normalized_start, train, usage
 from shoal.training.recipes import describe
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count
 
@@ -239,7 +239,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
             yield epoch
         assert epoch is not None, "there is at least one epoch"
         found = usage(epoch.parameters, prepared, activation)
-        held = _held(epoch.parameters, prepared, activation, penalty)
+        held = held_units(epoch.parameters, prepared, activation, penalty)
         self._keep(epoch.parameters, activation, penalty, fitted, source.feature_shape, epoch.steps)
         self.activation_fraction_, self.dead_fraction_ = found
         self.saturated_units_ = held
@@ -350,16 +350,3 @@ def _warn_of_ones_own(name: str, part: Any) -> None:
             "but save_run will refuse it",
             stacklevel=4,
         )
-
-
-def _held(
-    parameters: Parameters | Decoded,
-    source: Source,
-    activation: SmoothActivation,
-    penalty: Penalty,
-) -> int:
-    """How many units' mean codes over `source` are beyond where the penalty acts."""
-    held = getattr(penalty, "held", None)
-    if held is None or penalty.strength == 0:
-        return 0
-    return int(held(mean_codes(parameters, source, activation)).sum())

@@ -27,7 +27,7 @@ __all__ = [
     "Epoch",
     "Momentum",
     "Usage",
-    "mean_codes",
+    "held_units",
     "normalized_start",
     "train",
     "usage",
@@ -139,17 +139,26 @@ def usage(parameters: Parameters | Decoded, source: Source, activation: SmoothAc
     return Usage(share, float((counts == 0).double().mean()))
 
 
-def mean_codes(
-    parameters: Parameters | Decoded, source: Source, activation: SmoothActivation
-) -> Tensor:
-    """E h_j over all samples of `source`, (m,) in float64."""
+def held_units(
+    parameters: Parameters | Decoded,
+    source: Source,
+    activation: SmoothActivation,
+    penalty: Penalty,
+) -> int:
+    """How many units' mean codes over `source` are so large that `penalty` does nothing to them.
+
+    By its `held`, where it has one: :meth:`shoal.network.penalties.KLSparse.held`.
+    """
+    held = getattr(penalty, "held", None)
+    if held is None or penalty.strength == 0:
+        return 0
     total, size = torch.zeros(len(parameters.bias), dtype=torch.float64), 0
+    encoder = Parameters(parameters.dictionary, parameters.bias)
     for batch in source.batches(1024):
         data = torch.from_numpy(batch).to(parameters.bias)
-        encoder = Parameters(parameters.dictionary, parameters.bias)
         total += autoencoder.encode(encoder, data, activation).double().sum(dim=0).cpu()
         size += len(batch)
-    return total / size
+    return int(held(total / size).sum())
 
 
 def train(
