@@ -153,8 +153,8 @@ NOTES = (
     "Sparse codes alone are not the aim: at a strength at which fewer units are active than the "
     "data have, atoms merge and fewer are found. What a penalty finds, it finds without being told "
     "how many atoms a sample has; nothing polishes it, so that cosines of .99 are rare.",
-    "Contraction has no bias gradient for ReLU as automatic differentiation has it, leaves nearly "
-    "every unit on, and finds no atom: what decides is the push on the bias of Arpit et al. 2016, "
+    "Contraction has no bias gradient for ReLU as automatic differentiation has it, leaves most "
+    "units on, and finds no atom: what decides is the push on the bias of Arpit et al. 2016, "
     "Theorem 1.",
 )
 
