@@ -83,7 +83,10 @@ Kind = Literal["none", "center", "scale", "whiten", "samples"]
 # Those of shoal.estimators, which would take a second to load for a help text; a test compares.
 Method = Literal["encoder", "least_squares", "pursuit", "omp", "iht"]
 # As above: those of shoal.network.penalties, shoal.network.activations, shoal.training.momentum.
-PenaltyName = Literal["none", "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1"]
+PenaltyName = Literal[
+    "none", "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1", "mean", "slope"
+]
+Noise = Literal["gaussian", "masking"]
 ActivationName = Literal["relu", "sigmoid", "softplus", "tanh", "maxout"]
 Length = Literal["unit", "max-norm", "free"]
 Scale = Literal["smoke", "reduced", "full"]
@@ -169,6 +172,23 @@ def fit(
     learning_rate: Annotated[
         float | None, typer.Option(help="With --penalty. Default: .001.")
     ] = None,
+    noise: Annotated[
+        Noise | None,
+        typer.Option(help="With --penalty dae; masking sets features to 0, a share of --strength."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="With --penalty: rho of sae, f of mean, q and p of slope, kink, draws, gamma.",
+        ),
+    ] = None,
+    encoder_bias: Annotated[
+        bool, typer.Option("--encoder-bias/--no-encoder-bias", help="With --penalty.")
+    ] = True,
+    decoder_bias: Annotated[
+        bool, typer.Option("--decoder-bias", help="With --penalty: y = h W + b_d.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
     key: Key = None,
@@ -217,12 +237,16 @@ def fit(
         "weight_length": weight_length,
         "n_epochs": epochs,
         "learning_rate": learning_rate,
+        "penalty_options": _penalty_options(noise, option),
+        "encoder_bias": None if encoder_bias else False,
+        "decoder_bias": decoder_bias or None,
     }
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     estimator: Any
     if penalty is None:
         if given:
-            name = next(iter(given)).replace("n_epochs", "epochs")
+            typed = {"n_epochs": "epochs", "penalty_options": "noise" if noise else "option"}
+            name = typed.get(next(iter(given)), next(iter(given)))
             raise ArgumentError(name, str(next(iter(given.values()))), "--penalty with it")
         from shoal.estimators import DictionaryAutoencoder
 
@@ -506,9 +530,16 @@ def check(
         shoal check nonnegative -n 256 -m 512 -k 2 --high 1.2 --atoms-from orthonormal-union
 
         shoal check planted.npz --dictionary runs/planted
+
+    Of a RUN that was fitted with --penalty, what makes its codes sparse or not is said instead:
+
+        shoal check sample:digits --dictionary runs/cae
     """
     check_count("seed", seed, low=0)
     check_count("samples", samples)
+    if dictionary is not None and _is_penalty_run(dictionary):
+        _check_penalty(dictionary, world, samples, seed, as_json=as_json)
+        return
     import numpy as np
 
     from shoal import theory
@@ -658,6 +689,22 @@ def _count_or_auto(given: str | None) -> int | str | None:
         return given  # 'auto', or what the estimator refuses
 
 
+def _penalty_options(noise: str | None, options: list[str] | None) -> dict[str, Any] | None:
+    """A penalty's other settings, from ``NAME=VALUE`` with numbers as numbers."""
+    found: dict[str, Any] = {} if noise is None else {"noise": noise}
+    for text in options or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ArgumentError("option", repr(text), "NAME=VALUE, such as rho=0.05")
+        if name in found:
+            raise ArgumentError("option", f"{name!r} twice", "each once")
+        try:
+            found[name] = json.loads(value)  # a number, a list of them, true or false
+        except ValueError:
+            found[name] = value  # a word
+    return found or None
+
+
 def _follow(steps: Iterator[Step], *, quiet: bool) -> None:
     """Run a fit to its end under a progress bar a phase.
 
@@ -786,6 +833,40 @@ def _world_of_a_run(spec: str, model: Any) -> GenerativeModel:
     model.set_params(sparse_output=True)
     (data, codes, _), *_ = model.iter_coded(source, "pursuit")
     return world_from_codes(model.components_, codes, data=data)
+
+
+def _is_penalty_run(path: Path) -> bool:
+    """Whether it is the folder of a regularised autoencoder; what is wrong with one comes later."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("estimator") == "regularized"
+
+
+def _check_penalty(run: Path, spec: str, samples: int, seed: int, *, as_json: bool) -> None:
+    """`check` of a penalty: Arpit et al. 2016."""
+    from shoal.data import open_source
+    from shoal.runs import load_run
+    from shoal.theory import examine_penalty
+
+    if spec in get_args(World):
+        raise ArgumentError("WORLD", repr(spec), "a SOURCE, with a RUN that has a penalty")
+    found = examine_penalty(load_run(run), open_source(spec), n_samples=samples, random_state=seed)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+        return
+    kind = found.facts["preprocessing"]
+    typer.echo(f"All of it is said of the data as the network sees them: preprocessing {kind!r}.")
+    counts = found.facts["verdicts"]
+    facts = {name: value for name, value in found.facts.items() if not isinstance(value, dict)}
+    rows = [[name.replace("_", " "), _number(value)] for name, value in facts.items()]
+    rows += [[f"units: {name}", _number(value)] for name, value in counts.items()]
+    _print_table("Penalty", ["what", "value"], rows)
+    head, lines = found.table()
+    _print_table("Units", head, [[_number(cell) for cell in line] for line in lines])
+    for each in found.assertions:
+        _print_assertion(each)
 
 
 def _print_assertion(each: Any) -> None:

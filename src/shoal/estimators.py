@@ -227,7 +227,11 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         m = self.components_.shape[0]
         if codes.shape[1] != m:
             raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
-        return self.preprocessing_.undo(np.asarray(codes @ self.components_.astype(codes.dtype)))
+        return self.preprocessing_.undo(self._decode(codes).astype(codes.dtype, copy=False))
+
+    def _decode(self, codes: Any) -> NDArray:
+        """y = x D (B, n) of codes (B, m), in the preprocessed space."""
+        return np.asarray(codes @ self.components_.astype(codes.dtype, copy=False))
 
     def score(self, X: Any, y: None = None, method: str = "encoder") -> float:
         """Explained variance of `X` by its reconstruction: 1 - FVU, at most 1.
@@ -280,11 +284,10 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _coded(
         self, parameters: Parameters, batches: Iterator[NDArray], method: str
     ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
-        dictionary = parameters.dictionary.cpu().numpy()
         without_zeros = method != "encoder" or gate_of(self._encoder()) is not None
         for batch in batches:
             codes = self._code(parameters, batch, method, without_zeros)
-            yield batch, codes, codes @ dictionary
+            yield batch, codes, self._decode(codes).astype(batch.dtype, copy=False)
             if isinstance(codes, sparse.csr_array):
                 without_zeros = codes.nnz <= _CROWDED * codes.shape[0] * codes.shape[1]
 

@@ -124,6 +124,9 @@ def save_run(
         "bias": model.bias_,
         **{f"preprocessing.{k}": v for k, v in model.preprocessing_.tensors().items()},
     }
+    decoder_bias = getattr(model, "decoder_bias_", None)
+    if decoder_bias is not None:
+        tensors["decoder_bias"] = decoder_bias
     if statistics is not None:
         tensors["atom_activation"] = statistics.atom_activation
         tensors["atom_energy"] = statistics.atom_energy
@@ -172,7 +175,13 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> An
         dictionary, bias = tensors["dictionary"], tensors["bias"]
         if bias.shape != dictionary.shape[:1]:
             raise ArgumentError("bias", f"shape {bias.shape}", f"({len(dictionary)},)")
-        for name, array in (("dictionary", dictionary), ("bias", bias)):
+        beside: dict[str, Any] = {}  # what a regularised autoencoder may have
+        if kind == "regularized" and "decoder_bias" in tensors:
+            beside["decoder_bias"] = tensors["decoder_bias"]
+            if beside["decoder_bias"].shape != dictionary.shape[1:]:
+                found = f"shape {beside['decoder_bias'].shape}"
+                raise ArgumentError("decoder_bias", found, str(dictionary.shape[1:]))
+        for name, array in (("dictionary", dictionary), ("bias", bias), *beside.items()):
             if array.dtype.kind != "f" or not np.isfinite(array).all():
                 found = f"NaN, infinity or whole numbers in {array.dtype}"
                 raise ArgumentError(name, found, "finite floats")
@@ -197,7 +206,7 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> An
         raise RunError(
             f"{path}: inconsistent ({missing}); needed a folder as `shoal fit` wrote it"
         ) from error
-    return model.restore_(dictionary, bias, *learnt, fitted, shape, n_steps, names)
+    return model.restore_(dictionary, bias, *learnt, fitted, shape, n_steps, names, **beside)
 
 
 _KINDS: dict[str, type[DictionaryAutoencoder] | type[RegularizedAutoencoder]] = {
@@ -216,11 +225,12 @@ def _learnt(model: DictionaryAutoencoder | RegularizedAutoencoder) -> dict[str, 
         }
     return {
         "estimator": "regularized",
-        "activation": describe(model.activation_),
-        "penalty": describe(model.penalty_),
+        "activation": describe(model.activation_, "activation"),
+        "penalty": describe(model.penalty_, "penalty"),
         "usage": {
             "activation_fraction": model.activation_fraction_,
             "dead_fraction": model.dead_fraction_,
+            "saturated_units": model.saturated_units_,
         },
     }
 
@@ -347,6 +357,10 @@ def _arguments(model: TiedAutoencoder) -> dict[str, Any]:
     for name, usual in _NAMED.items():
         if name in plain and not isinstance(plain[name], str):
             plain[name] = usual
+    if plain.get("penalty_options"):  # as the penalty has them: lists of numbers, not arrays
+        plain["penalty_options"] = {
+            name: getattr(model.penalty_, name) for name in plain["penalty_options"]
+        }
     if not isinstance(plain["random_state"], (int, np.integer)):
         plain["random_state"] = None
     del plain["preprocessing"]  # written beside it

@@ -263,9 +263,22 @@ def _result(plan: _Plan, records: list[Record], seconds: float) -> dict[str, Any
         "verdicts": [],
         "departures": [],
         "tables": [asdict(table)],
-        "notes": [],
+        "notes": _without_penalty(plan, ordered),
     }
     return dict(json.loads(json.dumps(plain(result), allow_nan=False)))
+
+
+def _without_penalty(plan: _Plan, records: list[Record]) -> list[str]:
+    """Where units had no penalty, as their mean codes are beyond where it acts."""
+    most: dict[Point, int] = {}
+    for each in records:
+        if each.saturated_units:
+            most[each.point] = max(most.get(each.point, 0), each.saturated_units)
+    return [
+        f"{point.penalty}, {point.activation}, strength {point.strength:g}: {units} of "
+        f"{plan.n_components} units had no penalty, their mean code is .99 or more."
+        for point, units in most.items()
+    ]
 
 
 def _command(plan: _Plan) -> str:

@@ -76,6 +76,7 @@ _NAMES = (
     "arpit2016/figure4",
     "arpit2016/figure5",
     "beyond/basin",
+    "beyond/penalties",
     "beyond/samples",
 )
 
@@ -104,7 +105,7 @@ def select(name: str) -> list[Experiment]:
     """The experiments that a name stands for: one, those of a paper, or "all".
 
     >>> [each.name for each in select("beyond")]
-    ['beyond/basin', 'beyond/samples']
+    ['beyond/basin', 'beyond/penalties', 'beyond/samples']
     """
     chosen = [each for each in _NAMES if name in ("all", each, each.split("/")[0])]
     if not chosen:

@@ -19,15 +19,18 @@ found, with W in place of A*.
 from shoal.theory import arpit2016, gradients, modes, nguyen2019, rangamani2017, sizes
 from shoal.theory.assertion import Assertion, Check, plain
 from shoal.theory.examination import examine
+from shoal.theory.penalties_examination import PenaltyExamination, examine_penalty
 from shoal.theory.worlds import WorldFacts, aligned, open_world, world_from_codes
 
 __all__ = [
     "Assertion",
     "Check",
+    "PenaltyExamination",
     "WorldFacts",
     "aligned",
     "arpit2016",
     "examine",
+    "examine_penalty",
     "gradients",
     "modes",
     "nguyen2019",

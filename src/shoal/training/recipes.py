@@ -424,8 +424,15 @@ _PARTS: dict[str, type] = {
 }
 
 
-def describe(part: Any) -> Any:
+def describe(part: Any, argument: str = "recipe") -> Any:
     """A recipe (or a part of one) as plain values for JSON; :func:`restore` undoes it.
+
+    Parameters
+    ----------
+    part : Recipe, activation, penalty, ...
+        Parts within parts, numbers, words.
+    argument : str
+        What an error calls it.
 
     Raises
     ------
@@ -442,11 +449,13 @@ def describe(part: Any) -> Any:
     if part is None or isinstance(part, (bool, int, float, str)):
         return part
     if isinstance(part, tuple):
-        return [describe(each) for each in part]
+        return [describe(each, argument) for each in part]
     name = type(part).__name__
     if _PARTS.get(name) is not type(part):
-        raise ArgumentError("recipe", f"a part of type {name}", "parts from shoal to write it down")
-    values = {field.name: describe(getattr(part, field.name)) for field in fields(_PARTS[name])}
+        raise ArgumentError(argument, f"a part of type {name}", "parts from shoal to write it down")
+    values = {
+        field.name: describe(getattr(part, field.name), argument) for field in fields(_PARTS[name])
+    }
     return {"kind": name, **values}
 
 
