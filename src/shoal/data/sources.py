@@ -19,13 +19,13 @@ from shoal.data.access import (
     tensor_rows,
     validate,
 )
-from shoal.data.formats import (
-    FORMATS,
+from shoal.data.readers import (
     Options,
     array_source,
+    endings,
+    open_object,
     open_path,
     refuse_options,
-    zarr_array,
 )
 from shoal.data.samples import PREFIXES, SAMPLES, load_named
 from shoal.vocabulary import SourceError
@@ -41,6 +41,7 @@ def open_source(
     n_patches: int | None = None,
     random_state: Any = 0,
     feature_shape: tuple[int, ...] | None = None,
+    **more: Any,
 ) -> Source:
     """Open data of any kind as one `Source` of rows.
 
@@ -73,6 +74,8 @@ def open_source(
         Seed of those positions.
     feature_shape : tuple of int, optional
         How to draw a row as an image, such as (28, 28); known already for patches.
+    **more
+        Options of a reader of your own, see :class:`shoal.data.readers.Reader`.
 
     Returns
     -------
@@ -100,7 +103,15 @@ def open_source(
     >>> [batch.tolist() for batch in source.batches(2)]
     [[[0.0, 1.0], [2.0, 3.0]], [[4.0, 5.0]]]
     """
-    options = Options(key, patch_size, n_patches, random_state, feature_shape)
+    named = {
+        "key": key,
+        "patch_size": patch_size,
+        "n_patches": n_patches,
+        "feature_shape": feature_shape,
+        **more,
+    }
+    options: Options = {word: value for word, value in named.items() if value is not None}
+    options = {**options, "random_state": random_state}
     if isinstance(spec, Source):
         refuse_options(options, (), "an open source")
         return spec
@@ -108,10 +119,11 @@ def open_source(
         return _named(spec, options)
     if isinstance(spec, (str, Path)):
         return open_path(Path(spec), options)
+    if (source := open_object(spec, options)) is not None:
+        return source
     refuse_options(options, ("feature_shape",), f"a {type(spec).__name__}")
     for matches, opener in (
         (is_tensor, _tensor),
-        (_is_zarr, _zarr),
         (_is_array, _array),
         (_is_stream, _stream),
     ):
@@ -121,7 +133,7 @@ def open_source(
     raise SourceError(
         "source",
         f"a {type(spec).__name__}",
-        f"an array, tensor, path ({' '.join(FORMATS)}), sample name "
+        f"an array, tensor, path ({endings()}), sample name "
         f"({', '.join(f'sample:{name}' for name in SAMPLES)}) or iterable of batches{hint}",
     )
 
@@ -130,22 +142,22 @@ def _named(spec: str, options: Options) -> Source:
     # The loaders call these options by their own names.
     prefix = spec.partition(":")[0]
     given: dict[str, Any] = {}
-    if prefix == "hf" and options.key is not None:
-        given["column"] = options.key
-        options = options._replace(key=None)
+    options = dict(options)
+    if prefix == "hf" and "key" in options:
+        given["column"] = options.pop("key")
     is_patches = spec.partition("?")[0] == "sample:patches"
     if is_patches:
-        if options.patch_size is not None:
-            given["size"] = options.patch_size
-        if options.n_patches is not None:
-            given["n_patches"] = options.n_patches
+        if "patch_size" in options:
+            given["size"] = options["patch_size"]
+        if "n_patches" in options:
+            given["n_patches"] = options["n_patches"]
         if "random_state=" not in spec:
-            given["random_state"] = options.random_state
+            given["random_state"] = options["random_state"]
     takes = ("patch_size", "n_patches") if is_patches else ("feature_shape",)
     refuse_options(options, takes, repr(spec))
     sample = load_named(spec, **given)
     return array_source(
-        sample.data, spec, feature_shape=options.feature_shape or sample.feature_shape
+        sample.data, spec, feature_shape=options.get("feature_shape") or sample.feature_shape
     )
 
 
@@ -184,14 +196,6 @@ def _tensor(tensor: Any, feature_shape: Shape) -> Source:
         argument="data",
         feature_shape=feature_shape,
     )
-
-
-def _is_zarr(spec: Any) -> bool:
-    return type(spec).__module__.partition(".")[0] == "zarr" and hasattr(spec, "chunks")
-
-
-def _zarr(spec: Any, feature_shape: Shape) -> Source:
-    return zarr_array(spec, "array", argument="data", feature_shape=feature_shape)
 
 
 def _is_array(spec: Any) -> bool:
