@@ -208,7 +208,30 @@ def _array(spec: Any, feature_shape: Shape) -> Source:
     held = not isinstance(spec, np.memmap)
     name = "array" if held or spec.filename is None else Path(spec.filename).name
     array = np.asarray(spec)
-    return array_source(array, name, argument="data", held=held, feature_shape=feature_shape)
+    source = array_source(array, name, argument="data", held=held, feature_shape=feature_shape)
+    if not held:
+        _watch(source, spec)
+    return source
+
+
+def _watch(source: RowSource, mapped: np.memmap) -> None:
+    """Look before each reading whether the mapped file was cut: touching it would be fatal."""
+    try:
+        size = mapped._mmap.size()  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        return  # a map without a file
+    fetch = source._fetch
+
+    def watched(index: Any) -> NDArray:
+        if (now := mapped._mmap.size()) < size:  # type: ignore[attr-defined]
+            raise SourceError(
+                "data",
+                f"{source.name}, whose file was cut from {size} to {now} bytes",
+                "a file that stays as it is while it is read",
+            )
+        return fetch(index)
+
+    source._fetch = watched
 
 
 def _is_stream(spec: Any) -> bool:
