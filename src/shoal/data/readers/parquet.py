@@ -16,10 +16,10 @@ from shoal.data.readers._base import (
     Options,
     Reader,
     check_magic,
-    reading,
     register,
     require,
 )
+from shoal.data.readers._parquet_pages import Checked
 from shoal.vocabulary import ArgumentError, SourceError
 
 
@@ -27,10 +27,8 @@ def _open(path: Path, options: Options) -> Source:
     parquet = require("pyarrow.parquet", path.name, "parquet")
     types = importlib.import_module("pyarrow").types
     check_magic(path, b"PAR1", ".parquet")
-    needed = "a complete Parquet file"
-    with reading(path.name, needed), parquet.ParquetFile(path) as file:
-        schema, metadata = file.schema_arrow, file.metadata
-        lengths = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    checked = Checked(path, parquet)
+    schema, lengths = checked.schema, checked.lengths
 
     def numeric(kind: Any) -> bool:
         return bool(
@@ -75,11 +73,7 @@ def _open(path: Path, options: Options) -> Source:
     columns = lists or numbers
 
     def pieces(group: int) -> Iterator[NDArray]:
-        # pre_buffer would hold the whole row group.
-        with (
-            reading(path.name, needed),
-            parquet.ParquetFile(path, pre_buffer=False, memory_map=True) as opened,
-        ):
+        with checked.group(int(group)) as opened:
             flow = opened.iter_batches(PIECE_ROWS, row_groups=[int(group)], columns=columns)
             for record in flow:
                 yield unlist(record) if lists else side_by_side(record)
@@ -109,8 +103,9 @@ def _open(path: Path, options: Options) -> Source:
         dtype = float_dtype(stored(kind.value_type), "source", path.name)
         width = kind.list_size if types.is_fixed_size_list(kind) else None
         if width is None and sum(lengths):
-            with reading(path.name, needed), parquet.ParquetFile(path) as file:
-                first = next(file.iter_batches(1, columns=columns)).column(0)
+            filled = next(i for i, length in enumerate(lengths) if length)
+            with checked.group(filled) as file:
+                first = next(file.iter_batches(1, row_groups=[filled], columns=columns)).column(0)
                 width = first.value_lengths()[0].as_py() or 0
     else:
         dtype = np.result_type(
