@@ -9,7 +9,7 @@ from PIL import Image
 
 from picture_files import png16, tiff
 from shoal.data import open_source
-from shoal.data.images import grey, patches_by_rows, pixels_of
+from shoal.data.images import draw_positions, grey, patches_by_rows, pixels_of
 from shoal.vocabulary import ArgumentError, SourceError
 
 H, W = 23, 31
@@ -209,6 +209,53 @@ def test_8_and_16_bits_and_floats_in_one_folder_have_one_scale(tmp_path):
 
 
 # --- the same bits as at one go ---------------------------------------------------------------
+
+
+def simply(folder, size, n_patches, seed):
+    """Patches of ordinary pictures as one would write it down, each picture decoded whole."""
+    images = []
+    for file in sorted(folder.iterdir()):
+        with Image.open(file) as image:
+            grey_already = image.mode in ("1", "L", "I;16", "F")
+            pixels = np.asarray(image if grey_already else image.convert("RGB"))
+        level = pixels @ LUMA if pixels.ndim == 3 else pixels
+        if pixels.dtype.kind == "u":
+            level = level / (255.0 if pixels.dtype.itemsize == 1 else 65535.0)
+        images.append(np.asarray(level, np.float32))
+    places = draw_positions([i.shape for i in images], n_patches, size, np.random.default_rng(seed))
+    cut = [
+        images[i][row : row + size, column : column + size].ravel()
+        for i, row, column in zip(*places, strict=True)
+    ]
+    return np.stack(cut)
+
+
+def test_patches_of_ordinary_pictures_are_the_same_bits_as_written_down_simply(tmp_path):
+    level, colour = made("u1", 90, 110), made("u1", 90, 110, 3)
+    images = {
+        **{
+            f"grey.{ending}": level for ending in ("png", "tif", "bmp", "pgm", "jpg", "webp", "gif")
+        },
+        **{
+            f"rgb.{ending}": colour for ending in ("png", "tif", "bmp", "ppm", "jpg", "webp", "gif")
+        },
+        **{f"rgba.{ending}": made("u1", 90, 110, 4) for ending in ("png", "tif", "webp")},
+        "la.png": made("u1", 90, 110, 2),
+        "bits.png": level > 100,
+        "bits.tif": level > 100,
+        "16.png": made("u2", 90, 110),
+        "float.tif": made("f4", 90, 110),
+        "large.png": made("u1", 1100, 1300, 3),
+        "large.jpg": made("u1", 1100, 1300),
+    }
+    for name, pixels in images.items():
+        Image.fromarray(pixels).save(tmp_path / name)
+    for mode in ("P", "CMYK", "YCbCr"):
+        Image.fromarray(colour).convert(mode).save(tmp_path / f"{mode}.tif")
+    for packing in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        Image.fromarray(colour).save(tmp_path / f"{packing}.tif", compression=packing)
+    found = open_source(tmp_path, patch_size=8, n_patches=5000, random_state=3).array
+    np.testing.assert_array_equal(found, simply(tmp_path, 8, 5000, 3))
 
 
 def test_large_pictures_turn_grey_piece_by_piece_to_the_same_bits():

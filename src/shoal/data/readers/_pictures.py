@@ -49,9 +49,12 @@ MOST_PIXELS = 2**27
 # packed 2 to 50 times, pages of text some hundred times; deflate can't pack more than 1032.
 _FREE_BYTES, _MOST_PACKED = 2**26, 500
 
-# Pages of a file that are looked at; and those of a file that plays them one after the
-# other, where the last can't be had without all before it.
+# Pages of a file that are looked at; and those where the last can't be had without all
+# before it: animations, and TIFF pages for which Pillow follows the chain anew.
 _MOST_PAGES, _MOST_FRAMES = 2**16, 10_000
+
+# Pixels of an animation; several of its frames are held at once, in colour.
+_MOST_MOVING = 2**23  # 4K video
 
 # Scans of a JPEG file, each of which passes over all its pixels; cameras write 1 to 10.
 _MOST_SCANS = 500
@@ -127,8 +130,8 @@ def _opened(path: Path) -> Iterator[Any]:
             if not head:
                 raise SourceError("source", f"{name}, which is empty (0 bytes)", f"a {kind} file")
             if other is not None and other.upper() != kind:
-                found = f"{name}, which can't be read (it is {other})"
-                raise SourceError("source", found, f"a {kind} file, or the ending that fits")
+                needed = f"a {kind} file, or the ending that fits"
+                raise SourceError("source", f"{name}, which is {other}", needed)
             yield file
 
 
@@ -153,8 +156,8 @@ def _too_large(name: str, height: int = 0, width: int = 0) -> SourceError:
     pixels = f"{height} x {width}" if height else "too many"
     return SourceError(
         "source",
-        f"{name} of {pixels} pixels",
-        f"at most {MOST_PIXELS} pixels: cut it to tiles, or save it as uncompressed TIFF or .npy",
+        f"{name} of {pixels} pixels, which are not decoded",
+        f"at most {MOST_PIXELS}: cut it to tiles, or save it as uncompressed TIFF or .npy",
     )
 
 
@@ -179,6 +182,9 @@ def _survey_other(file: Any, ending: str, name: str) -> tuple[list[Page], list[s
             frames = int(getattr(image, "n_frames", 1))
     if frames > 1 and (depth := _depth(image)) is not None:
         left_out.append(f"{name}: the lower 8 of {depth} bits")
+    if frames > 1 and height * width > _MOST_MOVING:
+        left_out.append(f"{name}: pages 2 to {frames}, of more than {_MOST_MOVING} pixels each")
+        frames = 1
     if frames > _MOST_FRAMES:
         left_out.append(f"{name}: pages {_MOST_FRAMES + 1} to {frames}")
     packed = 0 if ending in (".pgm", ".ppm") else height * width * _BYTES.get(image.mode, 4)
@@ -212,10 +218,11 @@ def _survey_tiff(file: Any, name: str) -> tuple[list[Page], list[str]]:
     tiff = Tiff(file, name)
     pages: list[Page] = []
     left_out: list[str] = []
-    copies = channels = 0
+    copies = channels = chained = 0
     for number, page in enumerate(tiff.pages()):
-        if number == _MOST_PAGES:
-            left_out.append(f"{name}: all pages behind {_MOST_PAGES}")
+        chained += not page.plain
+        if number == _MOST_PAGES or chained > _MOST_FRAMES:
+            left_out.append(f"{name}: all pages behind {number}")
             break
         if page.subfile & 5:
             copies += 1

@@ -36,6 +36,7 @@ _KEPT = (_DESCRIPTION, _OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS)
 
 _STORED, _DEFLATED = (1,), (8, 32946)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_COLOURS = {_RGB: 3, 5: 4, 6: 3, 8: 3}  # 5: CMYK, 6: YCbCr, 8: L*a*b*; 1 of others
 _KINDS = {1: "u", 2: "i", 3: "f"}  # of SampleFormat
 _TYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 
@@ -79,7 +80,7 @@ class TiffPage:
     @property
     def colours(self) -> int:
         """Samples of a pixel that are its colour."""
-        return 3 if self.photometric == _RGB else 1
+        return _COLOURS.get(self.photometric, 1)
 
     @property
     def plain(self) -> bool:

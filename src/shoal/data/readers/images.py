@@ -107,8 +107,12 @@ def _surveyed(files: list[Path], folder: Path, alone: bool) -> tuple[Lot, list[s
 
 
 def _briefly(file: Path, error: SourceError) -> str:
+    """What is odd about a file, without the words that make it a sentence."""
     name = shown(file.name)
-    return f"{name} ({error.found.removeprefix(name).lstrip(', ').removeprefix('which ')})"
+    reason = error.found.removeprefix(name).removeprefix(", which ").strip()
+    if reason.startswith("can't be read (") and reason.endswith(")"):
+        reason = reason.removeprefix("can't be read (")[:-1]
+    return f"{name} ({reason})"
 
 
 def _shapes(lot: Lot) -> list[tuple[int, int]]:
