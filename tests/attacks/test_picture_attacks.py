@@ -303,7 +303,7 @@ def test_a_large_photograph_takes_few_bytes_a_pixel(tmp_path):
     patches and a band of grey take.
     """
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (2000, 4000, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (1500, 3000, 3), dtype=np.uint8)
     files = {}
     for kind, options in {"png": {"compress_level": 1}, "jpeg": {}, "tiff": {}}.items():
         stream = io.BytesIO()

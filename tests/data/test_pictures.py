@@ -345,6 +345,24 @@ def test_pictures_behind_a_photograph_are_left_out_and_said(tmp_path):
         open_source(tmp_path / "a.jpg", patch_size=4, n_patches=9)
 
 
+def test_depth_that_is_lost_is_said(tmp_path):
+    (tmp_path / "a.ppm").write_text(f"P3 9 9 65535\n{'40000 ' * 243}")
+    four = made("u2", H, W, 4)
+    (tmp_path / "cmyk.tif").write_bytes(tiff([four], photometric=5))
+    frames = [Image.fromarray(made("u1", H, W, 3, seed=i)) for i in range(2)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    for name in ("a.ppm", "cmyk.tif"):
+        with pytest.warns(UserWarning, match=rf"left out of {name}: {name}: the lower 8 of 16"):
+            open_source(tmp_path / name, patch_size=4, n_patches=9)
+    open_source(tmp_path / "a.png", patch_size=4, n_patches=9)
+
+
+def test_tiff_that_nothing_here_can_unpack_is_named_by_its_tags(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff([made("f8")], more={259: (3, [5])}))
+    with pytest.raises(SourceError, match=r"a\.tif with pixels of f64 bits, packed by method 5"):
+        open_source(tmp_path / "a.tif", patch_size=4, n_patches=9)
+
+
 # --- folders ----------------------------------------------------------------------------------
 
 

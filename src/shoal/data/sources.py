@@ -53,8 +53,9 @@ def open_source(
           never written to;
         - a path to ``.npy`` (memory-mapped), ``.npz`` (read into memory), ``.safetensors``
           (memory-mapped), ``.parquet`` (read by row groups; all numeric columns, or one
-          list column), a Zarr array or group (read by chunks), an image, or a folder of
-          images (searched with its subfolders; cut into grey patches);
+          list column), a Zarr array or group (read by chunks), a picture (.png, .jpg,
+          .tif, .bmp, .gif, .webp, .pgm, .ppm), or a folder of pictures (searched with its
+          subfolders; cut into grey patches, see Notes);
         - ``sample:patches``, ``sample:digits``, with options as in
           ``sample:patches?size=12&n_patches=20000``; with internet ``openml:NAME`` and
           ``hf:NAME?split=train``;
@@ -67,9 +68,11 @@ def open_source(
         default ``data``, else the only one that can be meant. Where a file also holds
         ``dictionary`` (and ``codes``), they become ``source.truth``.
     patch_size : int, optional
-        Side of the patches of images, in pixels; 12 by default.
+        Side of the patches of pictures, in pixels; 12 by default, or less where no picture
+        holds that.
     n_patches : int, optional
-        Patches drawn from images, at distinct random positions; 20 000 by default.
+        Patches drawn from pictures, at distinct random positions; 20 000 by default, or as
+        many as there are.
     random_state : int or numpy.random.Generator
         Seed of those positions.
     feature_shape : tuple of int, optional
@@ -89,9 +92,21 @@ def open_source(
     ArgumentError
         If an option is wrong, or means nothing for this kind of data.
 
+    Warns
+    -----
+    UserWarning
+        If part of what was asked for is left out.
+
     Notes
     -----
     Values aren't read here; :func:`validate` refuses NaN and infinity.
+
+    Of pictures, 8-bit levels are divided by 255, levels of more bits by 65535 (12-bit TIFF by
+    4095, Netpbm by its own white), and floats stay as they are. Colours are weighted by
+    ITU-R BT.601, of L*a*b* the lightness is taken; alpha is left aside, gamma, colour profiles
+    and the orientation that a camera notes are not applied. All pages of a TIFF stack, GIF, WebP
+    or animated PNG are used. What is left out of a file, files of a folder that can't be
+    read, and defaults that are clipped are said in a ``UserWarning`` of one line.
 
     Examples
     --------

@@ -180,7 +180,8 @@ def _survey_other(file: Any, ending: str, name: str) -> tuple[list[Page], list[s
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             frames = int(getattr(image, "n_frames", 1))
-    if frames > 1 and (depth := _depth(image)) is not None:
+    depth = _depth(image)
+    if depth is not None and (frames > 1 or ending in (".pgm", ".ppm")):
         left_out.append(f"{name}: the lower 8 of {depth} bits")
     if frames > 1 and height * width > _MOST_MOVING:
         left_out.append(f"{name}: pages 2 to {frames}, of more than {_MOST_MOVING} pixels each")
@@ -243,7 +244,12 @@ def _survey_tiff(file: Any, name: str) -> tuple[list[Page], list[str]]:
         kept = "the first" if first.colours == 1 else "red, green and blue"
         left_out.append(f"{name}: {_plural(channels, 'channel')} beside {kept}")
     if not first.plain:  # Pillow is to open it: whether it can is known here already
-        image = _image(file, ".tif", name)
+        try:
+            image = _image(file, ".tif", name)
+        except SourceError as error:
+            bits = "+".join(f"{kind}{n}" for kind, n in zip(first.kinds, first.bits, strict=True))
+            found = f"{name} with pixels of {bits[:40]} bits, packed by method {first.compression}"
+            raise SourceError("source", found, "TIFF that isn't packed, or deflated") from error
         lost = first.planar or _halves(image) is None
         if (depth := _depth(image)) is not None and lost:
             left_out.append(f"{name}: the lower 8 of {depth} bits")
@@ -323,7 +329,12 @@ def _band(image: Any, top: int, bottom: int) -> Any:
 
 def _depth(image: Any) -> int | None:
     """Bits a sample, where Pillow would keep the upper 8 of them only."""
-    return 16 if image.mode in ("RGB", "RGBA", "CMYK") and ";16" in _raw_mode(image) else None
+    if image.mode not in ("RGB", "RGBA", "CMYK"):
+        return None
+    words = image.format == "PPM" and image.tile[0][0] == "ppm_plain"
+    if words and image.tile[0][3][1] > 255:  # Netpbm with its numbers written out
+        return 16
+    return 16 if ";16" in _raw_mode(image) else None
 
 
 def _raw_mode(image: Any) -> str:
