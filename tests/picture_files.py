@@ -92,7 +92,7 @@ def tiff(
                     raw = raw if pack is None else zlib.compress(raw)
                     offsets.append(behind[0] if one_directory else put(raw))
                     lengths.append(len(raw))
-        colours = 3 if samples >= 3 else 1
+        colours = 4 if photometric == 5 else 3 if samples >= 3 else 1
         tags = {
             256: (4, [width]),
             257: (4, [height]),

@@ -10,12 +10,14 @@ import os
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from attacks.mutate_pictures import run
 from picture_files import png, png_chunk, tiff
 from shoal.data import open_source
 from shoal.vocabulary import SourceError
@@ -329,3 +331,13 @@ def test_a_pipe_does_not_hang(tmp_path):
     (tmp_path / "c.png").symlink_to("/dev/zero")
     with pytest.raises(SourceError, match="without a picture that can be read"):
         open_source(tmp_path)
+
+
+@linux
+def test_damaged_pictures_are_read_or_refused_in_one_line(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        counts, faults = run(500, 1, tmp_path)
+    assert faults == []
+    assert counts.total() == 500
+    assert sum(n for (_, outcome), n in counts.items() if outcome == "one line") > 250

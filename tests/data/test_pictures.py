@@ -345,6 +345,14 @@ def test_pictures_behind_a_photograph_are_left_out_and_said(tmp_path):
         open_source(tmp_path / "a.jpg", patch_size=4, n_patches=9)
 
 
+def test_pixels_in_no_page_are_said(tmp_path):
+    pages = [made("u2", 200, 200, seed=i) for i in range(4)]
+    raw = tiff(pages, one_directory=True, rows=200, description="made by another program")
+    (tmp_path / "a.tif").write_bytes(raw)
+    with pytest.warns(UserWarning, match=r"^left out: a\.tif: 24\d{4} bytes that are in no page"):
+        same(tmp_path / "a.tif", pages[0] / 65535)
+
+
 def test_depth_that_is_lost_is_said(tmp_path):
     (tmp_path / "a.ppm").write_text(f"P3 9 9 65535\n{'40000 ' * 243}")
     four = made("u2", H, W, 4)
@@ -352,7 +360,7 @@ def test_depth_that_is_lost_is_said(tmp_path):
     frames = [Image.fromarray(made("u1", H, W, 3, seed=i)) for i in range(2)]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
     for name in ("a.ppm", "cmyk.tif"):
-        with pytest.warns(UserWarning, match=rf"left out of {name}: {name}: the lower 8 of 16"):
+        with pytest.warns(UserWarning, match=rf"^left out: {name}: the lower 8 of 16"):
             open_source(tmp_path / name, patch_size=4, n_patches=9)
     open_source(tmp_path / "a.png", patch_size=4, n_patches=9)
 

@@ -56,6 +56,9 @@ _MOST_PAGES, _MOST_FRAMES = 2**16, 10_000
 # Pixels of an animation; several of its frames are held at once, in colour.
 _MOST_MOVING = 2**23  # 4K video
 
+# Bytes beside the pixels of a TIFF file that are not worth a word: names, profiles, previews.
+_SPARE_BYTES = 2**16
+
 # Scans of a JPEG file, each of which passes over all its pixels; cameras write 1 to 10.
 _MOST_SCANS = 500
 
@@ -238,6 +241,12 @@ def _survey_tiff(file: Any, name: str) -> tuple[list[Page], list[str]]:
         pages.append(Page(page.number, page.height, page.width, packed, page))
     if copies:
         left_out.append(f"{name}: {_plural(copies, 'smaller copy or mask')}")
+    used = sum(page.tiff.nbytes for page in pages if page.tiff is not None)
+    if not copies and all(page.nbytes == 0 for page in pages):
+        # Stacks of other programs with one directory for all, volumes, further directories.
+        spare = tiff.size - used
+        if pages and spare > max(_SPARE_BYTES, pages[0].height * pages[0].width):
+            left_out.append(f"{name}: {spare} bytes that are in no page")
     if not pages or (first := pages[0].tiff) is None:
         raise SourceError("source", f"{name} without a page", "at least one")
     if channels:

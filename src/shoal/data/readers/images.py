@@ -191,7 +191,7 @@ def _note(path: Path, lot: Lot, odd: list[str], small: list[str], left_out: list
     if small:
         _say(f"{name}: pictures smaller than a patch passed over: {_some(small)}")
     if left_out:
-        _say(f"left out of {name}: {_some(left_out)}")
+        _say(f"left out: {_some(left_out)}")
 
 
 def _note_defaults(
