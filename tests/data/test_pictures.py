@@ -92,7 +92,7 @@ def test_tiff_as_pillow_packs_it(compression, tmp_path):
         same(tmp_path / "a.tif", pixels / scale)
 
 
-def repacked(path, pixels, compression):
+def repacked(path, pixels, compression, turn=1):
     """16-bit colour, packed by libtiff through Pillow, which can't write such pixels itself:
     each row of colours is written as a longer row of grey, and the tags are put right.
     """
@@ -116,9 +116,11 @@ def repacked(path, pixels, compression):
         return short(tag, 1, value.to_bytes(2, order) + b"\0\0")
 
     tags[256] = one(256, pixels.shape[1])
-    tags[258] = short(258, samples, len(raw).to_bytes(4, order))
+    if samples > 1:
+        tags[258] = short(258, samples, len(raw).to_bytes(4, order))
     raw += b"".join((16).to_bytes(2, order) for _ in range(samples))
-    tags[262], tags[277] = one(262, 2), one(277, samples)
+    tags[262], tags[277] = one(262, 2 if samples > 1 else 1), one(277, samples)
+    tags[274] = one(274, turn)
     tags.pop(317, None)
     if samples == 4:
         tags[338] = one(338, 2)
@@ -142,6 +144,25 @@ def test_16_bit_png(channels, tmp_path):
     (tmp_path / "a.png").write_bytes(png16(pixels))
     level = pixels[..., 0] if channels < 3 else pixels[..., :3] @ LUMA
     same(tmp_path / "a.png", level / 65535)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_pixels_stay_where_the_file_has_them(turn, tmp_path):
+    pixels = made("u2")
+    (tmp_path / "a.tif").write_bytes(tiff([pixels], more={274: (3, [turn])}))
+    same(tmp_path / "a.tif", pixels / 65535)
+    repacked(tmp_path / "a.tif", pixels[..., None], "tiff_lzw", turn)
+    same(tmp_path / "a.tif", pixels / 65535)
+    with Image.open(tmp_path / "a.tif") as image:
+        image.load()
+        assert (turn == 1) == np.array_equal(np.asarray(image), pixels)
+    colour = made("u2", H, W, 3)
+    repacked(tmp_path / "a.tif", colour, "tiff_lzw", turn)
+    same(tmp_path / "a.tif", colour @ LUMA / 65535)
+    exif = Image.Exif()
+    exif[274] = turn
+    Image.fromarray(made("u1")).save(tmp_path / "a.png", exif=exif)
+    same(tmp_path / "a.png", made("u1") / 255)
 
 
 def test_levels_where_0_is_white(tmp_path):

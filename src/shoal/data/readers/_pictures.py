@@ -73,6 +73,12 @@ _STARTS = {
     b"<html": "HTML", b"<!DOC": "HTML", b"\0\5\x16\7": "macOS's notes on another file",
 }  # fmt: skip
 
+# What puts a page back that was turned by its tag of orientation.
+_BACK = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90",
+    7: "TRANSVERSE", 8: "ROTATE_270",
+}  # fmt: skip
+
 Rows = Callable[[int, int], NDArray[np.float32]]
 
 
@@ -311,23 +317,37 @@ def _decoded_rows(image: Any, page: Page, file: Any, ending: str, name: str) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image.seek(page.number)
-        if image.size != (page.width, page.height):
-            raise SourceError(
-                "source", f"{name}, whose page {page.number + 1} changes its size", "one size"
-            )
         if ending in (".pgm", ".ppm") and (direct := _binary_ppm(image, file)) is not None:
             return direct
         halves = _halves(image)
         planar = page.tiff is not None and page.tiff.planar
         if halves is None or planar or (page.tiff is None and getattr(image, "n_frames", 1) > 1):
-            image.load()
+            image = _loaded(image, page, name)
             return lambda top, bottom: _graded(pixels_of(_band(image, top, bottom)), page.tiff)
-        image.load()
+        image = _loaded(image, page, name)
         if halves == "RGBA":  # one sample's two bytes, and its alpha's, each as a colour
             raw = _again(file, ending, name, page, "RGBA")
             return lambda top, bottom: grey(_joined(raw, raw, top, bottom)[..., 0])
         low = _again(file, ending, name, page, halves)
         return lambda top, bottom: grey(_joined(image, low, top, bottom))
+
+
+def _loaded(image: Any, page: Page, name: str) -> Any:
+    """The image decoded, its pixels where the file has them.
+
+    Of TIFF alone, Pillow turns a page as its tag of orientation says; that is undone, so
+    that a page is the same however it is packed.
+    """
+    turn = 1 if page.tiff is None else page.tiff.orientation
+    size = (page.height, page.width) if 5 <= turn <= 8 else (page.width, page.height)
+    if image.size != size:
+        found = f"{name}, whose page {page.number + 1} changes its size"
+        raise SourceError("source", found, "one size")
+    image.load()
+    if turn not in _BACK:
+        return image
+    ways = importlib.import_module("PIL.Image").Transpose
+    return image.transpose(ways[_BACK[turn]])
 
 
 def _band(image: Any, top: int, bottom: int) -> Any:
@@ -387,8 +407,7 @@ def _again(file: Any, ending: str, name: str, page: Page, raw_mode: str) -> Any:
         )
         for tile in image.tile
     ]
-    image.load()
-    return image
+    return _loaded(image, page, name)
 
 
 def _joined(high: Any, low: Any, top: int, bottom: int) -> NDArray[np.uint16]:

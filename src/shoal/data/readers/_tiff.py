@@ -28,7 +28,8 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _WHOLE = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_FILL, _DESCRIPTION, _OFFSETS, _SAMPLES, _ROWS, _COUNTS = 266, 270, 273, 277, 278, 279
+_FILL, _DESCRIPTION, _OFFSETS, _ORIENTATION, _SAMPLES = 266, 270, 273, 274, 277
+_ROWS, _COUNTS = 278, 279
 _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 284, 317, 322, 323, 324
 _TILE_COUNTS, _EXTRA, _FORMAT = 325, 338, 339
 
@@ -62,6 +63,7 @@ class TiffPage:
     planar: bool  # a plane for each sample, rather than all samples of a pixel together
     predictor: int
     reversed_bits: bool
+    orientation: int  # in which corner, and which way, the rows begin; 1: as one reads
     subfile: int  # bit 0: a smaller copy of another page; bit 2: a mask
     extra: tuple[int, ...]  # what the samples beyond the colour are: 1, 2: alpha
     chunk: tuple[int, int]  # rows and columns of a strip or tile
@@ -238,6 +240,7 @@ class Tiff:
             planar=one(_PLANAR, 1) == 2 and samples > 1,
             predictor=one(_PREDICTOR, 1),
             reversed_bits=one(_FILL, 1) == 2,
+            orientation=one(_ORIENTATION, 1),
             subfile=one(_SUBFILE, 0),
             extra=() if extra is None else tuple(extra.tolist()),
             chunk=chunk,
