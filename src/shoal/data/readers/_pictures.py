@@ -339,15 +339,16 @@ def _loaded(image: Any, page: Page, name: str) -> Any:
     that a page is the same however it is packed.
     """
     turn = 1 if page.tiff is None else page.tiff.orientation
-    size = (page.height, page.width) if 5 <= turn <= 8 else (page.width, page.height)
-    if image.size != size:
-        found = f"{name}, whose page {page.number + 1} changes its size"
-        raise SourceError("source", found, "one size")
+    size = page.width, page.height
+    changed = SourceError("source", f"{name}, whose page {page.number + 1} changes its size", "one")
+    if image.size not in (size, size[::-1] if 5 <= turn <= 8 else size):
+        raise changed
     image.load()
-    if turn not in _BACK:
-        return image
-    ways = importlib.import_module("PIL.Image").Transpose
-    return image.transpose(ways[_BACK[turn]])
+    if turn in _BACK:
+        image = image.transpose(importlib.import_module("PIL.Image").Transpose[_BACK[turn]])
+    if image.size != size:
+        raise changed
+    return image
 
 
 def _band(image: Any, top: int, bottom: int) -> Any:
