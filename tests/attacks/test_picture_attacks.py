@@ -326,7 +326,7 @@ def test_a_chain_of_pages_that_leads_back_ends(tmp_path):
 def test_a_pipe_does_not_hang(tmp_path):
     for name in ("a.png", "b.tif"):
         os.mkfifo(tmp_path / name)
-        with pytest.raises(SourceError, match=rf"{name}, which isn't a regular file"):
+        with pytest.raises(SourceError, match=rf"{name}, which is a FIFO"):
             open_source(tmp_path / name)
     (tmp_path / "c.png").symlink_to("/dev/zero")
     with pytest.raises(SourceError, match="without a picture that can be read"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shoal.data.images import grey, pixels_of
-from shoal.data.readers._base import reading
+from shoal.data.readers._base import open_regular, reading
 from shoal.data.readers._tiff import Tiff, TiffPage
-from shoal.vocabulary import SourceError
+from shoal.vocabulary import SourceError, printable
 
-__all__ = ["MOST_PIXELS", "PICTURES", "Page", "Rows", "levels", "shown", "survey"]
+__all__ = ["MOST_PIXELS", "PICTURES", "Page", "Rows", "levels", "survey"]
 
 # Pillow's formats by ending. MPO is a JPEG file with further pictures behind the first.
 PICTURES: dict[str, tuple[str, ...]] = {
@@ -93,11 +92,6 @@ class Page:
     tiff: TiffPage | None = None  # what its tags say, in a TIFF file
 
 
-def shown(name: str) -> str:
-    """A file's name for a message: control characters would reach the terminal."""
-    return name if name.isprintable() else ascii(name)[1:-1]
-
-
 def _plural(count: int, word: str) -> str:
     return f"{count} {word}" + ("" if count == 1 else "s")
 
@@ -114,7 +108,7 @@ def survey(path: Path) -> tuple[list[Page], list[str]]:
         If it isn't a regular file, not of the format that its ending names, broken, or too
         large to decode.
     """
-    name = shown(path.name)
+    name = printable(path.name)
     with _opened(path) as file:
         if path.suffix.lower() in (".tif", ".tiff"):
             pages, left_out = _survey_tiff(file, name)
@@ -128,20 +122,17 @@ def survey(path: Path) -> tuple[list[Page], list[str]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The file, if it is regular and starts as its ending says; errors in one line."""
-    name = shown(path.name)
+    name = printable(path.name)
     kind = PICTURES[path.suffix.lower()][0]
-    with reading(name, f"a complete {kind} file"):
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise SourceError("source", f"{name}, which isn't a regular file", "a regular file")
-        with path.open("rb") as file:
-            head = file.read(16)
-            other = next((word for start, word in _STARTS.items() if head.startswith(start)), None)
-            if not head:
-                raise SourceError("source", f"{name}, which is empty (0 bytes)", f"a {kind} file")
-            if other is not None and other.upper() != kind:
-                needed = f"a {kind} file, or the ending that fits"
-                raise SourceError("source", f"{name}, which is {other}", needed)
-            yield file
+    with reading(name, f"a complete {kind} file"), open_regular(path) as file:
+        head = file.read(16)
+        other = next((word for start, word in _STARTS.items() if head.startswith(start)), None)
+        if not head:
+            raise SourceError("source", f"{name}, which is empty (0 bytes)", f"a {kind} file")
+        if other is not None and other.upper() != kind:
+            needed = f"a {kind} file, or the ending that fits"
+            raise SourceError("source", f"{name}, which is {other}", needed)
+        yield file
 
 
 def _image(file: Any, ending: str, name: str) -> Any:
@@ -294,7 +285,7 @@ def _affordable(pages: list[Page], size: int, name: str) -> tuple[list[Page], li
 def levels(path: Path, pages: Sequence[Page]) -> Iterator[tuple[Page, Rows]]:
     """Each page, in order, with a reader of its rows as grey levels, valid until the next."""
     ending = path.suffix.lower()
-    name = shown(path.name)
+    name = printable(path.name)
     with _opened(path) as file:
         tiff = Tiff(file, name) if ending in (".tif", ".tiff") else None
         image = None
@@ -317,7 +308,7 @@ def _decoded_rows(image: Any, page: Page, file: Any, ending: str, name: str) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image.seek(page.number)
-        if ending in (".pgm", ".ppm") and (direct := _binary_ppm(image, file)) is not None:
+        if ending in (".pgm", ".ppm") and (direct := _binary_ppm(image, file, name)) is not None:
             return direct
         halves = _halves(image)
         planar = page.tiff is not None and page.tiff.planar
@@ -437,7 +428,7 @@ def _graded(pixels: NDArray, page: TiffPage | None) -> NDArray[np.float32]:
     return grey(pixels)
 
 
-def _binary_ppm(image: Any, file: Any) -> Rows | None:
+def _binary_ppm(image: Any, file: Any, name: str) -> Rows | None:
     """Rows of a .pgm or .ppm file whose white isn't 255: Pillow rounds them to 8 bits."""
     decoder, _, start, arguments = image.tile[0]
     if decoder == "ppm":
@@ -448,7 +439,7 @@ def _binary_ppm(image: Any, file: Any) -> Rows | None:
         return None
     dtype, colours = np.dtype(">u2" if white > 255 else "u1"), 3 if kind == "RGB" else 1
     line = image.width * colours * dtype.itemsize
-    name, width = shown(Path(file.name).name), image.width
+    width = image.width
 
     def rows(top: int, bottom: int) -> NDArray[np.float32]:
         file.seek(start + top * line)

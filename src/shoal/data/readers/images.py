@@ -20,8 +20,8 @@ from shoal.data.images import (
     patches_by_rows,
 )
 from shoal.data.readers._base import Options, Reader, array_source, reading, register, require
-from shoal.data.readers._pictures import PICTURES, Page, levels, shown, survey
-from shoal.vocabulary import SourceError, check_count
+from shoal.data.readers._pictures import PICTURES, Page, levels, survey
+from shoal.vocabulary import SourceError, check_count, printable
 
 # Files named in a note; the others are counted.
 _NAMED = 3
@@ -52,14 +52,14 @@ def _open(path: Path, options: Options) -> Source:
             reason = f": {odd[0]}" if odd else ""
             raise SourceError(
                 "source",
-                f"a folder without a picture that can be read, {shown(path.name)!r}{reason}",
+                f"a folder without a picture that can be read, {printable(path.name)!r}{reason}",
                 f"pictures ({' '.join(PICTURES)})",
             )
         side, small = _fitting(lot, size)
         if not count_places(_shapes(lot), side):
             raise SourceError(
                 "source",
-                f"{shown(path.name)} with no picture that holds a patch: {_some(small)}",
+                f"{printable(path.name)} with no picture that holds a patch: {_some(small)}",
                 f"at least {side} x {side} pixels, the patch size",
             )
         rng.bit_generator.state = state  # the same draw, whatever broken file was tried before
@@ -92,7 +92,7 @@ def _surveyed(files: list[Path], folder: Path, alone: bool) -> tuple[Lot, list[s
     for file in files:
         hidden = [part for part in file.relative_to(folder).parts if part.startswith(".")]
         if hidden and not alone:
-            odd.append(f"{shown(file.name)} (hidden)")
+            odd.append(f"{printable(file.name)} (hidden)")
             continue
         try:
             pages, missing = survey(file)
@@ -108,7 +108,7 @@ def _surveyed(files: list[Path], folder: Path, alone: bool) -> tuple[Lot, list[s
 
 def _briefly(file: Path, error: SourceError) -> str:
     """What is odd about a file, without the words that make it a sentence."""
-    name = shown(file.name)
+    name = printable(file.name)
     reason = error.found.removeprefix(name).removeprefix(", which ").strip()
     if reason.startswith("can't be read (") and reason.endswith(")"):
         reason = reason.removeprefix("can't be read (")[:-1]
@@ -133,7 +133,7 @@ def _fitting(lot: Lot, size: int | None) -> tuple[int, list[str]]:
         wrong = [page for page in pages if min(page.height, page.width) < size]
         if wrong:
             shape = f"{wrong[0].height} x {wrong[0].width}"
-            small.append(f"{shown(file.name)} ({shape})")
+            small.append(f"{printable(file.name)} ({shape})")
     return size, small
 
 
@@ -159,7 +159,7 @@ def _cut(
         first += len(pages)
         wanted = [(page, which) for page, which in zip(pages, here, strict=True) if len(which)]
         try:
-            with reading(shown(file.name), "a complete picture"):
+            with reading(printable(file.name), "a complete picture"):
                 for (_, which), (page, rows) in zip(
                     wanted, levels(file, [page for page, _ in wanted]), strict=True
                 ):  # one page in memory at a time
@@ -184,7 +184,7 @@ def _some(words: Sequence[str]) -> str:
 
 
 def _note(path: Path, lot: Lot, odd: list[str], small: list[str], left_out: list[str]) -> None:
-    name = shown(path.name)
+    name = printable(path.name)
     if odd:
         files = "file" if len(odd) == 1 else "files"
         _say(f"{len(odd)} {files} of {len(odd) + len(lot)} in {name} passed over: {_some(odd)}")
@@ -197,7 +197,7 @@ def _note(path: Path, lot: Lot, odd: list[str], small: list[str], left_out: list
 def _note_defaults(
     path: Path, lot: Lot, side: int, size: int | None, found: int, count: int | None
 ) -> None:
-    name = shown(path.name)
+    name = printable(path.name)
     if size is None and side != PATCH_SIZE:
         _say(
             f"{name}: patches of {side} x {side} pixels, since {PATCH_SIZE} x {PATCH_SIZE}, "
