@@ -36,14 +36,34 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_number",
+    "printable",
 ]
 
 
 __version__ = "0.1.0"
 
 
+def printable(text: str, longest: int = 400) -> str:
+    r"""`text` in one line, as a terminal may show it.
+
+    Control characters become escapes, since a name in a file may hold codes that a
+    terminal obeys; a text longer than `longest` loses its middle.
+
+    >>> print(printable("a" + chr(27) + "[2Jb"))
+    a\x1b[2Jb
+    """
+    half = longest // 2
+    cut = text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
+    escaped = (each if each.isprintable() else ascii(each)[1:-1] for each in cut)
+    return cut if cut.isprintable() else "".join(escaped)
+
+
 class ShoalError(Exception):
     """Base of every error that shoal raises on purpose; its text is one line."""
+
+    def __init__(self, *args: object) -> None:
+        shown = (printable(each, 2000) if isinstance(each, str) else each for each in args)
+        super().__init__(*shown)
 
 
 class ArgumentError(ShoalError, ValueError):
@@ -60,8 +80,8 @@ class ArgumentError(ShoalError, ValueError):
     """
 
     def __init__(self, argument: str, found: str, needed: str) -> None:
-        self.argument, self.found, self.needed = argument, found, needed
-        super().__init__(f"{argument}: found {found}; needed {needed}")
+        self.argument, self.found, self.needed = argument, printable(found), printable(needed)
+        super().__init__(f"{argument}: found {self.found}; needed {self.needed}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.argument, self.found, self.needed)
