@@ -11,6 +11,7 @@ import base64
 import io
 import math
 import os
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,13 +31,14 @@ from shoal.report.words import (
     plural,
     tiles,
 )
+from shoal.run_folder import check_folder, claim_run, page_with_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["write_atoms", "write_report"]
+__all__ = ["atoms_bytes", "report_bytes", "write_atoms", "write_report"]
 
 # Arbitrary; 4096 atoms of 16 x 16 are about a megabyte of page, and still scroll well.
 PIXELS = 1_500_000
@@ -74,19 +76,10 @@ def write_atoms(folder: str | os.PathLike[str]) -> Path:
     Raises
     ------
     RunError
-        Where the folder isn't a run or can't be written to.
+        Where the folder isn't a run, is being written, or can't be written to.
     """
-    from PIL import Image
-
-    run = read_run(folder)
-    order, total = run.order(), len(run.dictionary)
-    if run.feature_shape is not None:
-        order = order[: _most_tiles(run.dictionary.shape[1])]
-    picture = figures.atoms_image(run.dictionary, run.feature_shape, order=order)
-    image = Image.fromarray(picture)
-    if run.feature_shape is not None and len(order) < total:
-        image = _captioned(image, f"first {len(order)} of {total} atoms, by energy")
-    return write_bytes(run.folder / "atoms.png", _png(image))
+    with _held(folder) as run:
+        return write_bytes(run.folder / "atoms.png", atoms_bytes(run))
 
 
 def write_report(folder: str | os.PathLike[str]) -> Path:
@@ -108,15 +101,50 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     Raises
     ------
     RunError
-        Where the folder isn't a run or can't be written to.
+        Where the folder isn't a run, is being written, or can't be written to.
     """
-    run = read_run(folder)
-    return write_bytes(run.folder / "report.html", _render(run).encode())
+    with _held(folder) as run:
+        return write_bytes(run.folder / "report.html", report_bytes(run))
 
 
-def _png(image: Any) -> bytes:
+@contextmanager
+def _held(folder: str | os.PathLike[str]) -> Iterator[Run]:
+    """The run, which nobody replaces while its page is made."""
+    path = Path(os.path.abspath(check_folder(folder)))
+    # Who may not write beside it can't replace it either, nor could a lock be put there.
+    lockable = path.name != "" and os.access(path.parent, os.W_OK | os.X_OK)
+    with claim_run(path, overwrite=True) if lockable else nullcontext():
+        yield read_run(folder)
+
+
+def atoms_bytes(run: Run) -> bytes:
+    """What :func:`write_atoms` writes."""
+    from PIL import Image
+
+    order, total = run.order(), len(run.dictionary)
+    if run.feature_shape is not None:
+        order = order[: _most_tiles(run.dictionary.shape[1])]
+    picture = figures.atoms_image(run.dictionary, run.feature_shape, order=order)
+    image = Image.fromarray(picture)
+    if run.feature_shape is not None and len(order) < total:
+        image = _captioned(image, f"first {len(order)} of {total} atoms, by energy")
+    return _png(image, run.config.get("run_id"))
+
+
+def report_bytes(run: Run) -> bytes:
+    """What :func:`write_report` writes."""
+    return page_with_checksum(_render(run), run.config)
+
+
+def _png(image: Any, name: str | None = None) -> bytes:
+    """`image` as a PNG; with the name of the run that it shows, to be checked by."""
+    from PIL.PngImagePlugin import PngInfo
+
+    said = PngInfo()
+    if name is not None:
+        said.add_text("shoal run", name)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", optimize=True, pnginfo=said)
     return buffer.getvalue()
 
 
@@ -503,7 +531,7 @@ def _tables(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         "diagnosis": "Diagnosis",
         "versions": "Versions",
     }
-    shown = {"command", "recovery", *titles}
+    shown = {"command", "recovery", "files", "checksum", *titles}
     tables = []
     for key, title in titles.items():
         value = run.config.get(key)
