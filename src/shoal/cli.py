@@ -68,7 +68,7 @@ def _in_one_line() -> Iterator[None]:
         screen.error(f"{text} ({where} --help says more)")
         raise typer.Exit(2) from None
     except KeyboardInterrupt as stop:
-        screen.note(f"interrupted: {stop or 'no unfinished result was left behind'}")
+        screen.note(f"interrupted: {str(stop) or 'no unfinished result was left behind'}")
         raise typer.Exit(signals.landed()) from None
     except MemoryError as error:
         screen.error(f"out of memory ({error}); needed a smaller problem")

@@ -6,11 +6,11 @@ they must say for a model to be made of them is checked here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import platform
-import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +44,7 @@ from shoal.training.recipes import MODELS, Recipe, describe, restore
 from shoal.vocabulary import (
     ArgumentError,
     RunError,
+    WriteError,
     __version__,
     check_choice,
     check_count,
@@ -120,7 +121,6 @@ def _save(
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "run_id": uuid.uuid4().hex,
         "shoal_version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -149,15 +149,22 @@ def _save(
         tensors["atom_activation"] = statistics.atom_activation
         tensors["atom_energy"] = statistics.atom_energy
     history = "".join(_json(record) + "\n" for record in getattr(model, "history_", []))
+    # A name made of what it names: the same seed gives the same bits.
+    named = hashlib.sha256(_safetensors(tensors, "") + history.encode()).hexdigest()[:32]
     files = {
-        "dictionary.safetensors": _safetensors(tensors, config["run_id"]),
+        "dictionary.safetensors": _safetensors(tensors, named),
         "history.jsonl": history.encode(),
     }
     with whole_folder(held) as partial:
         for name, data in files.items():
             (partial / name).write_bytes(data)
-        (partial / "config.json").write_bytes(sealed(json.loads(_json(config)), files))
-        run = read_run(partial)  # what can't be read again is no result
+        (partial / "config.json").write_bytes(
+            sealed({**json.loads(_json(config)), "run_id": named}, files)
+        )
+        try:
+            run = read_run(partial)  # what can't be read again is no result
+        except RunError as error:
+            raise WriteError(str(error).replace(str(partial), str(held.path))) from error
         (partial / "atoms.png").write_bytes(atoms_bytes(run))
         (partial / "report.html").write_bytes(report_bytes(run))
     return held.path
@@ -492,7 +499,7 @@ def _safetensors(tensors: dict[str, NDArray], name: str) -> bytes:
     from safetensors.numpy import save
 
     arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
-    return save(arrays, {"format": FORMAT, "run_id": name})
+    return save(arrays, {"run_id": name})  # one key: several come in any order
 
 
 def _listed(values: Iterable[Any] | None) -> list[Any] | None:

@@ -11,6 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,7 +200,8 @@ class _Kept:
             ) from error
 
     def drop(self) -> None:
-        self.file.unlink(missing_ok=True)
+        with suppress(OSError):  # the result is there: no reason to say that it failed
+            self.file.unlink(missing_ok=True)
 
 
 def _line(record: Record) -> dict[str, Any]:
