@@ -1,32 +1,48 @@
 """The command line: shoal fit | sweep | transform | generate | score | check | reproduce | ...
 
 Every command checks its arguments before any work starts, and says what is wrong in one
-line. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+line. Exit codes: 0 done; 1 failed at work, as by a full disk or for want of memory; 2 refused:
+bad input, or a place for the result that can't be had; 130 interrupted (SIGINT), 143 terminated
+(SIGTERM).
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-import signal
+import shutil
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 from typer.core import TyperGroup
 
-from shoal.files import check_free, whole_file
-from shoal.vocabulary import ArgumentError, ShoalError, __version__, check_count
+from shoal import screen, signals
+from shoal.files import Claim, claim, whole_file
+from shoal.screen import bar as _bar
+from shoal.screen import table as _print_table
+from shoal.signals import stoppable
+from shoal.vocabulary import (
+    ArgumentError,
+    RunError,
+    ShoalError,
+    WriteError,
+    __version__,
+    check_count,
+)
 
 if TYPE_CHECKING:
     from shoal.data import Source
     from shoal.generative import GenerativeModel
+    from shoal.report.run import Run
     from shoal.training.momentum import Epoch
     from shoal.vocabulary import Step
 
@@ -37,26 +53,38 @@ __all__ = ["app", "main"]
 _UsageError: Any = typer.BadParameter.__base__
 
 
-class _Group(TyperGroup):
+@contextmanager
+def _in_one_line() -> Iterator[None]:
     """Turns the errors a person can mend into one line and an exit code."""
+    try:
+        yield
+    except ShoalError as error:
+        # What a caller in Python would write is an option here.
+        screen.error(str(error).replace("overwrite=True", "--force"))
+        raise typer.Exit(1 if isinstance(error, WriteError) else 2) from None
+    except _UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "shoal"
+        text = " ".join(error.format_message().split())
+        screen.error(f"{text} ({where} --help says more)")
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt as stop:
+        screen.note(f"interrupted: {str(stop) or 'no unfinished result was left behind'}")
+        raise typer.Exit(signals.landed()) from None
+    except MemoryError as error:
+        screen.error(f"out of memory ({error}); needed a smaller problem")
+        raise typer.Exit(1) from None
+
+
+class _Group(TyperGroup):
+    """Has all errors said in one line, those in reading the command included."""
+
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        with _in_one_line():
+            return super().make_context(*arguments, **named)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _in_one_line():
             return super().invoke(ctx)
-        except ShoalError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2) from None
-        except _UsageError as error:
-            where = error.ctx.command_path if error.ctx is not None else "shoal"
-            text = " ".join(error.format_message().split())
-            typer.echo(f"error: {text} ({where} --help says more)", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("interrupted: no unfinished result was left behind", err=True)
-            raise typer.Exit(130) from None
-        except MemoryError as error:
-            typer.echo(f"error: out of memory ({error}); needed a smaller problem", err=True)
-            raise typer.Exit(1) from None
 
 
 app = typer.Typer(
@@ -73,7 +101,10 @@ app = typer.Typer(
         shoal fit sample:patches -m 256 -k 2 --preprocess whiten -o runs/patches
 
     A SOURCE is a file (.npy, .npz, .safetensors, .parquet, .zarr), a folder of images, or a
-    named sample (sample:patches, sample:digits). A RUN is the folder that `fit` writes.""",
+    named sample (sample:patches, sample:digits). A RUN is the folder that `fit` writes.
+
+    Exit codes: 0 done; 1 failed at work (a full disk, no memory); 2 refused (bad input, a name that
+    is taken); 130 interrupted; 143 terminated.""",
 )
 
 
@@ -111,12 +142,13 @@ def _top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"shoal {__version__}")
+        screen.line(f"shoal {__version__}")
         raise typer.Exit
 
 
 @app.command()
 def fit(
+    ctx: typer.Context,
     source: SourceSpec,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="RUN", help="The run folder to make.")
@@ -210,9 +242,10 @@ def fit(
     Where SOURCE holds its true `dictionary` (as `shoal generate` writes it), the report says
     how much of it was recovered.
     """
-    from shoal.report.run import check_run_folder
+    from shoal.run_folder import claim_run
 
-    check_run_folder(output, overwrite=force)
+    # Until the command ends: a second fit into the same folder hears of it before its work.
+    held = ctx.with_resource(claim_run(output, overwrite=force))
     check_count("seed", seed, low=0, high=2**32 - 1)
     from shoal.data import Preprocessing, open_source
 
@@ -276,13 +309,15 @@ def fit(
             _follow_epochs(estimator.iter_fit(data), estimator.n_epochs, quiet=quiet)
     seconds = time.perf_counter() - start
     for note in noted:  # without the line of code that a library's user would want
-        typer.echo(f"note: {note.message}", err=True)
+        screen.note(f"note: {note.message}")
     command = shlex.join(["shoal", *sys.argv[1:]]) if sys.argv[1:2] == ["fit"] else None
-    run = save_run(estimator, output, data, command=command, seconds=seconds, overwrite=force)
+    run = _kept(
+        lambda place: save_run(estimator, place, data, command=command, seconds=seconds), held
+    )
     if not quiet:
         _summary(run)
         for name, what in (("", "run folder"), ("report.html", "report"), ("atoms.png", "atoms")):
-            typer.echo(f"{what:>11}: {run / name}")
+            screen.line(f"{what:>11}: {run / name}")
 
 
 @app.command()
@@ -359,16 +394,18 @@ def sweep(
         n_jobs=jobs,
         overwrite=force,
     )
-    result = _run_to_the_end(steps, "sweep", quiet=quiet)
+    with _going_on():
+        result = _run_to_the_end(steps, "sweep", quiet=quiet)
     if not quiet:
         (table,) = result["tables"]
         rows = [[_number(cell) for cell in row] for row in table["rows"]]
         _print_table("Sparsity", table["head"], rows)
-        typer.echo(f"page: {output / 'index.html'}")
+        screen.line(f"page: {output / 'index.html'}")
 
 
 @app.command()
 def transform(
+    ctx: typer.Context,
     run: RunPath,
     source: SourceSpec,
     output: Annotated[
@@ -393,7 +430,7 @@ def transform(
     Read them with scipy.sparse.load_npz.
     """
     _check_suffix(output, ".npz")
-    check_free(output, overwrite=force)
+    held = ctx.with_resource(claim(output, overwrite=force))
     from scipy import sparse
 
     from shoal.data import open_source
@@ -403,17 +440,23 @@ def transform(
     data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
     blocks = list(_counted(model.iter_transform(data, method), data, quiet=quiet))
     codes = sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
-    with whole_file(output) as temporary, open(temporary, "wb") as file:
-        sparse.save_npz(file, codes)
+
+    def write(place: Claim | Path) -> Path:
+        with whole_file(place, overwrite=False) as temporary, open(temporary, "wb") as file:
+            sparse.save_npz(file, codes)
+        return Path(place)
+
+    _kept(write, held)
     if not quiet:
         active = codes.nnz / max(codes.shape[0], 1)
-        typer.echo(
+        screen.line(
             f"{codes.shape[0]} x {codes.shape[1]} codes, {active:.4g} active a sample: {output}"
         )
 
 
 @app.command()
 def generate(
+    ctx: typer.Context,
     world: Annotated[World, typer.Argument(help="Which generative model.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="An .npz file to write.")
@@ -444,7 +487,7 @@ def generate(
         shoal generate sparse --n-features 64 --atoms 128 -k 3 --samples 20000 -o planted.npz
     """
     _check_suffix(output, ".npz")
-    check_free(output, overwrite=force)
+    held = ctx.with_resource(claim(output, overwrite=force))
     check_count("seed", seed, low=0)
     check_count("samples", samples)
     import numpy as np
@@ -455,11 +498,11 @@ def generate(
     for_atoms, for_samples = np.random.default_rng(seed).spawn(2)
     made = _make_world(world, n_features, atoms, sparsity, noise, low, high, dictionary, for_atoms)
     drawn = made.sample(samples, random_state=for_samples)
-    with whole_file(output) as temporary, open(temporary, "wb") as file:
+    with whole_file(held) as temporary, open(temporary, "wb") as file:
         laws = np.array(json.dumps(laws_of(made)))
         np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes, laws=laws)
     if not quiet:
-        typer.echo(f"{samples} samples of {n_features} features from {atoms} atoms: {output}")
+        screen.line(f"{samples} samples of {n_features} features from {atoms} atoms: {output}")
 
 
 @app.command()
@@ -481,11 +524,11 @@ def score(
     validate(data)
     result = evaluate(model, data)
     if as_json:
-        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        screen.record(result)
         return
     _print_table("Codes", *_codes_table(result["diagnosis"]))
     if result["recovery"] is None:
-        typer.echo("The truth behind this source isn't known: nothing can be said of recovery.")
+        screen.line("The truth behind this source isn't known: nothing can be said of recovery.")
     else:
         _print_table("Recovery of the true dictionary", *_recovery_table(result["recovery"]))
 
@@ -562,10 +605,10 @@ def check(
     found = theory.examine(made, weights, n_samples=samples, random_state=seed)
     if as_json:
         record = {"world": asdict(facts), "assertions": [each.to_dict() for each in found]}
-        typer.echo(json.dumps(theory.plain(record), indent=2, allow_nan=False))
+        screen.record(theory.plain(record))
         return
     if not known:
-        typer.echo("The truth behind this source isn't known: the run's atoms stand in its place.")
+        screen.line("The truth behind this source isn't known: the run's atoms stand in its place.")
     rows = [[name.replace("_", " "), _number(value)] for name, value in asdict(facts).items()]
     _print_table("World", ["what", "value"], rows)
     for each in found:
@@ -574,6 +617,7 @@ def check(
 
 @app.command()
 def reproduce(
+    ctx: typer.Context,
     name: Annotated[
         str | None,
         typer.Argument(metavar="NAME", help="An experiment, a paper's name, or `all`."),
@@ -619,26 +663,29 @@ def reproduce(
     settings = papers.configure_all(chosen, scale, changes or ())
     several = name != chosen[0].name
     # All folders before any work: nobody wants to hear of the last one an hour later.
-    plan = []
+    plan: list[tuple[Any, Any, Claim | None, dict[str, Any] | None]] = []
+    claims = ctx.with_resource(ExitStack())
     for each, configured in zip(chosen, settings, strict=True):
         folder = output / each.name if several else output
-        kept = papers.read_if_same(folder, each, configured) if several and not force else None
-        if kept is None:
-            papers.check_result_folder(folder, overwrite=force)
-        plan.append((each, configured, folder, kept))
+        there = papers.read_if_same(folder, each, configured) if several and not force else None
+        held = None
+        if there is None:
+            held = claims.enter_context(papers.claim_result(folder, overwrite=force))
+        plan.append((each, configured, held, there))
     results = []
-    for each, configured, folder, kept in plan:
-        if kept is not None and not quiet:
-            typer.echo(f"{each.name}: there already", err=True)
-        result = kept or _run_experiment(each, configured, scale, quiet=quiet)
-        if kept is None:
-            papers.write_result(folder, each, result, overwrite=force)
-        results.append(result)
-        if several:
-            papers.write_page(output, list(zip(chosen, results, strict=False)))
+    with _going_on() if several else nullcontext():
+        for each, configured, held, there in plan:
+            if there is not None and not quiet:
+                screen.note(f"{each.name}: there already")
+            result = there or _run_experiment(each, configured, scale, quiet=quiet)
+            if held is not None:
+                _kept(partial(_write_result, each, result), held)
+            results.append(result)
+            if several:
+                papers.write_page(output, list(zip(chosen, results, strict=False)))
     if not quiet:
         _print_verdicts(results)
-        typer.echo(f"page: {output / 'index.html'}")
+        screen.line(f"page: {output / 'index.html'}")
 
 
 @app.command()
@@ -646,14 +693,22 @@ def report(run: RunPath) -> None:
     """Write report.html and atoms.png of RUN again."""
     from shoal.report import write_atoms, write_report
 
-    typer.echo(str(write_atoms(run)))
-    typer.echo(str(write_report(run)))
+    screen.line(write_atoms(run))
+    screen.line(write_report(run))
 
 
 @app.command()
-def info(run: RunPath) -> None:
-    """Say what RUN holds."""
-    _summary(run)
+def info(
+    run: RunPath,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every file of RUN against its checksum.")
+    ] = False,
+) -> None:
+    """Say what RUN holds, or with --verify whether its files are as they were written."""
+    if verify:
+        _verify(run)
+    else:
+        _summary(run)
 
 
 # ---------------------------------------------------------------------- helpers
@@ -664,21 +719,39 @@ def _check_suffix(path: Path, suffix: str) -> None:
         raise ArgumentError("output", str(path), f"a name that ends in {suffix}")
 
 
-@contextmanager
-def _bar(*columns: str, quiet: bool) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+def _kept(write: Callable[[Any], Path], held: Claim) -> Path:
+    """What `write` makes of the place; where it can't be written there, it is kept elsewhere.
 
-    with Progress(
-        TextColumn("{task.description:>10}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        *(TextColumn(column) for column in columns),
-        console=Console(stderr=True),
-        disable=quiet,
-    ) as progress:
-        yield progress
+    What took hours must not be lost to a full disk: it goes to a new folder among the temporary
+    files, and the error says so.
+    """
+    try:
+        return write(held)
+    except RunError as failed:
+        try:
+            spare = Path(tempfile.mkdtemp(prefix="shoal-"))
+        except OSError:
+            raise failed from None
+        written = None
+        try:
+            written = write(spare / held.path.name)
+        except (ShoalError, OSError):
+            raise failed from None
+        finally:
+            if written is None:
+                shutil.rmtree(spare, ignore_errors=True)
+        raise WriteError(f"{failed}; what was to be there is kept as {written}") from None
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Has an interruption say that what is finished is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise signals.Interrupted(
+            "what is finished is kept; the same command goes on from there"
+        ) from None
 
 
 def _count_or_auto(given: str | None) -> int | str | None:
@@ -723,7 +796,7 @@ def _follow(steps: Iterator[Step], *, quiet: bool) -> None:
                 note += f", explained {1 - float(step.loss) / variance:.1%}"
             progress.update(task, note=note, **end)
 
-        for following in steps:
+        for following in stoppable(steps):
             if quiet:
                 continue
             if following.phase != phase:
@@ -747,7 +820,7 @@ def _follow_epochs(epochs: Iterator[Epoch], n_epochs: int, *, quiet: bool) -> No
     """Run a fit of epochs to its end under a progress bar."""
     with _bar("{task.fields[note]}", quiet=quiet) as progress:
         task = progress.add_task("epochs", total=n_epochs, note="")
-        for epoch in epochs:
+        for epoch in stoppable(epochs):
             note = f"loss {epoch.loss:.4g}, active {epoch.usage.activation_fraction:.1%}"
             progress.update(task, completed=epoch.number, note=note)
 
@@ -755,22 +828,9 @@ def _follow_epochs(epochs: Iterator[Epoch], n_epochs: int, *, quiet: bool) -> No
 def _counted(blocks: Iterable[Any], source: Source, *, quiet: bool) -> Iterator[Any]:
     with _bar(quiet=quiet) as progress:
         task = progress.add_task("encode", total=source.n_samples)
-        for block in blocks:
+        for block in stoppable(blocks):
             yield block
             progress.advance(task, block.shape[0])
-
-
-def _print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(title), title_justify="left")
-    for number, name in enumerate(head):
-        table.add_column(name, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*map(escape, row))  # an interval is not markup
-    Console().print(table)
 
 
 def _number(value: Any) -> str:
@@ -877,13 +937,13 @@ def _print_assertion(each: Any) -> None:
     ]
     head = ["", "claim", "value", "needed", "holds"]
     _print_table(f"{each.source}: {each.verdict}", head, rows)
-    typer.echo(f"  promises {each.promise}")
+    screen.line(f"  promises {each.promise}")
     for title, texts in (
         ("note", each.notes), ("remark", each.remarks), ("erratum", each.errata)
     ):  # fmt: skip
         for text in texts:
-            typer.echo(f"  {title}: {text}")
-    typer.echo("")
+            screen.line(f"  {title}: {text}")
+    screen.line()
 
 
 def _measured(check: Any) -> str:
@@ -902,15 +962,22 @@ def _run_experiment(experiment: Any, settings: Any, scale: str, *, quiet: bool) 
 
 def _run_to_the_end(steps: Any, name: str, *, quiet: bool) -> dict[str, Any]:
     """What a generator of progress returns."""
-    with _bar("{task.fields[note]}", quiet=quiet) as progress:
+    result: dict[str, Any] = {}
+
+    def going() -> Iterator[Any]:
+        result.update((yield from steps))
+
+    with closing(steps), _bar("{task.fields[note]}", quiet=quiet) as progress:
         task = progress.add_task(name, total=1.0, note="")
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                result: dict[str, Any] = end.value
-                return result
+        for step in stoppable(going()):
             progress.update(task, completed=step.share, note=step.note)
+    return result
+
+
+def _write_result(experiment: Any, result: dict[str, Any], place: Claim | Path) -> Path:
+    from shoal import papers
+
+    return papers.write_result(place, experiment, result)
 
 
 def _print_verdicts(results: list[dict[str, Any]]) -> None:
@@ -979,54 +1046,67 @@ def _recovery_table(recovery: dict[str, Any]) -> tuple[list[str], list[list[str]
 
 def _summary(run: Path) -> None:
     """The key facts of a run, from its files."""
-    from shoal.report.run import read_run
+    from shoal.report import read_run
 
-    config = read_run(run).config
-    source = config.get("source", {})
-    diagnosis = config.get("diagnosis", {})
-    seconds = config.get("seconds", {}).get("fit")
-    dead = diagnosis.get("dead_atoms")
-    usage = config.get("usage", {})
+    held = read_run(run)
+    source, diagnosis, usage = map(held.section, ("source", "diagnosis", "usage"))
     rows = [
         ["source", f"{source.get('name')}, {source.get('n_samples')} x {source.get('n_features')}"],
-        ["model", _said_model(config)],
-        ["preprocessing", str(config.get("preprocessing", {}).get("kind"))],
+        ["model", _said_model(held)],
+        ["preprocessing", str(held.section("preprocessing").get("kind"))],
         ["active a sample", _number(diagnosis.get("l0"))],
         ["explained variance", _number(diagnosis.get("explained_variance"))],
-        ["dead / duplicate atoms", f"{_count(dead)} / {_count(diagnosis.get('duplicate_atoms'))}"],
+        [
+            "dead / duplicate atoms",
+            f"{_count(diagnosis.get('dead_atoms'))} / {_count(diagnosis.get('duplicate_atoms'))}",
+        ],
         ["coherence", _number(diagnosis.get("coherence"))],
-        ["seconds to fit", _number(seconds)],
-        ["made", f"{config.get('created')} by shoal {config.get('shoal_version')}"],
+        ["seconds to fit", _number(held.section("seconds").get("fit"))],
+        ["made", f"{held.config.get('created')} by shoal {held.config.get('shoal_version')}"],
     ]
-    if usage:
-        rows += [[name.replace("_", " "), _number(value)] for name, value in usage.items()]
-    if config.get("recovery"):
-        share = config["recovery"]["recovered"]["0.95"]
-        distance = _number(config["recovery"]["mean_distance"])
-        rows.append(["recovered at 0.95", f"{share:.2%}, mean distance {distance}"])
+    rows += [[name.replace("_", " "), _number(value)] for name, value in usage.items()]
+    recovery = held.section("recovery")
+    recovered = recovery.get("recovered")
+    if isinstance(recovered, dict) and isinstance(recovered.get("0.95"), float):
+        distance = _number(recovery.get("mean_distance"))
+        rows.append(["recovered at 0.95", f"{recovered['0.95']:.2%}, mean distance {distance}"])
     _print_table(str(run), ["what", "value"], rows)
 
 
-def _said_model(config: dict[str, Any]) -> str:
-    model = config.get("model", {})
-    if config.get("estimator") == "regularized":
-        penalty, activation = config.get("penalty", {}), config.get("activation", {})
+def _said_model(run: Run) -> str:
+    model = run.section("model")
+    if run.config.get("estimator") == "regularized":
+        penalty, activation = run.section("penalty"), run.section("activation")
         kind = f"{penalty.get('kind')}({_number(penalty.get('strength'))})"
         return f"{model.get('n_components')} units, {activation.get('kind')}, {kind}"
     return f"{model.get('model')}, {model.get('n_components')} atoms by {model.get('recipe')}"
 
 
 def _count(items: Any) -> str:
-    return "-" if items is None else str(len(items))
+    return str(len(items)) if isinstance(items, list) else "-"
+
+
+def _verify(run: Path) -> None:
+    """Every file of a run and its state; an error where one isn't as it was written."""
+    from shoal import run_folder
+
+    states = run_folder.verify(run)
+    words = {True: "sound", False: "DAMAGED", None: "unknown"}
+    rows = [
+        [each.name, words[each.sound], "-" if each.size is None else str(each.size), each.found]
+        for each in states
+    ]
+    _print_table(str(run), ["file", "state", "bytes", "found"], rows)
+    damaged = [each.name for each in states if each.sound is False]
+    if damaged:
+        raise RunError(
+            f"{run}: damaged: {', '.join(damaged)}; needed the files as they were written"
+        )
 
 
 def main() -> None:
     """The `shoal` command."""
-
-    def terminate(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, terminate)  # so that nothing half-written is left
+    signals.install()
     app()
 
 

@@ -19,7 +19,9 @@ activation fraction and dead atoms all follow from that one definition.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import math
+from types import UnionType
+from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,11 +33,13 @@ __all__ = [
     "ShoalError",
     "SourceError",
     "Step",
+    "WriteError",
     "__version__",
     "active",
     "check_choice",
     "check_count",
     "check_number",
+    "fits",
     "printable",
 ]
 
@@ -93,6 +97,10 @@ class SourceError(ArgumentError):
 
 class RunError(ShoalError):
     """A run folder is missing, incomplete, or would be overwritten."""
+
+
+class WriteError(RunError):
+    """A result could not be written; under its name is what was there, or the new one whole."""
 
 
 class Parameters(NamedTuple):
@@ -174,3 +182,33 @@ def check_choice(argument: str, value: Any, choices: Any) -> Any:
     if not any(type(value) is type(option) and value == option for option in options):
         raise ArgumentError(argument, repr(value), "one of " + ", ".join(map(repr, options)))
     return value
+
+
+def fits(value: Any, hint: Any, families: Any = None) -> bool:
+    """Whether `value` is of the type that a type hint names.
+
+    An int is a float, a bool is neither, and a float is finite. A type that can't be asked for,
+    such as a protocol or a callable, stands in `families` with the classes that are of it; a type
+    that doesn't, and can't be asked for, fits nothing.
+
+    >>> fits(3, int | None), fits(True, int), fits((1.0, 2.0), tuple[float, ...])
+    (True, False, True)
+    """
+    if families is not None and hint in families:
+        return isinstance(value, families[hint])
+    if isinstance(hint, UnionType) or get_origin(hint) is Union:
+        return any(fits(value, each, families) for each in get_args(hint))
+    if hint in (None, type(None)):
+        return value is None
+    if get_origin(hint) is tuple:
+        each = get_args(hint)[0]
+        return isinstance(value, tuple) and all(fits(item, each, families) for item in value)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if hint in (int, bool, str):
+        return type(value) is hint
+    return (
+        isinstance(hint, type)
+        and not getattr(hint, "_is_protocol", False)
+        and isinstance(value, hint)
+    )

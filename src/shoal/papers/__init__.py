@@ -31,6 +31,7 @@ from shoal.papers.experiment import (
 )
 from shoal.papers.page import (
     check_result_folder,
+    claim_result,
     read_if_same,
     read_result,
     write_page,
@@ -45,6 +46,7 @@ __all__ = [
     "Progress",
     "Table",
     "check_result_folder",
+    "claim_result",
     "configure",
     "configure_all",
     "find",

@@ -13,17 +13,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from shoal.generative import GenerativeModel
 from shoal.network.activations import (
+    ACTIVATIONS,
     Activation,
     HardThreshold,
     Maxout,
     ReLU,
     Sigmoid,
+    SmoothActivation,
     Softplus,
     Tanh,
     TopK,
@@ -33,7 +36,8 @@ from shoal.network.inference import (
     OrthogonalMatchingPursuit,
     SubspacePursuit,
 )
-from shoal.network.penalties import PENALTIES
+from shoal.network.penalties import PENALTIES, Penalty
+from shoal.network.pursuit import Pursuit
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.constraints import Nearness
 from shoal.training.polish import Polish
@@ -49,7 +53,7 @@ from shoal.training.schedules import (
     Schedule,
     StepSize,
 )
-from shoal.vocabulary import ArgumentError, check_choice, check_count, check_number
+from shoal.vocabulary import ArgumentError, check_choice, check_count, check_number, fits
 
 __all__ = [
     "MODELS",
@@ -394,34 +398,32 @@ def recipe_named(name: str, model: str, n_components: int, k: int, n_samples: in
     return RECIPES[name](model, n_components, k, n_samples)
 
 
+# What a description may name, by what it stands for in a recipe.
+_FAMILIES: dict[Any, tuple[type, ...]] = {
+    Activation: (ReLU, HardThreshold, TopK, Sigmoid, Softplus, Tanh, Maxout),
+    SmoothActivation: tuple(type(each) for each in ACTIVATIONS.values()),
+    Penalty: tuple(PENALTIES.values()),
+    StepSize: (NormalizedStep, FixedStep),
+    Schedule: (Constant, ExponentialDecay, InverseDecay, Halving),
+    Pursuit: (OrthogonalMatchingPursuit, SubspacePursuit, IterativeHardThresholding),
+}
 _PARTS: dict[str, type] = {
     part.__name__: part
     for part in (
         Recipe,
-        ReLU,
-        HardThreshold,
-        TopK,
-        Sigmoid,
-        Softplus,
-        Tanh,
-        Maxout,
-        *PENALTIES.values(),
-        NormalizedStep,
-        FixedStep,
-        Constant,
-        ExponentialDecay,
-        InverseDecay,
-        Halving,
+        *(part for family in _FAMILIES.values() for part in family),
         BiasAdaptation,
         Revival,
         Refinement,
-        OrthogonalMatchingPursuit,
-        SubspacePursuit,
-        IterativeHardThresholding,
         Polish,
         Nearness,
     )
 }
+
+
+@cache
+def _hints(part: type) -> dict[str, Any]:
+    return get_type_hints(part)
 
 
 def describe(part: Any, argument: str = "recipe") -> Any:
@@ -459,12 +461,39 @@ def describe(part: Any, argument: str = "recipe") -> Any:
     return {"kind": name, **values}
 
 
-def restore(description: Any) -> Any:
-    """What :func:`describe` described."""
+def restore(description: Any, family: Any = None) -> Any:
+    """What :func:`describe` described.
+
+    Parameters
+    ----------
+    description : plain values
+    family : type, optional
+        What it must turn out to be: a part's class, or one of `Activation`, `Penalty`, ...
+
+    Raises
+    ------
+    ArgumentError
+        That names the part, or the value in it, that is none or is of another type.
+    """
+    found = _restored(description)
+    if family is not None and not fits(found, family, _FAMILIES):
+        raise ArgumentError("recipe", repr(found), f"the description of a {family.__name__}")
+    return found
+
+
+def _restored(description: Any) -> Any:
     if isinstance(description, list):
-        return tuple(map(restore, description))
+        return tuple(map(_restored, description))
     if not isinstance(description, dict):
         return description
-    values = {name: restore(value) for name, value in description.items() if name != "kind"}
     kind = check_choice("recipe", description.get("kind"), _PARTS)
-    return _PARTS[kind](**values)
+    part, hints = _PARTS[kind], _hints(_PARTS[kind])
+    values = {name: _restored(value) for name, value in description.items() if name != "kind"}
+    known = [field.name for field in fields(part)]
+    for name, value in values.items():
+        if name not in known:
+            raise ArgumentError(kind, f"a value {name!r}", f"one of {', '.join(known) or 'none'}")
+        if not fits(value, hints[name], _FAMILIES):
+            needed = getattr(hints[name], "__name__", str(hints[name]))
+            raise ArgumentError(f"{kind}.{name}", repr(value), f"a value of type {needed}")
+    return part(**values)
