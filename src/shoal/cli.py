@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, get_args
 
 import typer
 from typer.core import TyperGroup
@@ -88,6 +88,8 @@ ActivationName = Literal["relu", "sigmoid", "softplus", "tanh", "maxout"]
 Length = Literal["unit", "max-norm", "free"]
 Scale = Literal["smoke", "reduced", "full"]
 Atoms = Literal["random", "low-coherence", "orthonormal-union"]
+Rounding = Literal["ceil", "floor", "nearest"]
+Values = Literal["uniform", "constant", "rademacher", "gaussian"]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, written by `fit`.")]
 SourceSpec = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A file, a folder of images, or sample:NAME.")
@@ -95,6 +97,40 @@ SourceSpec = Annotated[
 Key = Annotated[str | None, typer.Option(help="Which array, in a file that holds several.")]
 PatchSize = Annotated[int | None, typer.Option(help="Side of the patches, for a folder of images.")]
 PatchCount = Annotated[int | None, typer.Option(help="How many patches, for a folder of images.")]
+Power = Annotated[
+    float | None, typer.Option(help="Instead of -k: as many active atoms as atoms to this power.")
+]
+Roundings = Annotated[
+    Rounding | None, typer.Option(help="Of that number; floor is the paper's. Default: ceil.")
+]
+Supports = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST|FILE",
+        help='Instead of -k: the supports there are, as "0,1,2; 3,4", or a file with one a line.',
+    ),
+]
+Blocks = Annotated[
+    int | None,
+    typer.Option(help="Atoms are active in blocks of so many; with -k, k / BLOCKS of them."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST|FILE",
+        help="How likely each support, block, component, or unit (if independent) is, in "
+        "proportion. Default: equally.",
+    ),
+]
+ValuesOption = Annotated[
+    Values | None,
+    typer.Option(
+        help="The law of a non-zero: between --low and --high, always --low, 1 or -1, or normal "
+        "but for magnitudes below --low. Default: uniform."
+    ),
+]
+Low = Annotated[float | None, typer.Option(help="Least magnitude of a non-zero. Default: 1.")]
+High = Annotated[float | None, typer.Option(help="Largest, if uniform. Default: 2.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, or auto. Default: as the run was made.")
 ]
@@ -406,9 +442,19 @@ def generate(
     ] = None,
     samples: Annotated[int, typer.Option(help="How many samples.")] = 20_000,
     noise: Annotated[float, typer.Option(help="Standard deviation a coordinate.")] = 0.0,
-    low: Annotated[float, typer.Option(help="Least magnitude of a non-zero.")] = 1.0,
-    high: Annotated[float, typer.Option(help="Largest magnitude of a non-zero.")] = 2.0,
-    dictionary: Annotated[Atoms, typer.Option(help="How the true dictionary is made.")] = "random",
+    power: Power = None,
+    rounding: Roundings = None,
+    supports: Supports = None,
+    blocks: Blocks = None,
+    weights: Weights = None,
+    values: ValuesOption = None,
+    low: Low = None,
+    high: High = None,
+    atoms_from: Annotated[
+        Atoms | None, typer.Option(help="How the true dictionary is made. Default: random.")
+    ] = None,
+    # What it was called while `check --dictionary` meant something else.
+    dictionary: Annotated[Atoms | None, typer.Option("--dictionary", hidden=True)] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     force: Force = False,
     quiet: Quiet = False,
@@ -418,6 +464,8 @@ def generate(
     For example:
 
         shoal generate sparse --n-features 64 --atoms 128 -k 3 --samples 20000 -o planted.npz
+
+        shoal generate nonnegative -m 12 --supports "0,1,2; 3,4,5" --weights 3,1 -o two.npz
     """
     _check_suffix(output, ".npz")
     check_free(output, overwrite=force)
@@ -429,11 +477,15 @@ def generate(
 
     # Two streams of one seed: the dictionary stays when the number of samples changes.
     for_atoms, for_samples = np.random.default_rng(seed).spawn(2)
-    made = _make_world(world, n_features, atoms, sparsity, noise, low, high, dictionary, for_atoms)
+    if None not in (atoms_from, dictionary) and atoms_from != dictionary:
+        raise ArgumentError("dictionary", str(dictionary), "--atoms-from alone: it is its new name")
+    truth = _make_atoms(atoms_from or dictionary or "random", atoms, n_features, for_atoms)
+    laws = _Laws(sparsity, power, rounding, supports, blocks, weights, values, low, high)
+    made = laws.world(world, truth, noise)
     drawn = made.sample(samples, random_state=for_samples)
     with whole_file(output) as temporary, open(temporary, "wb") as file:
-        laws = np.array(json.dumps(laws_of(made)))
-        np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes, laws=laws)
+        text = np.array(json.dumps(laws_of(made)))
+        np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes, laws=text)
     if not quiet:
         typer.echo(f"{samples} samples of {n_features} features from {atoms} atoms: {output}")
 
@@ -478,7 +530,15 @@ def check(
     ],
     dictionary: Annotated[
         Path | None,
-        typer.Option("--dictionary", metavar="RUN", help="The run whose weights are asked about."),
+        typer.Option(
+            "--dictionary",
+            metavar="RUN|FILE",
+            help="Whose weights are asked about: a run's, or atoms as rows in a .npy, .npz or "
+            ".safetensors file.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Which array of that file. Default: dictionary.")
     ] = None,
     delta: Annotated[
         float,
@@ -490,8 +550,14 @@ def check(
         int | None, typer.Option("--sparsity", "-k", help="Active atoms a sample. Default: 3.")
     ] = None,
     noise: Annotated[float, typer.Option(help="Standard deviation a coordinate.")] = 0.0,
-    low: Annotated[float, typer.Option(help="Least magnitude of a non-zero.")] = 1.0,
-    high: Annotated[float, typer.Option(help="Largest magnitude of a non-zero.")] = 2.0,
+    power: Power = None,
+    rounding: Roundings = None,
+    supports: Supports = None,
+    blocks: Blocks = None,
+    weights: Weights = None,
+    values: ValuesOption = None,
+    low: Low = None,
+    high: High = None,
     atoms_from: Annotated[
         Atoms, typer.Option(help="How a named world's atoms are made.")
     ] = "random",
@@ -506,6 +572,8 @@ def check(
         shoal check nonnegative -n 256 -m 512 -k 2 --high 1.2 --atoms-from orthonormal-union
 
         shoal check planted.npz --dictionary runs/planted
+
+        shoal check planted.npz --dictionary atoms.npy
     """
     check_count("seed", seed, low=0)
     check_count("samples", samples)
@@ -515,26 +583,41 @@ def check(
     from shoal.generative import perturb
 
     for_atoms, for_weights = np.random.default_rng(seed).spawn(2)
-    model = None if dictionary is None else _plain_model(dictionary)
+    asked = None if dictionary is None else _asked_weights(dictionary, key)
+    if asked is None and key is not None:
+        raise ArgumentError("key", repr(key), "--dictionary FILE with it")
+    laws = _Laws(sparsity, power, rounding, supports, blocks, weights, values, low, high)
     known = True
     if world in get_args(World):
-        name = cast("World", world)
-        made = _make_world(
-            name, n_features, atoms, sparsity, noise, low, high, atoms_from, for_atoms
-        )
+        truth = _make_atoms(atoms_from, atoms, n_features, for_atoms)
+        made = laws.world(cast("World", world), truth, noise)
     else:
         opened = theory.open_world(world)
         known = opened is not None
-        made = _world_of_a_run(world, model) if opened is None else opened
-    weights = perturb(made.dictionary, delta, for_weights) if model is None else model.components_
+        if known or asked is None or asked.model is not None:
+            laws.refuse(world)
+        made = _world_found(world, asked, laws) if opened is None else opened
+    notes = [] if asked is None else list(asked.notes)
+    if known and asked is not None:
+        made, told = asked.there(made)
+        notes += told
+    elif not known:
+        notes.append(
+            "The truth behind this source isn't known: the asked-for atoms stand in its place."
+        )
+    w = perturb(made.dictionary, delta, for_weights) if asked is None else asked.rows
     facts = theory.WorldFacts.of(made, truth=known)
-    found = theory.examine(made, weights, n_samples=samples, random_state=seed)
+    found = theory.examine(made, w, n_samples=samples, random_state=seed)
     if as_json:
-        record = {"world": asdict(facts), "assertions": [each.to_dict() for each in found]}
+        record = {
+            "world": asdict(facts),
+            "notes": notes,
+            "assertions": [each.to_dict() for each in found],
+        }
         typer.echo(json.dumps(theory.plain(record), indent=2, allow_nan=False))
         return
-    if not known:
-        typer.echo("The truth behind this source isn't known: the run's atoms stand in its place.")
+    for note in notes:
+        typer.echo(note)
     rows = [[name.replace("_", " "), _number(value)] for name, value in asdict(facts).items()]
     _print_table("World", ["what", "value"], rows)
     for each in found:
@@ -730,17 +813,8 @@ def _number(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _make_world(
-    world: World,
-    n_features: int,
-    atoms: int,
-    sparsity: int | None,
-    noise: float,
-    low: float,
-    high: float,
-    dictionary: Atoms,
-    random_state: Any,
-) -> GenerativeModel:
+def _make_atoms(how: Atoms, atoms: int, n_features: int, random_state: Any) -> Any:
+    """A true dictionary (m, n)."""
     from shoal import generative
 
     makers = {
@@ -748,44 +822,132 @@ def _make_world(
         "low-coherence": generative.low_coherence,
         "orthonormal-union": generative.orthonormal_union,
     }
-    truth = makers[dictionary](atoms, n_features, random_state=random_state)
-    if world == "mixture":
-        if sparsity not in (None, 1):
-            raise ArgumentError("sparsity", str(sparsity), "1 for a mixture")
-        return generative.MixtureOfGaussians(truth, noise=noise)
-    kinds = {
-        "sparse": generative.SparseCoding,
-        "nonnegative": generative.NonnegativeSparseCoding,
-        "independent": generative.IndependentComponents,
-    }
-    k = 3 if sparsity is None else sparsity
-    return kinds[world](truth, sparsity=k, low=low, high=high, noise=noise)
+    return makers[how](atoms, n_features, random_state=random_state)
 
 
-def _plain_model(run: Path) -> Any:
-    """The model of a run whose atoms live in the data's own space."""
-    from shoal.runs import load_run
+class _Laws(NamedTuple):
+    """The laws of a named world, as typed; None is what wasn't."""
 
-    model = load_run(run)
-    kind = model.preprocessing_.spec.kind
-    if kind != "none":
-        needed = "a run without: theorems speak of the data as they are"
-        raise ArgumentError("dictionary", f"a run with preprocessing {kind!r}", needed)
-    return model
+    sparsity: int | None
+    power: float | None
+    rounding: Rounding | None
+    supports: str | None
+    blocks: int | None
+    weights: str | None
+    values: Values | None
+    low: float | None
+    high: float | None
+
+    def world(self, name: World, truth: Any, noise: float) -> GenerativeModel:
+        """The named world with them."""
+        from shoal.generative import named_world
+
+        return named_world(name, truth, noise=noise, **self._asdict())
+
+    def refuse(self, source: str) -> None:
+        """Refuse them all: what is in a file has its own."""
+        for name, value in self._asdict().items():
+            if value is not None:
+                needed = f"to be left out: {source} has laws of its own"
+                raise ArgumentError(name, str(value), needed)
 
 
-def _world_of_a_run(spec: str, model: Any) -> GenerativeModel:
-    """The world that a model makes of a source whose truth nobody knows."""
-    from shoal.data import open_source
+class _Asked(NamedTuple):
+    """The weights that `check` asks about, as unit rows, and where they are from."""
+
+    rows: Any  # (m, n)
+    model: Any  # of a run; None for a file
+    notes: tuple[str, ...]
+
+    def there(self, world: GenerativeModel) -> tuple[GenerativeModel, list[str]]:
+        """The world in the space that the weights live in, and what to say of it."""
+        from shoal.theory import preprocessed_world
+
+        fitted = None if self.model is None else self.model.preprocessing_
+        if fitted is None or fitted.spec.kind == "none":
+            return world, []
+        made, lengths, noise = preprocessed_world(world, fitted)
+        told = [
+            f"The run has preprocessing {fitted.spec.kind!r}: the world is that of the data after "
+            "its linear part, its true atoms mapped and divided by their lengths there. The mean "
+            "that it takes away is a constant, of which no theorem here speaks; it is left in."
+        ]
+        low, high = float(lengths.min()), float(lengths.max())
+        if high > low * (1 + 1e-6):
+            told.append(
+                f"True atoms are {low:.3g} to {high:.3g} long there, so that units have laws of "
+                "their own; theorems know one, and it is that of all of them together."
+            )
+        if noise[1] > noise[0] * (1 + 1e-6):
+            told.append(
+                f"Noise is {noise[0]:.3g} to {noise[1]:.3g} there by direction; it is taken as "
+                f"{made.noise:.3g} in all."
+            )
+        return made, told
+
+
+def _asked_weights(path: Path, key: str | None) -> _Asked:
+    """What ``--dictionary`` names: a run, or a file of atoms."""
+    from shoal.theory import open_dictionary, unit_rows
+
+    if path.suffix.lower() in (".npy", ".npz", ".safetensors") and not path.is_dir():
+        model, found = None, open_dictionary(path, key)
+    else:
+        if key is not None:
+            raise ArgumentError("key", repr(key), "to be left out with a run")
+        from shoal.runs import load_run
+
+        model = load_run(path)
+        found = model.components_.astype(float)
+    rows, lengths = unit_rows(found)
+    if abs(lengths - 1.0).max() <= 1e-4:
+        return _Asked(found, model, ())
+    note = (
+        f"Atoms of {path.name} are {lengths.min():.3g} to {lengths.max():.3g} long: each is "
+        "divided by its length, as theorems ask of unit atoms."
+    )
+    return _Asked(rows, model, (note,))
+
+
+def _world_found(spec: str, asked: _Asked | None, laws: _Laws) -> GenerativeModel:
+    """The world that weights make of a source whose truth nobody knows."""
+    from shoal.data import open_source, validate
     from shoal.theory import world_from_codes
 
     source = open_source(spec)
-    if model is None:
+    if asked is None:
         needed = "--dictionary RUN to stand for it, or what `shoal generate` wrote"
         raise ArgumentError("WORLD", f"{source.name} without a truth", needed)
-    model.set_params(sparse_output=True)
-    (data, codes, _), *_ = model.iter_coded(source, "pursuit")
-    return world_from_codes(model.components_, codes, data=data)
+    if asked.model is not None:
+        asked.model.set_params(sparse_output=True)
+        method = "pursuit" if "pursuit" in asked.model.methods else "encoder"
+        (data, codes, _), *_ = asked.model.iter_coded(source, method)
+        return world_from_codes(asked.rows, codes, data=data)
+    validate(source)
+    m, n = asked.rows.shape
+    if source.n_features != n:
+        raise ArgumentError("dictionary", f"atoms of {n} features", f"{source.n_features}, as data")
+    others = laws._replace(sparsity=None)
+    others.refuse(spec)
+    if laws.sparsity is None:
+        needed = "-k, the atoms that a sample is written with: a file of atoms doesn't say"
+        raise ArgumentError("sparsity", "nothing", needed)
+    check_count("sparsity", laws.sparsity, high=min(m, n))
+    data = next(iter(source.batches(4096)))
+    return world_from_codes(asked.rows, _pursued(asked.rows, data, laws.sparsity), data=data)
+
+
+def _pursued(rows: Any, data: Any, k: int) -> Any:
+    """Codes of `data` with at most k atoms of `rows`, as a scipy.sparse.csr_array."""
+    import torch
+
+    from shoal.network.inference import SubspacePursuit, fast_sparse_encode
+    from shoal.vocabulary import Parameters
+
+    atoms = torch.from_numpy(rows.astype(data.dtype))
+    parameters = Parameters(atoms, torch.zeros(len(atoms), dtype=atoms.dtype))
+    found = fast_sparse_encode(parameters, torch.from_numpy(data), SubspacePursuit(k))
+    return found.to_csr(len(atoms))
 
 
 def _print_assertion(each: Any) -> None:

@@ -39,6 +39,13 @@ from shoal.generative.models import (
     SparseCoding,
     sparsity_from_power,
 )
+from shoal.generative.named import (
+    block_support,
+    named_world,
+    read_supports,
+    read_weights,
+    values_named,
+)
 
 __all__ = [
     "BernoulliSupport",
@@ -57,16 +64,21 @@ __all__ = [
     "Uniform",
     "UniformSupport",
     "ValuesLaw",
+    "block_support",
     "coherence",
     "equiangular",
     "equiangular_sizes",
     "incoherence",
     "laws_of",
     "low_coherence",
+    "named_world",
     "orthonormal_union",
     "perturb",
     "random_dictionary",
+    "read_supports",
+    "read_weights",
     "sparsity_from_power",
+    "values_named",
     "welch_bound",
     "world_of",
 ]

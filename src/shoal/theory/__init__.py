@@ -19,11 +19,21 @@ found, with W in place of A*.
 from shoal.theory import arpit2016, gradients, modes, nguyen2019, rangamani2017, sizes
 from shoal.theory.assertion import Assertion, Check, plain
 from shoal.theory.examination import examine
-from shoal.theory.worlds import WorldFacts, aligned, open_world, world_from_codes
+from shoal.theory.worlds import (
+    PreprocessedWorld,
+    WorldFacts,
+    aligned,
+    open_dictionary,
+    open_world,
+    preprocessed_world,
+    unit_rows,
+    world_from_codes,
+)
 
 __all__ = [
     "Assertion",
     "Check",
+    "PreprocessedWorld",
     "WorldFacts",
     "aligned",
     "arpit2016",
@@ -31,9 +41,12 @@ __all__ = [
     "gradients",
     "modes",
     "nguyen2019",
+    "open_dictionary",
     "open_world",
     "plain",
+    "preprocessed_world",
     "rangamani2017",
     "sizes",
+    "unit_rows",
     "world_from_codes",
 ]
