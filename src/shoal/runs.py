@@ -14,6 +14,7 @@ file                       what
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Iterable
@@ -97,6 +98,7 @@ def save_run(
     check_run_folder(folder, overwrite=overwrite)
     source = open_source(X)
     evaluation, statistics = _evaluate(model, source)
+    surroundings = _landscape(model, source)
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -118,6 +120,7 @@ def save_run(
         "feature_names": _listed(getattr(model, "feature_names_in_", None)),
         "seconds": {} if seconds is None else {"fit": seconds},
         **evaluation,
+        **({} if surroundings is None else {"landscape": surroundings}),
     }
     tensors = {
         "dictionary": model.components_,
@@ -309,6 +312,22 @@ def _evaluate(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
             diagnosis["codes"][method]["support"] = support.to_dict()
         record["support"] = diagnosis["codes"]["encoder"]["support"]
     return {"diagnosis": diagnosis, "recovery": record}, encoder
+
+
+# Arbitrary: what a run's own picture of the loss is taken on. It shows wells and walls, not digits,
+# and is to cost next to nothing beside the evaluation.
+_AROUND: dict[str, Any] = {"n_samples": 64, "n_points": 13, "n_plane": 13}
+
+
+def _landscape(model: TiedAutoencoder, source: Source) -> dict[str, Any] | None:
+    """The loss around the dictionary for the report; None where it can't be had."""
+    if source.n_samples is None:
+        return None
+    try:
+        found = model.landscape(source, random_state=0, **_AROUND)
+    except ArgumentError:  # of an odd source; nothing that a run should fail by
+        return None
+    return found.to_dict() if math.isfinite(found.loss) else None
 
 
 def _recovery(model: TiedAutoencoder, atoms: NDArray, truth: NDArray) -> Recovery:
