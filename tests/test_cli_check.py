@@ -1,4 +1,4 @@
-"""shoal check and generate: weights from files and preprocessed runs, laws as they are typed."""
+"""shoal check, generate and landscape: weights from files and runs, laws as they are typed."""
 
 import json
 
@@ -210,3 +210,91 @@ def test_the_old_name_of_atoms_from_is_taken_still(tmp_path):
     old, new = (tmp_path / f"{name}.npz" for name in ("dictionary", "atoms-from"))
     assert old.read_bytes() == new.read_bytes()
     assert "--dictionary" not in done("generate", "--help", COLUMNS="200").stdout
+
+
+# ------------------------------------------------------------------ landscape
+
+
+def test_a_landscape_of_a_run_is_printed_drawn_and_told_as_json(folder, tmp_path):
+    words = ["landscape", folder / "scale", folder / "planted.npz", "--points", 5]
+    text = done(*words, "-o", tmp_path / "x.png", COLUMNS="200").stdout
+    for each in ("random", "swap", "TopK", "over that of W = 0", "x.png"):
+        assert each in text
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert "exists already" in refused(*words, "-o", tmp_path / "x.png")
+    done(*words, "-o", tmp_path / "x.html")
+    assert "<svg" in (tmp_path / "x.html").read_text()
+    record = json.loads(done(*words, "--json", "-o", tmp_path / "x.json").stdout)
+    assert record == json.loads((tmp_path / "x.json").read_text())
+    line = record["lines"][0]
+    assert line["loss"].index(min(line["loss"])) == 2, "the run lies in a well"
+    assert (record["n_samples"], record["n_atoms"]) == (500, 16)
+
+
+@pytest.mark.parametrize(
+    ("words", "activation", "bias"),
+    [
+        (["nonnegative"], "ReLU", "Theorem 3.1"),
+        (["nonnegative", "--bias", "-0.3"], "ReLU", "-0.3"),
+        (["nonnegative", "--activation", "sigmoid"], "Sigmoid", "0"),
+        (["sparse"], "TopK(k=2, signed=True)", "0"),
+        (
+            ["sparse", "--activation", "threshold"],
+            "HardThreshold(threshold=0.5, signed=True)",
+            "0",
+        ),
+        (["mixture"], "ReLU", "Theorem 3.1"),
+    ],
+)
+def test_a_landscape_of_a_world_names_its_bias(words, activation, bias):
+    sizes = ["-n", 8, "-m", 8, *([] if words[0] == "mixture" else ["-k", 2])]
+    found = done("landscape", *words, *sizes, "--points", 3, "--samples", 50, "--json").stdout
+    record = json.loads(found)
+    assert record["activation"] == activation
+    assert bias in record["bias"]
+
+
+def test_a_landscape_of_a_file_is_of_its_truth(folder):
+    record = json.loads(done("landscape", folder / "planted.npz", "--points", 3, "--json").stdout)
+    assert record["n_atoms"] == 16
+    assert record["loss"] < record["zero"] / 2
+
+
+def test_a_flat_place_is_told():
+    text = done(
+        "landscape", "nonnegative", "-n", 8, "-m", 16, "--bias", "-50", "--points", 3
+    ).stdout
+    assert "wake no unit" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["scale"], "SOURCE: found nothing"),
+        (["scale", "planted.npz", "--bias", "-1"], "bias: found -1; needed to be left out"),
+        (["scale", "planted.npz", "-k", "2"], "sparsity: found 2; needed to be left out"),
+        (["sparse", "planted.npz"], "SOURCE: found planted.npz; needed to be left out"),
+        (["plain.npy"], "WORLD: found plain.npy without a truth"),
+        (["nowhere.npz"], "source: found no file"),
+        (["planted.npz", "--power", "0.1"], "power: found 0.1; needed to be left out"),
+        (["sparse", "--bias", "theorem"], "bias: found 'theorem'; needed a number"),
+        (["nonnegative", "--bias", "large"], "bias: found 'large'; needed a finite number"),
+        (["nonnegative", "--points", "1"], "points: found 1"),
+        (["nonnegative", "-o", "x.svg"], "output: found x.svg; needed a name that ends in .png"),
+        (["nonnegative", "--key", "x"], "key: found x; needed to be left out"),
+    ],
+)
+def test_what_landscape_refuses(folder, monkeypatch, words, text):
+    monkeypatch.chdir(folder)
+    assert text in refused("landscape", *words)
+
+
+def test_the_report_of_a_run_shows_the_loss_around_it(folder):
+    config = json.loads((folder / "scale" / "config.json").read_text())
+    record = config["landscape"]
+    assert record["lines"][0]["name"] == "random"
+    assert len(json.dumps(record)) < 8000
+    page = (folder / "scale" / "report.html").read_text()
+    assert "The loss around it" in page
+    assert "bias" in page
+    assert "landscape.lines" not in page, "not among the configuration's rows"

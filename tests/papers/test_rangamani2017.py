@@ -92,7 +92,7 @@ def test_sizes_that_cannot_be_are_refused_before_any_work(name):
 # --- Table 1 ----------------------------------------------------------------------------------
 
 
-def table1_cells(norms, p=0.1):
+def table1_cells(norms, p=0.1, ks=(1, 1, 1)):
     """Cells of one column, as the run makes them, with these norms."""
     return [
         {
@@ -104,9 +104,9 @@ def table1_cells(norms, p=0.1):
             "scaled": norm / 15,
             "range": [norm / 15, norm / 15],
             "paper": None,
-            "k": 1,
+            "k": k,
         }
-        for h, norm in zip((256, 512, 1024), norms, strict=True)
+        for h, norm, k in zip((256, 512, 1024), norms, ks, strict=True)
     ]
 
 
@@ -114,6 +114,14 @@ def test_a_norm_that_rises_with_h_turns_the_check_of_table_1():
     words = "does not rise with h"
     assert holds_of(table1._verdicts(table1_cells((0.3, 0.2, 0.1))), words)
     assert not holds_of(table1._verdicts(table1_cells((0.3, 0.1, 0.2))), words)
+
+
+def test_a_rise_where_k_goes_from_1_to_2_is_the_rounding_s():
+    cells = table1_cells((0.3, 0.1, 0.2), ks=(1, 1, 2))
+    assert holds_of(table1._verdicts(cells, "floor"), "does not rise with h")
+    assert holds_of(table1._verdicts(cells, "floor"), "where k goes from 1 to 2")
+    falls = table1._verdicts(table1_cells((0.3, 0.2, 0.1), ks=(1, 1, 2)), "floor")
+    assert not holds_of(falls, "where k goes from 1 to 2")
 
 
 def test_a_unit_that_answers_under_the_literal_bias_turns_its_check():

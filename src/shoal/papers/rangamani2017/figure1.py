@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.diagnosis import landscape
 from shoal.generative.models import Rounding
+from shoal.network import ReLU
 from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.papers.rangamani2017 import setting
 from shoal.report.drawing import HUES, panels
@@ -57,21 +59,25 @@ def line(h: int, p: float, settings: Settings, seed: int) -> dict[str, Any]:
     direction /= direction.norm(dim=1, keepdim=True)
     eps = setting.bias_at_truth(model)
     bias = torch.full((h,), -eps)
-    losses, norms = [], []
-    for t in _grid(settings):
-        weights = truth + float(t) * direction
-        loss, gradient = setting.loss_and_gradient(weights, bias, data)
-        losses.append(loss)
-        norms.append(float(setting.column_norms(gradient.numpy()).mean()))
+    found = landscape(
+        model.dictionary,
+        data.numpy(),
+        ReLU(),
+        bias.numpy(),
+        directions={"random": direction.numpy()},
+        t=_grid(settings),
+        plane=None,
+    )
+    (along,) = found.lines
     answered = data @ truth.T + bias > 0  # (N, m)
     return {
         "k": model.k,
         "eps": eps,
-        "loss": losses,
-        "norm": norms,
-        "silent": float((~answered.any(dim=1)).float().mean()),
+        "loss": along.loss.tolist(),
+        "norm": along.gradient.tolist(),
+        "silent": found.silent,
         "active": float(answered.sum(dim=1).float().mean()),
-        "energy": float(0.5 * data.square().sum(dim=1).mean()),
+        "energy": found.zero,
     }
 
 
