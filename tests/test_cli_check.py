@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from commands import done, refused
-from shoal import theory
+from shoal import runs, theory
 from shoal.data import Preprocessing
 from shoal.generative import SparseCoding, perturb, random_dictionary
 
@@ -298,3 +298,9 @@ def test_the_report_of_a_run_shows_the_loss_around_it(folder):
     assert "The loss around it" in page
     assert "bias" in page
     assert "landscape.lines" not in page, "not among the configuration's rows"
+
+
+def test_the_picture_of_a_run_is_smaller_where_the_dictionary_is_large():
+    assert runs._picture(16, 16) == {"n_samples": 64, "n_points": 13, "n_plane": 13}
+    assert runs._picture(4096, 512)["n_samples"] < 64
+    assert runs._picture(4096, 100_000) is None

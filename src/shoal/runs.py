@@ -315,16 +315,26 @@ def _evaluate(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
 
 
 # Arbitrary: what a run's own picture of the loss is taken on. It shows wells and walls, not digits,
-# and is to cost next to nothing beside the evaluation.
-_AROUND: dict[str, Any] = {"n_samples": 64, "n_points": 13, "n_plane": 13}
+# and is to cost next to nothing beside the evaluation: the first of these with few enough
+# multiplications, or none. Three lines, and a plane whose points cost half as much.
+_PICTURES = ((64, 13, 13), (32, 7, 7), (16, 7, 7))  # samples, points a line, points a side
+_MULTIPLICATIONS = 2e10
+
+
+def _picture(m: int, n: int) -> dict[str, int] | None:
+    for n_samples, n_points, n_plane in _PICTURES:
+        if n_samples * m * n * (5 * 3 * n_points + 2 * n_plane**2) <= _MULTIPLICATIONS:
+            return {"n_samples": n_samples, "n_points": n_points, "n_plane": n_plane}
+    return None
 
 
 def _landscape(model: TiedAutoencoder, source: Source) -> dict[str, Any] | None:
     """The loss around the dictionary for the report; None where it can't be had."""
-    if source.n_samples is None:
+    size = _picture(*model.components_.shape)
+    if source.n_samples is None or size is None:
         return None
     try:
-        found = model.landscape(source, random_state=0, **_AROUND)
+        found = model.landscape(source, random_state=0, **size)
     except ArgumentError:  # of an odd source; nothing that a run should fail by
         return None
     return found.to_dict() if math.isfinite(found.loss) else None
