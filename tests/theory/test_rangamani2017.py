@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -668,6 +669,18 @@ def test_theorem32_where_the_gradient_rises():
         growing(), delta=lambda world: 0.005, epsilon=lambda world: world.n_atoms / 1000
     )
     assert [check.holds for check in found.measurements] == [False, True]
+
+
+def test_no_finite_sequence_refutes_theorem32():
+    found = paper.theorem32(growing(), delta=0.005)
+    risen = replace(
+        found,
+        measurements=tuple(
+            replace(check, holds=False, margin=-1.0, error=0.0) for check in found.measurements
+        ),
+    )
+    assert found.verdict == "confirmed"
+    assert risen.verdict == "needs a larger constant"
 
 
 def test_theorem32_needs_constants_that_stay():

@@ -1417,12 +1417,14 @@ def theorem32(
                 bool(ratios[-1] < ratios[0]),
                 math.hypot(rows[0]["ratio_error"], rows[-1]["ratio_error"]),
                 ratios[0] - ratios[-1],
+                reading=True,  # of o(.): no finite sequence refutes it
             ),
             Check(
                 "some unit answers at every h: largest share of silent samples",
                 silent,
                 "< 1",
                 bool(silent < 1),
+                reading=True,  # the paper doesn't ask for it
             ),
         ),
         numbers={"sweep": rows, "fall": ratios[-1] / ratios[0] if ratios[0] else math.nan},
