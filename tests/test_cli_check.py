@@ -301,6 +301,6 @@ def test_the_report_of_a_run_shows_the_loss_around_it(folder):
 
 
 def test_the_picture_of_a_run_is_smaller_where_the_dictionary_is_large():
-    assert runs._picture(16, 16) == {"n_samples": 64, "n_points": 13, "n_plane": 13}
-    assert runs._picture(4096, 512)["n_samples"] < 64
+    assert runs._picture(16, 16) == {"n_samples": 48, "n_points": 13, "n_plane": 13}
+    assert runs._picture(1024, 256)["n_samples"] < 48
     assert runs._picture(4096, 100_000) is None

@@ -317,8 +317,8 @@ def _evaluate(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
 # Arbitrary: what a run's own picture of the loss is taken on. It shows wells and walls, not digits,
 # and is to cost next to nothing beside the evaluation: the first of these with few enough
 # multiplications, or none. Three lines, and a plane whose points cost half as much.
-_PICTURES = ((64, 13, 13), (32, 7, 7), (16, 7, 7))  # samples, points a line, points a side
-_MULTIPLICATIONS = 2e10
+_PICTURES = ((48, 13, 13), (32, 7, 7), (16, 7, 7))  # samples, points a line, points a side
+_MULTIPLICATIONS = 4e9
 
 
 def _picture(m: int, n: int) -> dict[str, int] | None:
