@@ -339,9 +339,11 @@ def _losses(axes: Axes, record: dict[str, Any], pen: Pen) -> None:
         ncols=max(1, len(record["lines"])),
         frameon=False,
         handlelength=1.2,
-        columnspacing=1.2,
+        columnspacing=1.0,
+        fontsize=9.5,
     )
     legend.set_in_layout(False)  # the axes would be narrowed to its width
+    axes.set_title(" ", fontsize=16)  # the room that it takes
 
 
 def _gradients(axes: Axes, record: dict[str, Any], pen: Pen) -> None:
@@ -393,7 +395,8 @@ def _marks(axes: Axes, swapped: bool, pen: Pen) -> None:
         ncols=2,
         frameon=False,
         handlelength=0.8,
-        columnspacing=1.2,
+        columnspacing=1.0,
+        fontsize=9.5,
     )
     legend.set_in_layout(False)
 
