@@ -27,13 +27,13 @@ from scipy import sparse
 from shoal.generative import (
     GenerativeModel,
     NonnegativeSparseCoding,
+    Rounding,
     coherence,
     orthonormal_union,
     perturb,
     sparsity_from_power,
 )
 from shoal.generative._checks import as_generator
-from shoal.generative.models import Rounding
 from shoal.network import ReLU, loss_and_gradient, sample_gradient
 from shoal.theory.assertion import (
     Assertion,
