@@ -71,7 +71,7 @@ def test_generate_writes_data_dictionary_and_codes(shared: Path, here: Path) -> 
 @pytest.mark.parametrize("world", ["sparse", "nonnegative", "mixture", "independent"])
 @pytest.mark.parametrize("atoms", ["random", "low-coherence", "orthonormal-union"])
 def test_every_world_can_be_generated(here: Path, world: str, atoms: str) -> None:
-    done("generate", world, "-n", 8, "-m", 16, "--samples", 50, "--dictionary", atoms,
+    done("generate", world, "-n", 8, "-m", 16, "--samples", 50, "--atoms-from", atoms,
          "--noise", 0.1, "-o", "x.npz")  # fmt: skip
     with np.load("x.npz") as file:
         assert file["data"].shape == (50, 8)
@@ -239,7 +239,8 @@ def test_what_is_not_known_is_found_and_noted(here: Path) -> None:
                    "--n-patches", "--force", "--quiet", "--output", "shoal fit sample:patches"]),
         (["transform"], ["--output", "--method", "--key", "--force", "load_npz"]),
         (["generate"], ["--n-features", "--atoms", "--sparsity", "-k", "--samples", "--noise",
-                        "--low", "--high", "--dictionary", "--seed", "--force"]),
+                        "--low", "--high", "--atoms-from", "--power", "--rounding", "--supports",
+                        "--blocks", "--weights", "--values", "--seed", "--force"]),
         (["score"], ["--json", "--key"]),
         (["check"], ["--dictionary", "--delta", "--samples", "--atoms-from", "--json"]),
         (["reproduce"], ["--output", "--scale", "--set", "--list", "--force", "all"]),

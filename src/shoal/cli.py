@@ -1,4 +1,4 @@
-"""The command line: shoal fit | sweep | transform | generate | score | check | reproduce | ...
+"""The command line: shoal fit | sweep | transform | generate | score | check | landscape | ...
 
 Every command checks its arguments before any work starts, and says what is wrong in one
 line. Exit codes: 0 done; 1 failed at work, as by a full disk or for want of memory; 2 refused:
@@ -20,7 +20,7 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, get_args
 
 import typer
 from typer.core import TyperGroup
@@ -37,6 +37,7 @@ from shoal.vocabulary import (
     WriteError,
     __version__,
     check_count,
+    check_number,
 )
 
 if TYPE_CHECKING:
@@ -122,6 +123,9 @@ ActivationName = Literal["relu", "sigmoid", "softplus", "tanh", "maxout"]
 Length = Literal["unit", "max-norm", "free"]
 Scale = Literal["smoke", "reduced", "full"]
 Atoms = Literal["random", "low-coherence", "orthonormal-union"]
+Shape = Literal["relu", "threshold", "topk", "sigmoid", "softplus", "tanh"]
+Rounding = Literal["ceil", "floor", "nearest"]
+Values = Literal["uniform", "constant", "rademacher", "gaussian"]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, written by `fit`.")]
 SourceSpec = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A file, a folder of images, or sample:NAME.")
@@ -129,6 +133,40 @@ SourceSpec = Annotated[
 Key = Annotated[str | None, typer.Option(help="Which array, in a file that holds several.")]
 PatchSize = Annotated[int | None, typer.Option(help="Side of the patches, for a folder of images.")]
 PatchCount = Annotated[int | None, typer.Option(help="How many patches, for a folder of images.")]
+Power = Annotated[
+    float | None, typer.Option(help="Instead of -k: as many active atoms as atoms to this power.")
+]
+Roundings = Annotated[
+    Rounding | None, typer.Option(help="Of that number; floor is the paper's. Default: ceil.")
+]
+Supports = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST|FILE",
+        help='Instead of -k: the supports there are, as "0,1,2; 3,4", or a file with one a line.',
+    ),
+]
+Blocks = Annotated[
+    int | None,
+    typer.Option(help="Atoms are active in blocks of so many; with -k, k / BLOCKS of them."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST|FILE",
+        help="How likely each support, block, component, or unit (if independent) is, in "
+        "proportion. Default: equally.",
+    ),
+]
+ValuesOption = Annotated[
+    Values | None,
+    typer.Option(
+        help="The law of a non-zero: between --low and --high, always --low, 1 or -1, or normal "
+        "but for magnitudes below --low. Default: uniform."
+    ),
+]
+Low = Annotated[float | None, typer.Option(help="Least magnitude of a non-zero. Default: 1.")]
+High = Annotated[float | None, typer.Option(help="Largest, if uniform. Default: 2.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, or auto. Default: as the run was made.")
 ]
@@ -473,9 +511,19 @@ def generate(
     ] = None,
     samples: Annotated[int, typer.Option(help="How many samples.")] = 20_000,
     noise: Annotated[float, typer.Option(help="Standard deviation a coordinate.")] = 0.0,
-    low: Annotated[float, typer.Option(help="Least magnitude of a non-zero.")] = 1.0,
-    high: Annotated[float, typer.Option(help="Largest magnitude of a non-zero.")] = 2.0,
-    dictionary: Annotated[Atoms, typer.Option(help="How the true dictionary is made.")] = "random",
+    power: Power = None,
+    rounding: Roundings = None,
+    supports: Supports = None,
+    blocks: Blocks = None,
+    weights: Weights = None,
+    values: ValuesOption = None,
+    low: Low = None,
+    high: High = None,
+    atoms_from: Annotated[
+        Atoms | None, typer.Option(help="How the true dictionary is made. Default: random.")
+    ] = None,
+    # What it was called while `check --dictionary` meant something else.
+    dictionary: Annotated[Atoms | None, typer.Option("--dictionary", hidden=True)] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     force: Force = False,
     quiet: Quiet = False,
@@ -485,6 +533,8 @@ def generate(
     For example:
 
         shoal generate sparse --n-features 64 --atoms 128 -k 3 --samples 20000 -o planted.npz
+
+        shoal generate nonnegative -m 12 --supports "0,1,2; 3,4,5" --weights 3,1 -o two.npz
     """
     _check_suffix(output, ".npz")
     held = ctx.with_resource(claim(output, overwrite=force))
@@ -496,11 +546,15 @@ def generate(
 
     # Two streams of one seed: the dictionary stays when the number of samples changes.
     for_atoms, for_samples = np.random.default_rng(seed).spawn(2)
-    made = _make_world(world, n_features, atoms, sparsity, noise, low, high, dictionary, for_atoms)
+    if None not in (atoms_from, dictionary) and atoms_from != dictionary:
+        raise ArgumentError("dictionary", str(dictionary), "--atoms-from alone: it is its new name")
+    truth = _make_atoms(atoms_from or dictionary or "random", atoms, n_features, for_atoms)
+    laws = _Laws(sparsity, power, rounding, supports, blocks, weights, values, low, high)
+    made = laws.world(world, truth, noise)
     drawn = made.sample(samples, random_state=for_samples)
     with whole_file(held) as temporary, open(temporary, "wb") as file:
-        laws = np.array(json.dumps(laws_of(made)))
-        np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes, laws=laws)
+        text = np.array(json.dumps(laws_of(made)))
+        np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes, laws=text)
     if not quiet:
         screen.line(f"{samples} samples of {n_features} features from {atoms} atoms: {output}")
 
@@ -545,7 +599,15 @@ def check(
     ],
     dictionary: Annotated[
         Path | None,
-        typer.Option("--dictionary", metavar="RUN", help="The run whose weights are asked about."),
+        typer.Option(
+            "--dictionary",
+            metavar="RUN|FILE",
+            help="Whose weights are asked about: a run's, or atoms as rows in a .npy, .npz or "
+            ".safetensors file.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Which array of that file. Default: dictionary.")
     ] = None,
     delta: Annotated[
         float,
@@ -557,8 +619,14 @@ def check(
         int | None, typer.Option("--sparsity", "-k", help="Active atoms a sample. Default: 3.")
     ] = None,
     noise: Annotated[float, typer.Option(help="Standard deviation a coordinate.")] = 0.0,
-    low: Annotated[float, typer.Option(help="Least magnitude of a non-zero.")] = 1.0,
-    high: Annotated[float, typer.Option(help="Largest magnitude of a non-zero.")] = 2.0,
+    power: Power = None,
+    rounding: Roundings = None,
+    supports: Supports = None,
+    blocks: Blocks = None,
+    weights: Weights = None,
+    values: ValuesOption = None,
+    low: Low = None,
+    high: High = None,
     atoms_from: Annotated[
         Atoms, typer.Option(help="How a named world's atoms are made.")
     ] = "random",
@@ -573,6 +641,8 @@ def check(
         shoal check nonnegative -n 256 -m 512 -k 2 --high 1.2 --atoms-from orthonormal-union
 
         shoal check planted.npz --dictionary runs/planted
+
+        shoal check planted.npz --dictionary atoms.npy
 
     Of a RUN that was fitted with --penalty, what makes its codes sparse or not is said instead:
 
@@ -589,30 +659,182 @@ def check(
     from shoal.generative import perturb
 
     for_atoms, for_weights = np.random.default_rng(seed).spawn(2)
-    model = None if dictionary is None else _plain_model(dictionary)
+    asked = None if dictionary is None else _asked_weights(dictionary, key)
+    if asked is None and key is not None:
+        raise ArgumentError("key", repr(key), "--dictionary FILE with it")
+    laws = _Laws(sparsity, power, rounding, supports, blocks, weights, values, low, high)
     known = True
     if world in get_args(World):
-        name = cast("World", world)
-        made = _make_world(
-            name, n_features, atoms, sparsity, noise, low, high, atoms_from, for_atoms
-        )
+        truth = _make_atoms(atoms_from, atoms, n_features, for_atoms)
+        made = laws.world(cast("World", world), truth, noise)
     else:
         opened = theory.open_world(world)
         known = opened is not None
-        made = _world_of_a_run(world, model) if opened is None else opened
-    weights = perturb(made.dictionary, delta, for_weights) if model is None else model.components_
+        if known or asked is None or asked.model is not None:
+            laws.refuse(world)
+        made = _world_found(world, asked, laws) if opened is None else opened
+    notes = [] if asked is None else list(asked.notes)
+    if known and asked is not None:
+        made, told = asked.there(made)
+        notes += told
+    elif not known:
+        notes.append(
+            "The truth behind this source isn't known: the asked-for atoms stand in its place."
+        )
+    w = perturb(made.dictionary, delta, for_weights) if asked is None else asked.rows
     facts = theory.WorldFacts.of(made, truth=known)
-    found = theory.examine(made, weights, n_samples=samples, random_state=seed)
+    found = theory.examine(made, w, n_samples=samples, random_state=seed)
     if as_json:
-        record = {"world": asdict(facts), "assertions": [each.to_dict() for each in found]}
+        record = {
+            "world": asdict(facts),
+            "notes": notes,
+            "assertions": [each.to_dict() for each in found],
+        }
         screen.record(theory.plain(record))
         return
-    if not known:
-        screen.line("The truth behind this source isn't known: the run's atoms stand in its place.")
+    for note in notes:
+        screen.line(note)
     rows = [[name.replace("_", " "), _number(value)] for name, value in asdict(facts).items()]
     _print_table("World", ["what", "value"], rows)
     for each in found:
         _print_assertion(each)
+
+
+@app.command()
+def landscape(
+    ctx: typer.Context,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|WORLD",
+            help="A run, what `generate` wrote, or one of sparse, nonnegative, mixture, "
+            "independent with the sizes below.",
+        ),
+    ],
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[SOURCE]", help="With a run: the data that the loss is of."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A .png, .html or .json to write."),
+    ] = None,
+    activation: Annotated[
+        Shape | None,
+        typer.Option(
+            help="Of a world; a threshold is at a1 / 2. Default: relu, topk where codes have signs."
+        ),
+    ] = None,
+    bias: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|theorem",
+            help="Of a world: what is added before it. Default: Theorem 3.1's with relu, else 0.",
+        ),
+    ] = None,
+    points: Annotated[int, typer.Option(help="Along each line.")] = 25,
+    samples: Annotated[int, typer.Option(help="That the loss is a mean over.")] = 500,
+    n_features: Annotated[int, typer.Option("--n-features", "-n", help="Features a sample.")] = 64,
+    atoms: Annotated[int, typer.Option("--atoms", "-m", help="Atoms of a named world.")] = 128,
+    sparsity: Annotated[
+        int | None, typer.Option("--sparsity", "-k", help="Active atoms a sample. Default: 3.")
+    ] = None,
+    noise: Annotated[float, typer.Option(help="Standard deviation a coordinate.")] = 0.0,
+    power: Power = None,
+    rounding: Roundings = None,
+    supports: Supports = None,
+    blocks: Blocks = None,
+    weights: Weights = None,
+    values: ValuesOption = None,
+    low: Low = None,
+    high: High = None,
+    atoms_from: Annotated[
+        Atoms, typer.Option(help="How a named world's atoms are made.")
+    ] = "random",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="All numbers, as JSON.")] = False,
+    key: Key = None,
+    patch_size: PatchSize = None,
+    n_patches: PatchCount = None,
+    force: Force = False,
+) -> None:
+    """Say how the loss lies around the atoms of RUN, or around the truth of WORLD.
+
+    For example:
+
+        shoal landscape runs/planted planted.npz -o landscape.png
+
+        shoal landscape nonnegative -n 64 -m 128 -k 2 --high 1.2 --bias -0.3 -o landscape.html
+
+    All atoms are moved at once: in random directions, towards the mean of the data, and in pairs
+    that change places.
+    """
+    check_count("seed", seed, low=0)
+    check_count("samples", samples)
+    check_count("points", points, low=2)
+    if output is not None:
+        if output.suffix not in (".png", ".html", ".json"):
+            needed = "a name that ends in .png, .html or .json"
+            raise ArgumentError("output", str(output), needed)
+        held = ctx.with_resource(claim(output, overwrite=force))
+    laws = _Laws(sparsity, power, rounding, supports, blocks, weights, values, low, high)
+    options: dict[str, Any] = {"n_points": points, "n_plane": 25, "random_state": seed}
+    if target not in get_args(World) and Path(target).is_dir():
+        if source is None:
+            raise ArgumentError("SOURCE", "nothing", "the data that the loss is of, after the run")
+        for own, typed in (("activation", activation), ("bias", bias)):
+            if typed is not None:
+                raise ArgumentError(own, str(typed), "to be left out: a run has its own")
+        laws.refuse(target)
+        from shoal.data import open_source
+        from shoal.runs import load_run
+
+        model = load_run(target)
+        data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
+        found = model.landscape(data, n_samples=samples, **options)
+        title = f"The loss around {Path(target).name}, on {data.name}"
+    else:
+        if source is not None:
+            needed = f"to be left out: {target} is no run, and draws its own data"
+            raise ArgumentError("SOURCE", source, needed)
+        for name, value in (("key", key), ("patch_size", patch_size), ("n_patches", n_patches)):
+            if value is not None:
+                raise ArgumentError(name, str(value), "to be left out with a world")
+        import numpy as np
+
+        from shoal import theory
+
+        for_atoms, for_samples = np.random.default_rng(seed).spawn(2)
+        if target in get_args(World):
+            truth = _make_atoms(atoms_from, atoms, n_features, for_atoms)
+            world = laws.world(cast("World", target), truth, noise)
+        else:
+            opened = theory.open_world(target)
+            laws.refuse(target)
+            if opened is None:
+                needed = "what `shoal generate` wrote, or a run and its data"
+                raise ArgumentError("WORLD", f"{target} without a truth", needed)
+            world = opened
+        found = _around(world, activation, bias, samples, for_samples, options)
+        title = f"The loss around the truth of {Path(target).name}"
+    record = found.to_dict()
+    if output is not None:
+        from shoal.report.landscape import landscape_page, landscape_png
+
+        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+        contents = {
+            ".png": lambda: landscape_png(record, title),
+            ".html": lambda: landscape_page(record, title).encode(),
+            ".json": text.encode,
+        }
+        with whole_file(held) as temporary:
+            temporary.write_bytes(contents[output.suffix]())
+    if as_json:
+        screen.record(record)
+        return
+    _print_landscape(found, title)
+    if output is not None:
+        screen.line(f"picture: {output}" if output.suffix != ".json" else f"numbers: {output}")
 
 
 @app.command()
@@ -837,17 +1059,8 @@ def _number(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _make_world(
-    world: World,
-    n_features: int,
-    atoms: int,
-    sparsity: int | None,
-    noise: float,
-    low: float,
-    high: float,
-    dictionary: Atoms,
-    random_state: Any,
-) -> GenerativeModel:
+def _make_atoms(how: Atoms, atoms: int, n_features: int, random_state: Any) -> Any:
+    """A true dictionary (m, n)."""
     from shoal import generative
 
     makers = {
@@ -855,44 +1068,198 @@ def _make_world(
         "low-coherence": generative.low_coherence,
         "orthonormal-union": generative.orthonormal_union,
     }
-    truth = makers[dictionary](atoms, n_features, random_state=random_state)
-    if world == "mixture":
-        if sparsity not in (None, 1):
-            raise ArgumentError("sparsity", str(sparsity), "1 for a mixture")
-        return generative.MixtureOfGaussians(truth, noise=noise)
-    kinds = {
-        "sparse": generative.SparseCoding,
-        "nonnegative": generative.NonnegativeSparseCoding,
-        "independent": generative.IndependentComponents,
-    }
-    k = 3 if sparsity is None else sparsity
-    return kinds[world](truth, sparsity=k, low=low, high=high, noise=noise)
+    return makers[how](atoms, n_features, random_state=random_state)
 
 
-def _plain_model(run: Path) -> Any:
-    """The model of a run whose atoms live in the data's own space."""
-    from shoal.runs import load_run
+class _Laws(NamedTuple):
+    """The laws of a named world, as typed; None is what wasn't."""
 
-    model = load_run(run)
-    kind = model.preprocessing_.spec.kind
-    if kind != "none":
-        needed = "a run without: theorems speak of the data as they are"
-        raise ArgumentError("dictionary", f"a run with preprocessing {kind!r}", needed)
-    return model
+    sparsity: int | None
+    power: float | None
+    rounding: Rounding | None
+    supports: str | None
+    blocks: int | None
+    weights: str | None
+    values: Values | None
+    low: float | None
+    high: float | None
+
+    def world(self, name: World, truth: Any, noise: float) -> GenerativeModel:
+        """The named world with them."""
+        from shoal.generative import named_world
+
+        return named_world(name, truth, noise=noise, **self._asdict())
+
+    def refuse(self, source: str) -> None:
+        """Refuse them all: what is in a file has its own."""
+        for name, value in self._asdict().items():
+            if value is not None:
+                needed = f"to be left out: {source} has laws of its own"
+                raise ArgumentError(name, str(value), needed)
 
 
-def _world_of_a_run(spec: str, model: Any) -> GenerativeModel:
-    """The world that a model makes of a source whose truth nobody knows."""
-    from shoal.data import open_source
+class _Asked(NamedTuple):
+    """The weights that `check` asks about, as unit rows, and where they are from."""
+
+    rows: Any  # (m, n)
+    model: Any  # of a run; None for a file
+    notes: tuple[str, ...]
+
+    def there(self, world: GenerativeModel) -> tuple[GenerativeModel, list[str]]:
+        """The world in the space that the weights live in, and what to say of it."""
+        from shoal.theory import preprocessed_world
+
+        fitted = None if self.model is None else self.model.preprocessing_
+        if fitted is None or fitted.spec.kind == "none":
+            return world, []
+        made, lengths, noise = preprocessed_world(world, fitted)
+        told = [
+            f"The run has preprocessing {fitted.spec.kind!r}: the world is that of the data after "
+            "its linear part, its true atoms mapped and divided by their lengths there. The mean "
+            "that it takes away is a constant, of which no theorem here speaks; it is left in."
+        ]
+        low, high = float(lengths.min()), float(lengths.max())
+        if high > low * (1 + 1e-6):
+            told.append(
+                f"True atoms are {low:.3g} to {high:.3g} long there, so that units have laws of "
+                "their own; theorems know one, and it is that of all of them together."
+            )
+        if noise[1] > noise[0] * (1 + 1e-6):
+            told.append(
+                f"Noise is {noise[0]:.3g} to {noise[1]:.3g} there by direction; it is taken as "
+                f"{made.noise:.3g} in all."
+            )
+        return made, told
+
+
+def _asked_weights(path: Path, key: str | None) -> _Asked:
+    """What ``--dictionary`` names: a run, or a file of atoms."""
+    from shoal.theory import open_dictionary, unit_rows
+
+    if path.suffix.lower() in (".npy", ".npz", ".safetensors") and not path.is_dir():
+        model, found = None, open_dictionary(path, key)
+    else:
+        if key is not None:
+            raise ArgumentError("key", repr(key), "to be left out with a run")
+        from shoal.runs import load_run
+
+        model = load_run(path)
+        found = model.components_.astype(float)
+    rows, lengths = unit_rows(found)
+    if abs(lengths - 1.0).max() <= 1e-4:
+        return _Asked(found, model, ())
+    note = (
+        f"Atoms of {path.name} are {lengths.min():.3g} to {lengths.max():.3g} long: each is "
+        "divided by its length, as theorems ask of unit atoms."
+    )
+    return _Asked(rows, model, (note,))
+
+
+def _world_found(spec: str, asked: _Asked | None, laws: _Laws) -> GenerativeModel:
+    """The world that weights make of a source whose truth nobody knows."""
+    from shoal.data import open_source, validate
     from shoal.theory import world_from_codes
 
     source = open_source(spec)
-    if model is None:
+    if asked is None:
         needed = "--dictionary RUN to stand for it, or what `shoal generate` wrote"
         raise ArgumentError("WORLD", f"{source.name} without a truth", needed)
-    model.set_params(sparse_output=True)
-    (data, codes, _), *_ = model.iter_coded(source, "pursuit")
-    return world_from_codes(model.components_, codes, data=data)
+    if asked.model is not None:
+        asked.model.set_params(sparse_output=True)
+        method = "pursuit" if "pursuit" in asked.model.methods else "encoder"
+        (data, codes, _), *_ = asked.model.iter_coded(source, method)
+        return world_from_codes(asked.rows, codes, data=data)
+    validate(source)
+    m, n = asked.rows.shape
+    if source.n_features != n:
+        raise ArgumentError("dictionary", f"atoms of {n} features", f"{source.n_features}, as data")
+    others = laws._replace(sparsity=None)
+    others.refuse(spec)
+    if laws.sparsity is None:
+        needed = "-k, the atoms that a sample is written with: a file of atoms doesn't say"
+        raise ArgumentError("sparsity", "nothing", needed)
+    check_count("sparsity", laws.sparsity, high=min(m, n))
+    data = next(iter(source.batches(4096)))
+    return world_from_codes(asked.rows, _pursued(asked.rows, data, laws.sparsity), data=data)
+
+
+def _pursued(rows: Any, data: Any, k: int) -> Any:
+    """Codes of `data` with at most k atoms of `rows`, as a scipy.sparse.csr_array."""
+    import torch
+
+    from shoal.network.inference import SubspacePursuit, fast_sparse_encode
+    from shoal.vocabulary import Parameters
+
+    atoms = torch.from_numpy(rows.astype(data.dtype))
+    parameters = Parameters(atoms, torch.zeros(len(atoms), dtype=atoms.dtype))
+    found = fast_sparse_encode(parameters, torch.from_numpy(data), SubspacePursuit(k))
+    return found.to_csr(len(atoms))
+
+
+def _around(
+    world: GenerativeModel,
+    activation: Shape | None,
+    bias: str | None,
+    samples: int,
+    random_state: Any,
+    options: dict[str, Any],
+) -> Any:
+    """The loss around the truth of a world."""
+    from shoal import diagnosis, theory
+    from shoal.network import activations
+
+    signed = bool(world.values.signed)
+    shape = activation or ("topk" if signed else "relu")
+    made: dict[str, Any] = {
+        "relu": activations.ReLU,
+        "threshold": lambda: activations.HardThreshold(world.a1 / 2, signed),
+        "topk": lambda: activations.TopK(max(1, round(world.expected_k)), signed),
+        "sigmoid": activations.Sigmoid,
+        "softplus": activations.Softplus,
+        "tanh": activations.Tanh,
+    }
+    asked = bias or ("theorem" if shape == "relu" and not signed else "0")
+    if asked == "theorem":
+        if signed:
+            needed = "a number: Theorem 3.1 is of codes that are never negative"
+            raise ArgumentError("bias", "'theorem'", needed)
+        value = -theory.rangamani2017.literal_epsilon(world, 0.0)
+        name = f"{value:.3g} (Theorem 3.1: -2 m1 k mu/sqrt n)"
+    else:
+        try:
+            value = check_number("bias", asked)
+        except ArgumentError as error:
+            raise ArgumentError("bias", error.found, "a finite number, or 'theorem'") from None
+        name = f"{value:.3g}"
+    data = world.sample(samples, random_state).data
+    return diagnosis.landscape(
+        world.dictionary, data, made[shape](), value, bias_name=name, **options
+    )
+
+
+def _print_landscape(found: Any, title: str) -> None:
+    rows = []
+    for line in found.lines:
+        least = int(line.loss.argmin())
+        barrier = "-"
+        if line.swapped:
+            between = (line.t >= 0) & (line.t <= line.swapped)
+            barrier = _number(float(line.loss[between].max()) / found.zero)
+        ends = [line.loss[0] / found.zero, line.loss[-1] / found.zero]
+        at = f"{line.loss[least] / found.zero:.4g} at t = {line.t[least]:.3g}"
+        rows.append([line.name, _number(float(ends[0])), at, _number(float(ends[1])), barrier])
+    head = ["direction", "first", "least", "last", "between the swapped"]
+    _print_table(title, head, rows)
+    screen.line(f"  {found.activation}, bias {found.bias}, {found.n_samples} samples")
+    screen.line(
+        f"  losses are over that of W = 0; at the centre {found.loss / found.zero:.4g}, mean "
+        f"gradient {found.gradient / found.zero:.4g}"
+    )
+    if found.silent > 0.5:
+        screen.line(
+            f"  note: {found.silent:.1%} of the samples wake no unit at the centre, where the loss "
+            "is flat: --bias sets another"
+        )
 
 
 def _is_penalty_run(path: Path) -> bool:
@@ -914,10 +1281,10 @@ def _check_penalty(run: Path, spec: str, samples: int, seed: int, *, as_json: bo
         raise ArgumentError("WORLD", repr(spec), "a SOURCE, with a RUN that has a penalty")
     found = examine_penalty(load_run(run), open_source(spec), n_samples=samples, random_state=seed)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+        screen.record(found.to_dict())
         return
     kind = found.facts["preprocessing"]
-    typer.echo(f"All of it is said of the data as the network sees them: preprocessing {kind!r}.")
+    screen.line(f"All of it is said of the data as the network sees them: preprocessing {kind!r}.")
     counts = found.facts["verdicts"]
     facts = {name: value for name, value in found.facts.items() if not isinstance(value, dict)}
     rows = [[name.replace("_", " "), _number(value)] for name, value in facts.items()]

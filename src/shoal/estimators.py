@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
-from shoal.diagnosis import CodeStatistics, Diagnosis
+from shoal.diagnosis import CodeStatistics, Diagnosis, Landscape, landscape
 from shoal.network.activations import Activation, gate_of
 from shoal.network.inference import (
     IterativeHardThresholding,
@@ -257,6 +257,36 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         for data, codes, rebuilt in self.iter_coded(X, method):
             statistics.update(data, codes, rebuilt)
         return statistics.result()
+
+    def landscape(self, X: Any, *, n_samples: int = 500, **options: Any) -> Landscape:
+        """The loss around the dictionary on rows of `X`, in the preprocessed space.
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        n_samples : int
+            Rows of it, evenly spaced (of a stream the first ones).
+        **options
+            As of :func:`shoal.diagnosis.landscape`.
+
+        Returns
+        -------
+        Landscape
+            With the model's own activation and bias.
+        """
+        check_is_fitted(self)
+        source = self._source(X)
+        wanted = check_count("n_samples", n_samples)
+        if source.n_samples is None:
+            rows = next(iter(source.batches(wanted)))
+        else:
+            most = min(source.n_samples, wanted)
+            rows = source.rows(np.linspace(0, source.n_samples - 1, most).round().astype(np.intp))
+        data = self.preprocessing_.apply(rows)
+        named = {"bias_name": None, "random_state": self._seed()} | options
+        return landscape(
+            self.components_.astype(data.dtype), data, self._encoder(), self.bias_, **named
+        )
 
     def iter_coded(
         self, X: Any, method: str = "encoder"

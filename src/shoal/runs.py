@@ -118,6 +118,7 @@ def _save(
 ) -> Path:
     source = open_source(X)
     evaluation, statistics = _evaluate(model, source)
+    surroundings = _landscape(model, source)
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -139,6 +140,7 @@ def _save(
         "feature_names": _listed(getattr(model, "feature_names_in_", None)),
         "seconds": {} if seconds is None else {"fit": seconds},
         **evaluation,
+        **({} if surroundings is None else {"landscape": surroundings}),
     }
     tensors = {
         "dictionary": model.components_,
@@ -454,6 +456,32 @@ def _evaluate(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
             diagnosis["codes"][method]["support"] = support.to_dict()
         record["support"] = diagnosis["codes"]["encoder"]["support"]
     return {"diagnosis": diagnosis, "recovery": record}, encoder
+
+
+# Arbitrary: what a run's own picture of the loss is taken on. It shows wells and walls, not digits,
+# and is to cost next to nothing beside the evaluation: the first of these with few enough
+# multiplications, or none. Three lines, and a plane whose points cost half as much.
+_PICTURES = ((48, 13, 13), (32, 7, 7), (16, 7, 7))  # samples, points a line, points a side
+_MULTIPLICATIONS = 4e9
+
+
+def _picture(m: int, n: int) -> dict[str, int] | None:
+    for n_samples, n_points, n_plane in _PICTURES:
+        if n_samples * m * n * (5 * 3 * n_points + 2 * n_plane**2) <= _MULTIPLICATIONS:
+            return {"n_samples": n_samples, "n_points": n_points, "n_plane": n_plane}
+    return None
+
+
+def _landscape(model: TiedAutoencoder, source: Source) -> dict[str, Any] | None:
+    """The loss around the dictionary for the report; None where it can't be had."""
+    size = _picture(*model.components_.shape)
+    if source.n_samples is None or size is None:
+        return None
+    try:
+        found = model.landscape(source, random_state=0, **size)
+    except ArgumentError:  # of an odd source; nothing that a run should fail by
+        return None
+    return found.to_dict() if math.isfinite(found.loss) else None
 
 
 def _recovery(model: TiedAutoencoder, atoms: NDArray, truth: NDArray) -> Recovery:

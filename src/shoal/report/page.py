@@ -20,6 +20,7 @@ import numpy as np
 
 from shoal.files import write_bytes
 from shoal.report import figures
+from shoal.report.landscape import landscape_svgs, landscape_words
 from shoal.report.run import Run, number, read_run
 from shoal.report.words import (
     chips,
@@ -281,6 +282,7 @@ def _context(run: Run) -> dict[str, Any]:
         "codes": _codes(diagnosis),
         "duplicates": _duplicates(diagnosis, set(drawn.tolist())),
         "recovery": _recovery(run),
+        "landscape": _landscape(run),
         "tables": _tables(run),
         "command": run.config.get("command"),
         "count": count,
@@ -526,6 +528,17 @@ def _recovery(run: Run) -> dict[str, Any] | None:
     }
 
 
+def _landscape(run: Run) -> dict[str, Any] | None:
+    """The section on the loss around the dictionary; None where it isn't known."""
+    record = run.section("landscape")
+    if not record:
+        return None
+    try:
+        return {"svgs": landscape_svgs(record), "words": landscape_words(record)}
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError):
+        return None  # a file that another hand has written to
+
+
 def _tables(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything in the configuration that the page doesn't show elsewhere."""
     titles = {
@@ -537,7 +550,7 @@ def _tables(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         "diagnosis": "Diagnosis",
         "versions": "Versions",
     }
-    shown = {"command", "recovery", "files", "checksum", *titles}
+    shown = {"command", "recovery", "files", "checksum", "landscape", *titles}
     tables = []
     for key, title in titles.items():
         value = run.config.get(key)

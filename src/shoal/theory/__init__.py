@@ -20,12 +20,22 @@ from shoal.theory import arpit2016, gradients, modes, nguyen2019, rangamani2017,
 from shoal.theory.assertion import Assertion, Check, plain
 from shoal.theory.examination import examine
 from shoal.theory.penalties_examination import PenaltyExamination, examine_penalty
-from shoal.theory.worlds import WorldFacts, aligned, open_world, world_from_codes
+from shoal.theory.worlds import (
+    PreprocessedWorld,
+    WorldFacts,
+    aligned,
+    open_dictionary,
+    open_world,
+    preprocessed_world,
+    unit_rows,
+    world_from_codes,
+)
 
 __all__ = [
     "Assertion",
     "Check",
     "PenaltyExamination",
+    "PreprocessedWorld",
     "WorldFacts",
     "aligned",
     "arpit2016",
@@ -34,9 +44,12 @@ __all__ = [
     "gradients",
     "modes",
     "nguyen2019",
+    "open_dictionary",
     "open_world",
     "plain",
+    "preprocessed_world",
     "rangamani2017",
     "sizes",
+    "unit_rows",
     "world_from_codes",
 ]
