@@ -87,10 +87,10 @@ def _open(path: Path, options: Options) -> Source:
     def unlist(record: Any) -> NDArray:
         column = record.column(columns[0])
         # Rows of another length (and null rows, which have none) would shift all others.
-        lengths = np.asarray(column.value_lengths().fill_null(-1))
-        wrong = np.flatnonzero(lengths != width)
+        sizes = np.asarray(column.value_lengths().fill_null(-1))
+        wrong = np.flatnonzero(sizes != width)
         if wrong.size:
-            found = "no list" if lengths[wrong[0]] < 0 else f"{lengths[wrong[0]]} values"
+            found = "no list" if sizes[wrong[0]] < 0 else f"{sizes[wrong[0]]} values"
             raise SourceError(
                 "source",
                 f"{found} in a row of {columns[0]} in {path.name}",
