@@ -102,7 +102,7 @@ def _open(path: Path, options: Options) -> Source:
         kind = kinds[lists[0]]
         dtype = float_dtype(stored(kind.value_type), "source", path.name)
         width = kind.list_size if types.is_fixed_size_list(kind) else None
-        if width is None and sum(lengths):
+        if width is None and any(lengths):
             filled = next(i for i, length in enumerate(lengths) if length)
             with checked.group(filled) as file:
                 first = next(file.iter_batches(1, row_groups=[filled], columns=columns)).column(0)
