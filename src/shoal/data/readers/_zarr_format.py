@@ -391,17 +391,22 @@ def most_bytes(packing: Packing, chunks: tuple[int, ...]) -> int:
 
 
 def check_chunk(
-    raw: bytes | memoryview, packing: Packing, chunks: tuple[int, ...], missing: bool
+    raw: bytes | memoryview,
+    packing: Packing,
+    chunks: tuple[int, ...],
+    inside: tuple[int, ...],
+    missing: bool,
 ) -> None:
     """Refuse (by ValueError) a chunk that unpacks to more, or less, than it should.
 
-    `missing` says that a chunk left out of a shard stands for the fill value.
+    `inside` is what lies in the array's shape, from the chunk's first number on. `missing`
+    says that a chunk left out of a shard stands for the fill value.
     """
     view = memoryview(raw)
     if packing.after:
         view = view[packing.front : len(view) - (packing.after - packing.front)]
     if packing.shard is not None:
-        _check_shard(view, packing.shard, chunks, missing)
+        _check_shard(view, packing.shard, chunks, inside, missing)
         return
     size = math.prod(chunks) * packing.itemsize + packing.before
     found = len(view) if packing.packer is None else _SIZES[packing.packer](view, size)
@@ -409,7 +414,13 @@ def check_chunk(
         raise ValueError(f"unpacks to {found} bytes where {size} are declared")
 
 
-def _check_shard(view: memoryview, shard: Shard, outer: tuple[int, ...], missing: bool) -> None:
+def _check_shard(
+    view: memoryview,
+    shard: Shard,
+    outer: tuple[int, ...],
+    inside: tuple[int, ...],
+    missing: bool,
+) -> None:
     grid = [a // b for a, b in zip(outer, shard.chunks, strict=True)]
     number, tail = math.prod(grid), 4 * shard.checked
     length = 16 * number + tail
@@ -420,14 +431,16 @@ def _check_shard(view: memoryview, shard: Shard, outer: tuple[int, ...], missing
     index = np.frombuffer(table[: 16 * number], kind).reshape(number, 2)
     spent = length
     for place, (offset, size) in zip(product(*map(range, grid)), index.tolist(), strict=True):
+        first = [at * side for at, side in zip(place, shard.chunks, strict=True)]
+        left = tuple(all_ - at for all_, at in zip(inside, first, strict=True))
         if offset == size == 2**64 - 1:
-            if not missing:
+            if not missing and min(left) > 0:  # beyond the shape there need be none
                 raise ValueError(f"the chunk {place} of the shard isn't there")
             continue
         spent += size
         if offset + size > len(view) or spent > len(view):
             raise ValueError(f"the chunk {place} of the shard lies outside of it")
-        check_chunk(view[offset : offset + size], shard.inner, shard.chunks, missing)
+        check_chunk(view[offset : offset + size], shard.inner, shard.chunks, left, missing)
 
 
 def _blosc_size(view: memoryview, size: int) -> int:

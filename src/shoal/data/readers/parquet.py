@@ -87,10 +87,10 @@ def _open(path: Path, options: Options) -> Source:
     def unlist(record: Any) -> NDArray:
         column = record.column(columns[0])
         # Rows of another length (and null rows, which have none) would shift all others.
-        lengths = np.asarray(column.value_lengths().fill_null(-1))
-        wrong = np.flatnonzero(lengths != width)
+        sizes = np.asarray(column.value_lengths().fill_null(-1))
+        wrong = np.flatnonzero(sizes != width)
         if wrong.size:
-            found = "no list" if lengths[wrong[0]] < 0 else f"{lengths[wrong[0]]} values"
+            found = "no list" if sizes[wrong[0]] < 0 else f"{sizes[wrong[0]]} values"
             raise SourceError(
                 "source",
                 f"{found} in a row of {columns[0]} in {path.name}",
@@ -102,7 +102,7 @@ def _open(path: Path, options: Options) -> Source:
         kind = kinds[lists[0]]
         dtype = float_dtype(stored(kind.value_type), "source", path.name)
         width = kind.list_size if types.is_fixed_size_list(kind) else None
-        if width is None and sum(lengths):
+        if width is None and any(lengths):
             filled = next(i for i, length in enumerate(lengths) if length)
             with checked.group(filled) as file:
                 first = next(file.iter_batches(1, row_groups=[filled], columns=columns)).column(0)

@@ -256,7 +256,10 @@ class _Rows:
                 return None
             raise _missing(key, self._name)
         try:
-            check_chunk(raw, self.layout.packing, self.layout.chunks, self._missing)
+            layout, place = self.layout, self.layout.parse(key) or ()
+            first = [at * side for at, side in zip(place, layout.chunks, strict=True)]
+            inside = tuple(side - at for side, at in zip(layout.shape, first, strict=True))
+            check_chunk(raw, layout.packing, layout.chunks, inside, self._missing)
         except (ValueError, EOFError, OSError, ArithmeticError, zlib.error) as error:
             raise ValueError(f"the chunk {key}: {error}") from error
         return raw
