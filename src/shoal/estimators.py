@@ -18,7 +18,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
-from shoal.diagnosis import CodeStatistics, Diagnosis
+from shoal.diagnosis import CodeStatistics, Diagnosis, Landscape, landscape
 from shoal.network.activations import Activation, gate_of
 from shoal.network.inference import (
     IterativeHardThresholding,
@@ -198,7 +198,11 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         m = self.components_.shape[0]
         if codes.shape[1] != m:
             raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
-        return self.preprocessing_.undo(np.asarray(codes @ self.components_.astype(codes.dtype)))
+        return self.preprocessing_.undo(self._decode(codes).astype(codes.dtype, copy=False))
+
+    def _decode(self, codes: Any) -> NDArray:
+        """y = x D (B, n) of codes (B, m), in the preprocessed space."""
+        return np.asarray(codes @ self.components_.astype(codes.dtype, copy=False))
 
     def score(self, X: Any, y: None = None, method: str = "encoder") -> float:
         """Explained variance of `X` by its reconstruction: 1 - FVU, at most 1.
@@ -224,6 +228,36 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         for data, codes, rebuilt in self.iter_coded(X, method):
             statistics.update(data, codes, rebuilt)
         return statistics.result()
+
+    def landscape(self, X: Any, *, n_samples: int = 500, **options: Any) -> Landscape:
+        """The loss around the dictionary on rows of `X`, in the preprocessed space.
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        n_samples : int
+            Rows of it, evenly spaced (of a stream the first ones).
+        **options
+            As of :func:`shoal.diagnosis.landscape`.
+
+        Returns
+        -------
+        Landscape
+            With the model's own activation and bias.
+        """
+        check_is_fitted(self)
+        source = self._source(X)
+        wanted = check_count("n_samples", n_samples)
+        if source.n_samples is None:
+            rows = next(iter(source.batches(wanted)))
+        else:
+            most = min(source.n_samples, wanted)
+            rows = source.rows(np.linspace(0, source.n_samples - 1, most).round().astype(np.intp))
+        data = self.preprocessing_.apply(rows)
+        named = {"bias_name": None, "random_state": self._seed()} | options
+        return landscape(
+            self.components_.astype(data.dtype), data, self._encoder(), self.bias_, **named
+        )
 
     def iter_coded(
         self, X: Any, method: str = "encoder"
@@ -251,11 +285,10 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _coded(
         self, parameters: Parameters, batches: Iterator[NDArray], method: str
     ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
-        dictionary = parameters.dictionary.cpu().numpy()
         without_zeros = method != "encoder" or gate_of(self._encoder()) is not None
         for batch in batches:
             codes = self._code(parameters, batch, method, without_zeros)
-            yield batch, codes, codes @ dictionary
+            yield batch, codes, self._decode(codes).astype(batch.dtype, copy=False)
             if isinstance(codes, sparse.csr_array):
                 without_zeros = codes.nnz <= _CROWDED * codes.shape[0] * codes.shape[1]
 

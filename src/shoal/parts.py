@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
-from shoal.vocabulary import ArgumentError, check_choice
+from shoal.vocabulary import ArgumentError, check_choice, fits
 
-__all__ = ["KINDS", "check_storable", "describe", "named", "register", "restore"]
+__all__ = ["KINDS", "check_storable", "describe", "named", "register", "restore", "stands_for"]
 
 KINDS = (
     "activation",
@@ -40,6 +41,14 @@ KINDS = (
 
 _named: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 _classes: dict[str, type] = {}
+_kinds: dict[str, list[type]] = {kind: [] for kind in KINDS}
+_protocols: dict[Any, list[type]] = {}  # what a type in a part's fields stands for
+
+
+def stands_for(kind: str, protocol: Any) -> None:
+    """Say that a field of the type `protocol` holds a registered part of this kind."""
+    _protocols[protocol] = _kinds[kind]
+
 
 T = TypeVar("T")
 
@@ -80,6 +89,7 @@ def register(kind: str, name: str | None = None) -> Callable[[T], T]:
     def decorate(part: T) -> T:
         if isinstance(part, type) and is_dataclass(part):
             _keep(_classes, part.__name__, part, "the name of the class")
+            _kinds[kind].append(part)
         if name is not None:
             _keep(names, name, part, "name")
         return part
@@ -104,7 +114,8 @@ def _origin(part: Any) -> str:
 def _forget(kind: str, name: str) -> Any:
     """Take a part back, for tests."""
     part = _named[kind].pop(name)
-    _classes.pop(getattr(part, "__name__", ""), None)
+    if _classes.pop(getattr(part, "__name__", ""), None) is not None:
+        _kinds[kind].remove(part)
     return part
 
 
@@ -113,8 +124,15 @@ def named(kind: str) -> Mapping[str, Any]:
     return MappingProxyType(_named[check_choice("kind", kind, KINDS)])
 
 
-def describe(part: Any) -> Any:
+def describe(part: Any, argument: str = "recipe") -> Any:
     """A value, or a part with parts in it, as plain values for JSON; :func:`restore` undoes it.
+
+    Parameters
+    ----------
+    part : Recipe, activation, penalty, ...
+        Parts within parts, numbers, words.
+    argument : str
+        What an error calls it.
 
     Raises
     ------
@@ -124,36 +142,64 @@ def describe(part: Any) -> Any:
     if part is None or isinstance(part, (bool, int, float, str)):
         return part
     if isinstance(part, (tuple, list)):
-        return [describe(each) for each in part]
+        return [describe(each, argument) for each in part]
     name = type(part).__name__
     if _classes.get(name) is not type(part):
         needed = "a value class that is registered: see shoal.parts.register"
-        raise ArgumentError("recipe", f"a part of type {name}", needed)
-    values = {field.name: describe(getattr(part, field.name)) for field in fields(_classes[name])}
+        raise ArgumentError(argument, f"a part of type {name}", needed)
+    values = {
+        field.name: describe(getattr(part, field.name), argument)
+        for field in fields(_classes[name])
+    }
     return {"kind": name, **values}
 
 
-def restore(description: Any) -> Any:
+def restore(description: Any, kind: str | type | None = None) -> Any:
     """What :func:`describe` described.
+
+    Parameters
+    ----------
+    description : plain values
+    kind : str or type, optional
+        What it must turn out to be: one of `KINDS`, or a class.
 
     Raises
     ------
     ArgumentError
-        At a part that is not registered, or values that it refuses.
+        That names the part, or the value in it, that is none or is of another type.
     """
+    found = _restored(description)
+    if isinstance(kind, str) and type(found) not in _kinds[kind]:
+        raise ArgumentError(kind, repr(found), f"the description of a registered {kind}")
+    if isinstance(kind, type) and not isinstance(found, kind):
+        raise ArgumentError("recipe", repr(found), f"the description of a {kind.__name__}")
+    return found
+
+
+def _restored(description: Any) -> Any:
     if isinstance(description, list):
-        return tuple(map(restore, description))
+        return tuple(map(_restored, description))
     if not isinstance(description, dict):
         return description
     name = description.get("kind")
-    if name not in _classes:
+    if not isinstance(name, str) or name not in _classes:
         needed = "a registered part; one of your own must be imported first (--plugin MODULE)"
         raise ArgumentError("recipe", f"the kind {name!r}", needed)
-    values = {key: restore(value) for key, value in description.items() if key != "kind"}
-    try:
-        return _classes[name](**values)
-    except TypeError as error:
-        raise ArgumentError("recipe", f"{name} with {', '.join(values)}", str(error)) from None
+    part, hints = _classes[name], _hints(_classes[name])
+    values = {key: _restored(value) for key, value in description.items() if key != "kind"}
+    known = [field.name for field in fields(part)]
+    for key, value in values.items():
+        if key not in known:
+            raise ArgumentError(name, f"a value {key!r}", f"one of {', '.join(known) or 'none'}")
+        if not fits(value, hints[key], {each: tuple(of) for each, of in _protocols.items()}):
+            needed = getattr(hints[key], "__name__", str(hints[key]))
+            raise ArgumentError(f"{name}.{key}", repr(value), f"a value of type {needed}")
+    return part(**values)
+
+
+@cache
+def _hints(part: type) -> dict[str, Any]:
+    return get_type_hints(part)
 
 
 def check_storable(part: Any) -> None:

@@ -49,7 +49,7 @@ def planted(model="sparse", n_samples=1500, dtype=np.float64, noise=0.05):
 
 
 def parts_of(state):
-    return [part for part in state.parameters if part is not None]
+    return state.parameters.parts()
 
 
 def same(one, other):

@@ -19,13 +19,13 @@ from shoal.data.access import (
     tensor_rows,
     validate,
 )
-from shoal.data.formats import (
-    FORMATS,
+from shoal.data.readers import (
     Options,
     array_source,
+    endings,
+    open_object,
     open_path,
     refuse_options,
-    zarr_array,
 )
 from shoal.data.samples import PREFIXES, SAMPLES, load_named
 from shoal.vocabulary import SourceError
@@ -41,6 +41,7 @@ def open_source(
     n_patches: int | None = None,
     random_state: Any = 0,
     feature_shape: tuple[int, ...] | None = None,
+    **more: Any,
 ) -> Source:
     """Open data of any kind as one `Source` of rows.
 
@@ -52,8 +53,9 @@ def open_source(
           never written to;
         - a path to ``.npy`` (memory-mapped), ``.npz`` (read into memory), ``.safetensors``
           (memory-mapped), ``.parquet`` (read by row groups; all numeric columns, or one
-          list column), a Zarr array or group (read by chunks), an image, or a folder of
-          images (searched with its subfolders; cut into grey patches);
+          list column), a Zarr array or group (read by chunks), a picture (.png, .jpg,
+          .tif, .bmp, .gif, .webp, .pgm, .ppm), or a folder of pictures (searched with its
+          subfolders; cut into grey patches, see Notes);
         - ``sample:patches``, ``sample:digits``, with options as in
           ``sample:patches?size=12&n_patches=20000``; with internet ``openml:NAME`` and
           ``hf:NAME?split=train``;
@@ -66,13 +68,17 @@ def open_source(
         default ``data``, else the only one that can be meant. Where a file also holds
         ``dictionary`` (and ``codes``), they become ``source.truth``.
     patch_size : int, optional
-        Side of the patches of images, in pixels; 12 by default.
+        Side of the patches of pictures, in pixels; 12 by default, or less where no picture
+        holds that.
     n_patches : int, optional
-        Patches drawn from images, at distinct random positions; 20 000 by default.
+        Patches drawn from pictures, at distinct random positions; 20 000 by default, or as
+        many as there are.
     random_state : int or numpy.random.Generator
         Seed of those positions.
     feature_shape : tuple of int, optional
         How to draw a row as an image, such as (28, 28); known already for patches.
+    **more
+        Options of a reader of your own, see :class:`shoal.data.readers.Reader`.
 
     Returns
     -------
@@ -86,9 +92,21 @@ def open_source(
     ArgumentError
         If an option is wrong, or means nothing for this kind of data.
 
+    Warns
+    -----
+    UserWarning
+        If part of what was asked for is left out.
+
     Notes
     -----
     Values aren't read here; :func:`validate` refuses NaN and infinity.
+
+    Of pictures, 8-bit levels are divided by 255, levels of more bits by 65535 (12-bit TIFF by
+    4095, Netpbm by its own white), and floats stay as they are. Colours are weighted by
+    ITU-R BT.601, of L*a*b* the lightness is taken; alpha is left aside, gamma, colour profiles
+    and the orientation that a camera notes are not applied. All pages of a TIFF stack, GIF, WebP
+    or animated PNG are used. What is left out of a file, files of a folder that can't be
+    read, and defaults that are clipped are said in a ``UserWarning`` of one line.
 
     Examples
     --------
@@ -100,7 +118,15 @@ def open_source(
     >>> [batch.tolist() for batch in source.batches(2)]
     [[[0.0, 1.0], [2.0, 3.0]], [[4.0, 5.0]]]
     """
-    options = Options(key, patch_size, n_patches, random_state, feature_shape)
+    named = {
+        "key": key,
+        "patch_size": patch_size,
+        "n_patches": n_patches,
+        "feature_shape": feature_shape,
+        **more,
+    }
+    options: Options = {word: value for word, value in named.items() if value is not None}
+    options = {**options, "random_state": random_state}
     if isinstance(spec, Source):
         refuse_options(options, (), "an open source")
         return spec
@@ -108,10 +134,11 @@ def open_source(
         return _named(spec, options)
     if isinstance(spec, (str, Path)):
         return open_path(Path(spec), options)
+    if (source := open_object(spec, options)) is not None:
+        return source
     refuse_options(options, ("feature_shape",), f"a {type(spec).__name__}")
     for matches, opener in (
         (is_tensor, _tensor),
-        (_is_zarr, _zarr),
         (_is_array, _array),
         (_is_stream, _stream),
     ):
@@ -121,7 +148,7 @@ def open_source(
     raise SourceError(
         "source",
         f"a {type(spec).__name__}",
-        f"an array, tensor, path ({' '.join(FORMATS)}), sample name "
+        f"an array, tensor, path ({endings()}), sample name "
         f"({', '.join(f'sample:{name}' for name in SAMPLES)}) or iterable of batches{hint}",
     )
 
@@ -130,22 +157,22 @@ def _named(spec: str, options: Options) -> Source:
     # The loaders call these options by their own names.
     prefix = spec.partition(":")[0]
     given: dict[str, Any] = {}
-    if prefix == "hf" and options.key is not None:
-        given["column"] = options.key
-        options = options._replace(key=None)
+    options = dict(options)
+    if prefix == "hf" and "key" in options:
+        given["column"] = options.pop("key")
     is_patches = spec.partition("?")[0] == "sample:patches"
     if is_patches:
-        if options.patch_size is not None:
-            given["size"] = options.patch_size
-        if options.n_patches is not None:
-            given["n_patches"] = options.n_patches
+        if "patch_size" in options:
+            given["size"] = options["patch_size"]
+        if "n_patches" in options:
+            given["n_patches"] = options["n_patches"]
         if "random_state=" not in spec:
-            given["random_state"] = options.random_state
+            given["random_state"] = options["random_state"]
     takes = ("patch_size", "n_patches") if is_patches else ("feature_shape",)
     refuse_options(options, takes, repr(spec))
     sample = load_named(spec, **given)
     return array_source(
-        sample.data, spec, feature_shape=options.feature_shape or sample.feature_shape
+        sample.data, spec, feature_shape=options.get("feature_shape") or sample.feature_shape
     )
 
 
@@ -186,14 +213,6 @@ def _tensor(tensor: Any, feature_shape: Shape) -> Source:
     )
 
 
-def _is_zarr(spec: Any) -> bool:
-    return type(spec).__module__.partition(".")[0] == "zarr" and hasattr(spec, "chunks")
-
-
-def _zarr(spec: Any, feature_shape: Shape) -> Source:
-    return zarr_array(spec, "array", argument="data", feature_shape=feature_shape)
-
-
 def _is_array(spec: Any) -> bool:
     return hasattr(spec, "__array__") and hasattr(spec, "shape")
 
@@ -204,7 +223,30 @@ def _array(spec: Any, feature_shape: Shape) -> Source:
     held = not isinstance(spec, np.memmap)
     name = "array" if held or spec.filename is None else Path(spec.filename).name
     array = np.asarray(spec)
-    return array_source(array, name, argument="data", held=held, feature_shape=feature_shape)
+    source = array_source(array, name, argument="data", held=held, feature_shape=feature_shape)
+    if not held:
+        _watch(source, spec)
+    return source
+
+
+def _watch(source: RowSource, mapped: np.memmap) -> None:
+    """Look before each reading whether the mapped file was cut: touching it would be fatal."""
+    try:
+        size = mapped._mmap.size()  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        return  # a map without a file
+    fetch = source._fetch
+
+    def watched(index: Any) -> NDArray:
+        if (now := mapped._mmap.size()) < size:  # type: ignore[attr-defined]
+            raise SourceError(
+                "data",
+                f"{source.name}, whose file was cut from {size} to {now} bytes",
+                "a file that stays as it is while it is read",
+            )
+        return fetch(index)
+
+    source._fetch = watched
 
 
 def _is_stream(spec: Any) -> bool:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shoal.parts import named, register
+from shoal.parts import named, register, stands_for
 from shoal.vocabulary import ArgumentError, check_count, check_number
 
 __all__ = [
@@ -453,6 +453,9 @@ class BatchTopK:
         """0."""
         return torch.zeros_like(activated.codes)
 
+
+stands_for("activation", Activation)
+stands_for("activation", SmoothActivation)
 
 ACTIVATIONS = named("activation")
 """Classes by name."""

@@ -1,6 +1,6 @@
 """The autoencoder as pure functions of its parameters and a batch.
 
-    code            x     = sigma((y - c) E^T + b)   (B, m)
+    code            x     = sigma(y E^T + b)         (B, m)
     reconstruction  y_hat = x D + c                  (B, n)
     loss            1/2 |y - y_hat|^2, averaged over the batch
 
@@ -19,7 +19,6 @@ from shoal.vocabulary import Parameters
 
 __all__ = [
     "activate",
-    "centred",
     "encode",
     "loss",
     "preactivation",
@@ -29,14 +28,9 @@ __all__ = [
 
 
 def preactivation(parameters: Parameters, data: Tensor) -> Tensor:
-    """z = (y - c) E^T + b for data (B, n): shape (B, m)."""
+    """z = y E^T + b for data (B, n): shape (B, m)."""
     encoder = parameters.dictionary if parameters.encoder is None else parameters.encoder
-    return torch.addmm(parameters.bias, centred(parameters, data), encoder.T)  # (B, m)
-
-
-def centred(parameters: Parameters, data: Tensor) -> Tensor:
-    """Data (B, n) less the offset, where there is one."""
-    return data if parameters.offset is None else data - parameters.offset
+    return torch.addmm(parameters.bias, data, encoder.T)  # (B, m)
 
 
 def activate(parameters: Parameters, z: Tensor, activation: Activation) -> Activated:
@@ -47,7 +41,7 @@ def activate(parameters: Parameters, z: Tensor, activation: Activation) -> Activ
 
 
 def encode(parameters: Parameters, data: Tensor, activation: Activation) -> Tensor:
-    """The code x = sigma((y - c) E^T + b) of data (B, n): shape (B, m)."""
+    """The code x = sigma(y E^T + b) of data (B, n): shape (B, m)."""
     return activate(parameters, preactivation(parameters, data), activation).codes
 
 

@@ -43,7 +43,7 @@ class Sums(Protocol):
 
 
 Evaluate = Callable[
-    [Activation | Pursuit, Penalty | None, Parameters, torch.Generator | None], Sums
+    [Activation | Pursuit, Penalty | None, Parameters, torch.Generator | None], StepSums | Terms
 ]
 """From an encoder, a penalty or None, parameters and a source of noise to the sums of a batch."""
 

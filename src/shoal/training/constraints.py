@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from shoal.parts import register
+from shoal.parts import register, stands_for
 from shoal.vocabulary import ArgumentError, check_count, check_number
 
 __all__ = [
@@ -226,3 +226,6 @@ class Nearness:
             raise ArgumentError("center", "None", "the atoms at the start of the descent")
         near = nearness_projection(moved, center, self.delta, self.spectral)
         return unit_atoms(near, fallback=before)
+
+
+stands_for("constraint", Constraint)

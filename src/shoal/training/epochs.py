@@ -14,13 +14,13 @@ import torch
 from shoal.data import Source, open_source
 from shoal.network import autoencoder
 from shoal.network.activations import Activation
-from shoal.network.penalties import Terms
+from shoal.network.penalties import Penalty, Terms
 from shoal.training.descent import descend
 from shoal.training.recipes import Recipe
 from shoal.training.state import State
 from shoal.vocabulary import ArgumentError, Parameters
 
-__all__ = ["Epoch", "Usage", "epochs", "usage"]
+__all__ = ["Epoch", "Usage", "epochs", "held_units", "usage"]
 
 # Arbitrary: rows, evenly spaced, that an epoch's activation is measured on.
 _MEASURED = 10_000
@@ -56,6 +56,24 @@ def usage(parameters: Parameters, source: Source, activation: Activation) -> Usa
         total += len(batch)
     share = float(counts.sum()) / (total * len(counts))
     return Usage(share, float((counts == 0).double().mean()))
+
+
+def held_units(
+    parameters: Parameters, source: Source, activation: Activation, penalty: Penalty | None
+) -> int:
+    """How many units' mean codes over `source` are so large that `penalty` does nothing to them.
+
+    By its `held`, where it has one: :meth:`shoal.network.penalties.KLSparse.held`.
+    """
+    held = getattr(penalty, "held", None)
+    if penalty is None or held is None or penalty.strength == 0:
+        return 0
+    total, size = torch.zeros(len(parameters.bias), dtype=torch.float64), 0
+    for batch in source.batches(1024):
+        data = torch.from_numpy(batch).to(parameters.bias)
+        total += autoencoder.encode(parameters, data, activation).double().sum(dim=0).cpu()
+        size += len(batch)
+    return int(held(total / size).sum())
 
 
 def epochs(state: State, source: Source, recipe: Recipe) -> Iterator[Epoch]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from shoal.network.objective import StepSums, Sums
-from shoal.parts import register
+from shoal.parts import register, stands_for
 from shoal.training.schedules import Constant, Schedule
 from shoal.vocabulary import ArgumentError, Parameters, check_number
 
@@ -145,12 +145,16 @@ class Momentum:
         a penalty does along the atoms then has no effect at all, not even by rounding.
     weight_decay : float
         Its gradient is weight_decay W.
+    bias : bool
+        Whether the encoder's bias moves; else it stays as it is at the start. Without one
+        E a_j = 0 of centred data, whatever is trained: Arpit et al. 2016, eq. (3).
     """
 
     learning_rate: float = 0.001
     momentum: float = 0.9
     tangent: bool = False
     weight_decay: float = 0.0
+    bias: bool = True
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -171,7 +175,8 @@ class Momentum:
         constrain: Constrain,
     ) -> tuple[Parameters, Parameters]:
         rate, keep = self.learning_rate, self.momentum
-        for part, speed, slope in zip(parameters[1:], memory[1:], sums.slopes(), strict=True):
+        slopes = sums.slopes() if self.bias else (None, *sums.slopes()[1:])
+        for part, speed, slope in zip(parameters[1:], memory[1:], slopes, strict=True):
             if part is not None and speed is not None and slope is not None:
                 speed.mul_(keep).add_(slope, alpha=-rate)
                 part += speed
@@ -252,3 +257,6 @@ class Adam:
 
     def rate(self, step: int) -> float:  # noqa: D102
         return self.schedule(step)
+
+
+stands_for("rule", Rule)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shoal.parts import register
+from shoal.parts import register, stands_for
 from shoal.vocabulary import ArgumentError, check_count, check_number
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
 
 Schedule = Callable[[int], float]
 """A schedule maps the step number, from 0, to a value."""
+
+stands_for("schedule", Schedule)
 
 
 @register("schedule")

@@ -24,8 +24,7 @@ from shoal.data import Source, open_source
 from shoal.network.activations import ACTIVATIONS, SmoothActivation
 from shoal.network.penalties import PENALTIES, Penalty
 from shoal.training.descent import begin
-from shoal.training.epochs import epochs
-from shoal.training.initialization import normalized_start
+from shoal.training.epochs import epochs, held_units
 from shoal.training.recipes import MomentumSettings, arpit2016
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count, check_number
 
@@ -109,6 +108,7 @@ class Record(NamedTuple):
     epochs: tuple[Trace, ...]
     seconds: float  # of the run, which several points may share
     parameters: Parameters | None = None
+    saturated_units: int = 0  # whose mean code is beyond where the penalty acts
 
 
 def grid(
@@ -134,7 +134,8 @@ def canonical(point: Point, settings: MomentumSettings) -> Point:
     """
     if point.penalty == "none" or point.strength == 0.0:
         return Point("none", point.activation, 0.0)
-    if point.penalty == "mdae" and settings.weight_length == "unit" and settings.tangent:
+    even = all(name != "variances" for name, _ in point.options)
+    if point.penalty == "mdae" and even and settings.weight_length == "unit" and settings.tangent:
         return Point("cae", point.activation, point.strength, point.options)
     return point
 
@@ -252,8 +253,7 @@ def _train(fixed: _Fixed, point: Point, seed: int) -> Record:
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
     settings, source = fixed.settings, open_source(fixed.data)
-    unit = settings.weight_length == "unit"
-    parameters = normalized_start(fixed.n_components, fixed.data.shape[1], rng, unit=unit)
+    parameters = settings.start(fixed.n_components, fixed.data.shape[1], rng)
     recipe = arpit2016(point.encoder(), point.objective(), len(fixed.data), settings)
     traces = []
     for epoch in epochs(begin(parameters, recipe.plan(), rng), source, recipe):
@@ -264,7 +264,8 @@ def _train(fixed: _Fixed, point: Point, seed: int) -> Record:
         kept = tuple(part.numpy() for part in epoch.parameters[:2])
     seconds = time.perf_counter() - start
     fractions = (last.activation_fraction, last.dead_fraction)
-    return Record(point, seed, *fractions, last.loss, tuple(traces), seconds, kept)
+    held = held_units(epoch.parameters, source, point.encoder(), point.objective())
+    return Record(point, seed, *fractions, last.loss, tuple(traces), seconds, kept, held)
 
 
 def _whole(record: Record) -> Record:

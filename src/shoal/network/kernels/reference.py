@@ -108,7 +108,8 @@ def _activated(parameters: Parameters, data: Tensor, activation: Activation | Pu
         if parameters.threshold is not None and learns_threshold(activation):
             by_threshold = activation.by_threshold(z, parameters.threshold)  # type: ignore[attr-defined]
         return _Coded(*autoencoder.activate(parameters, z, activation), by_threshold)
-    data = autoencoder.centred(parameters, data)
+    if parameters.offset is not None:
+        data = data - parameters.offset
     codes = activation(parameters.dictionary, data).dense(len(parameters.bias))
     return _Coded(codes, torch.zeros_like(codes))
 
@@ -150,16 +151,12 @@ def _sums(parameters: Parameters, data: Tensor, activated: _Coded) -> StepSums:
     residual = data - autoencoder.reconstruct(parameters, codes)  # (B, n)
     pull = residual @ parameters.dictionary.T  # (B, m) <r, D_i>
     back = slope * pull  # (B, m) sigma'(z) <r, D_i>
-    seen = autoencoder.centred(parameters, data)
-    through = back.T @ seen  # (m, n) what goes through the encoder
+    through = back.T @ data  # (m, n) what goes through the encoder
     tied = parameters.encoder is None
-    encoder = parameters.dictionary if parameters.encoder is None else parameters.encoder
-    threshold = offset = None
+    threshold = None
     if parameters.threshold is not None:
         moved = torch.zeros_like(pull) if by_threshold is None else pull * by_threshold
         threshold = -moved.sum(dim=0)
-    if parameters.offset is not None:
-        offset = (back @ encoder - residual).sum(dim=0)
     return StepSums(
         # Nguyen et al. 2018, eq. (4)
         dictionary=-(codes.T @ residual + through) if tied else -(codes.T @ residual),
@@ -170,7 +167,7 @@ def _sums(parameters: Parameters, data: Tensor, activated: _Coded) -> StepSums:
         n_samples=data.shape[0],
         encoder=None if tied else -through,
         threshold=threshold,
-        offset=offset,
+        offset=None if parameters.offset is None else -residual.sum(dim=0),
     )
 
 

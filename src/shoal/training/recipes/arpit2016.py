@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
 from shoal.network.activations import SmoothActivation
 from shoal.network.penalties import NoPenalty, Penalty
 from shoal.training.constraints import Constraint, Free, MaxNorm, UnitLength
+from shoal.training.initialization import normalized_start
 from shoal.training.recipes.recipe import Recipe
 from shoal.training.rules import Momentum
-from shoal.vocabulary import ArgumentError, check_choice, check_count
+from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count
 
 __all__ = ["WEIGHT_LENGTHS", "MomentumSettings", "arpit2016"]
 
@@ -37,6 +41,11 @@ class MomentumSettings:
         Passes over the data.
     weight_length : {"unit", "max-norm", "free"}
         Atoms are brought to length 1 after each update, or to at most 1, or left.
+    encoder_bias : bool
+        Whether b_e is trained; else it stays as it is at the start, 0. Without one E a_j = 0 of
+        centred data, whatever is trained: Arpit et al. 2016, eq. (3).
+    decoder_bias : bool
+        Whether there is a b_d, y = h W + b_d, as in eq. (7); it starts at 0.
     """
 
     learning_rate: float = 0.001
@@ -46,6 +55,8 @@ class MomentumSettings:
     weight_length: str = "unit"
     tangent: bool = False
     weight_decay: float = 0.0
+    encoder_bias: bool = True
+    decoder_bias: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -53,13 +64,22 @@ class MomentumSettings:
         check_count("batch_size", self.batch_size)
         check_count("n_epochs", self.n_epochs)
         check_choice("weight_length", self.weight_length, WEIGHT_LENGTHS)
+        for name in ("encoder_bias", "decoder_bias"):
+            check_choice(name, getattr(self, name), (True, False))
         if self.tangent and self.weight_length != "unit":
             found = f"True with weight_length={self.weight_length!r}"
             raise ArgumentError("tangent", found, "weight_length='unit', which has a tangent")
 
     def rule(self) -> Momentum:
         """How parameters move."""
-        return Momentum(self.learning_rate, self.momentum, self.tangent, self.weight_decay)
+        return Momentum(
+            self.learning_rate, self.momentum, self.tangent, self.weight_decay, self.encoder_bias
+        )
+
+    def start(self, m: int, n: int, rng: np.random.Generator) -> Parameters:
+        """Where m units of n features begin."""
+        parameters = normalized_start(m, n, rng, unit=self.weight_length == "unit")
+        return parameters._replace(offset=torch.zeros(n)) if self.decoder_bias else parameters
 
 
 def arpit2016(
