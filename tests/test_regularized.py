@@ -241,17 +241,17 @@ def test_a_decoder_bias_finds_the_mean_and_is_used(tmp_path):
     settings |= {"activation": "tanh", "n_components": 4}
     model = autoencoder(decoder_bias=True, learning_rate=0.005, **settings).fit(rows)
     plain = autoencoder(learning_rate=0.005, **settings).fit(rows)
-    assert plain.decoder_bias_ is None
-    assert model.decoder_bias_.shape == (64,)
+    assert plain.offset_ is None
+    assert model.offset_.shape == (64,)
     assert model.history_[-1]["loss"] < 0.2 * plain.history_[-1]["loss"]
     codes = model.transform(rows)
-    expected = codes @ model.components_ + model.decoder_bias_
+    expected = codes @ model.components_ + model.offset_
     np.testing.assert_allclose(model.inverse_transform(codes), expected, rtol=1e-5)
     *_, rebuilt = next(model.iter_coded(rows))
     np.testing.assert_allclose(rebuilt, expected, rtol=1e-5)
     assert model.inverse_transform(codes).dtype == rows.dtype
     again = shoal.load_run(shoal.save_run(model, tmp_path / "run", rows))
-    np.testing.assert_array_equal(again.decoder_bias_, model.decoder_bias_)
+    np.testing.assert_array_equal(again.offset_, model.offset_)
     np.testing.assert_array_equal(again.inverse_transform(codes), model.inverse_transform(codes))
 
 
@@ -458,7 +458,7 @@ def test_the_commands(tmp_path):
     model = shoal.load_run(tmp_path / "masked")
     assert model.penalty_ == Denoising(0.3, 2, noise="masking")
     assert not model.bias_.any()
-    assert model.decoder_bias_.any()
+    assert model.offset_.any()
     words = "fit sample:digits -m 16 --penalty mean --option f=log --epochs 1 -q"
     done(*words.split(), "-o", tmp_path / "log")
     assert shoal.load_run(tmp_path / "log").penalty_ == MeanActivation(0.25, "log")

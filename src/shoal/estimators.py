@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
 from shoal.diagnosis import CodeStatistics, Diagnosis, Landscape, landscape
-from shoal.network.activations import Activation, gate_of
+from shoal.network.activations import Activation, at_rest, gate_of
 from shoal.network.inference import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
@@ -43,7 +43,7 @@ from shoal.training import (
     run,
 )
 from shoal.training.adaptation import Adapted
-from shoal.training.fit import SEARCHED, drawn, narrowed, searched, started, tenth
+from shoal.training.fit import SEARCHED, drawn, narrowed, rested, searched, started, tenth
 from shoal.training.revival import Activity
 from shoal.training.state import generator_at
 from shoal.vocabulary import (
@@ -62,6 +62,15 @@ PURSUITS: dict[str, type[Pursuit]] = {
     "iht": IterativeHardThresholding,
 }
 """Ways to infer better codes than the encoder's own; the first is what a fit ends with."""
+
+PARTS = {
+    "dictionary": "components_",
+    "bias": "bias_",
+    "encoder": "encoder_",
+    "threshold": "thresholds_",
+    "offset": "offset_",
+}
+"""The attributes of a fitted model that hold its parameters, each None where there is none."""
 
 METHODS = ("encoder", "least_squares", *PURSUITS)
 """How codes are inferred: the encoder's own code x = sigma(D y + b); least squares on its
@@ -125,6 +134,9 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     if TYPE_CHECKING:
         components_: NDArray
         bias_: NDArray
+        encoder_: NDArray | None
+        thresholds_: NDArray | None
+        offset_: NDArray | None
         preprocessing_: FittedPreprocessing
         preprocessing: str | Preprocessing | None
         device: str | torch.device
@@ -201,8 +213,9 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self.preprocessing_.undo(self._decode(codes).astype(codes.dtype, copy=False))
 
     def _decode(self, codes: Any) -> NDArray:
-        """y = x D (B, n) of codes (B, m), in the preprocessed space."""
-        return np.asarray(codes @ self.components_.astype(codes.dtype, copy=False))
+        """y = x D + c (B, n) of codes (B, m), in the preprocessed space."""
+        rebuilt = np.asarray(codes @ self.components_.astype(codes.dtype, copy=False))
+        return rebuilt if self.offset_ is None else rebuilt + self.offset_
 
     def score(self, X: Any, y: None = None, method: str = "encoder") -> float:
         """Explained variance of `X` by its reconstruction: 1 - FVU, at most 1.
@@ -246,6 +259,10 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             With the model's own activation and bias.
         """
         check_is_fitted(self)
+        if self.encoder_ is not None:
+            raise ArgumentError(
+                "model", "an encoder of its own", "tied weights, which move at once"
+            )
         source = self._source(X)
         wanted = check_count("n_samples", n_samples)
         if source.n_samples is None:
@@ -254,7 +271,8 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             most = min(source.n_samples, wanted)
             rows = source.rows(np.linspace(0, source.n_samples - 1, most).round().astype(np.intp))
         data = self.preprocessing_.apply(rows)
-        named = {"bias_name": None, "random_state": self._seed()} | options
+        parts = {"threshold": self.thresholds_, "offset": self.offset_}
+        named = parts | {"bias_name": None, "random_state": self._seed()} | options
         return landscape(
             self.components_.astype(data.dtype), data, self._encoder(), self.bias_, **named
         )
@@ -319,10 +337,21 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return found.to_csr(len(parameters.bias))
 
     def _parameters(self, dtype: np.dtype, device: torch.device) -> Parameters:
-        return Parameters(
-            torch.from_numpy(self.components_.astype(dtype)).to(device),
-            torch.from_numpy(self.bias_.astype(dtype)).to(device),
+        parts = (getattr(self, name) for name in PARTS.values())
+        dictionary, *others = (
+            None if part is None else torch.from_numpy(part.astype(dtype)).to(device)
+            for part in parts
         )
+        assert dictionary is not None
+        return Parameters(dictionary, *others)  # type: ignore[arg-type]
+
+    def _keep_parameters(self, parameters: Parameters) -> None:
+        for part, name in zip(parameters, PARTS.values(), strict=True):
+            # The polish leaves its atoms in columns; in one order the same codes have the same
+            # bits.
+            kept = None if part is None else np.ascontiguousarray(part.cpu().numpy())
+            setattr(self, name, kept)
+        self._n_features_out = len(self.bias_)
 
     # ------------------------------------------------------------------ checks
 
@@ -577,14 +606,15 @@ class DictionaryAutoencoder(TiedAutoencoder):
             if state.k is not None:  # a trial is no part of the fit
                 history.add(step)
             yield step
+        recipe = recipes(state.k or 1)
         parameters, dtype = pruned(state.parameters), source.dtype
+        parameters = rested(parameters, prepared, recipe.activation)
         if len(parameters.bias) < m:
             warnings.warn(
                 f"n_components={m}: the data have use for {len(parameters.bias)} atoms; the "
                 "others, again and again without a use or duplicates, are left out of components_",
                 stacklevel=2,
             )
-        recipe = recipes(state.k or 1)
         n_steps = state.number if state.polished is None else state.n_steps
         self._keep(parameters, recipe, state.k, fitted, source.feature_shape, n_steps)
         self._carried = Carried(state.place)
@@ -641,7 +671,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
         state = begin(parameters, plan, rng, number=start, **carried.counts())
         for state, _ in descend(state, prepared, plan, passes=1):  # noqa: B007
             pass
-        self._keep(state.parameters, recipe, k, fitted, source.feature_shape, state.number)
+        parameters = state.parameters
+        if not prepared.once:
+            parameters = rested(parameters, prepared, recipe.activation)
+        self._keep(parameters, recipe, k, fitted, source.feature_shape, state.number)
         self._carried = Carried(state.place, state.activity, state.adapted)
         if first:
             self._keep_names(source.n_features, names)
@@ -662,22 +695,19 @@ class DictionaryAutoencoder(TiedAutoencoder):
         feature_shape: tuple[int, ...] | None,
         n_steps: int,
     ) -> None:
-        # The polish leaves its atoms in columns; in one order the same codes have the same bits.
-        self.components_ = np.ascontiguousarray(parameters.dictionary.cpu().numpy())
-        self.bias_ = parameters.bias.cpu().numpy()
+        self._keep_parameters(parameters)
         self.preprocessing_, self.recipe_ = fitted, recipe
         # A k-largest encoder knows its own k, which a recipe may have set.
         known = getattr(recipe.activation, "k", None) or k
         self.n_nonzero_coefs_ = tenth(len(self.components_)) if known is None else int(known)
         self.feature_shape_ = feature_shape
-        self.n_steps_, self._n_features_out = n_steps, self.components_.shape[0]
+        self.n_steps_ = n_steps
         if hasattr(self, "unpolished_components_"):
             del self.unpolished_components_
 
     def restore_(
         self,
-        dictionary: NDArray,
-        bias: NDArray,
+        parameters: Parameters,
         recipe: Recipe,
         n_nonzero_coefs: int | None,
         fitted: FittedPreprocessing,
@@ -686,16 +716,15 @@ class DictionaryAutoencoder(TiedAutoencoder):
         feature_names: NDArray | None = None,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
-        parameters = Parameters(torch.from_numpy(dictionary), torch.from_numpy(bias))
         self._carried = None
         self._keep(parameters, recipe, n_nonzero_coefs, fitted, feature_shape, n_steps)
-        self._keep_names(dictionary.shape[1], feature_names)
+        self._keep_names(parameters.dictionary.shape[1], feature_names)
         return self
 
     # ------------------------------------------------------------------ using the model
 
     def _encoder(self) -> Activation:
-        return self.recipe_.activation
+        return at_rest(self.recipe_.activation)
 
     def _code(
         self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
@@ -708,7 +737,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
             found = fast_sparse_encode(parameters, data, pursuit)
         else:
-            support = fast_sparse_encode(parameters, data, self.recipe_.activation)
+            support = fast_sparse_encode(parameters, data, self._encoder())
+            if parameters.offset is not None:
+                data = data - parameters.offset
             found = least_squares(dictionary, data, support, signed=signed)
         m = len(dictionary)
         return found.to_csr(m) if without_zeros else found.dense(m).cpu().numpy()

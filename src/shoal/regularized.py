@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shoal.data import FittedPreprocessing, Preprocessing, Source
+from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source
 from shoal.estimators import TiedAutoencoder
-from shoal.network.activations import ACTIVATIONS, Activation, ReLU, SmoothActivation
+from shoal.network.activations import ACTIVATIONS, Activation, ReLU, SmoothActivation, at_rest
 from shoal.network.penalties import LARGEST_MEAN, Penalty, penalty_named
 from shoal.parts import describe
 from shoal.training import (
@@ -21,10 +21,12 @@ from shoal.training import (
     Recipe,
     arpit2016,
     begin,
+    descend,
     epochs,
     usage,
 )
 from shoal.training.epochs import held_units
+from shoal.training.fit import rested
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count
 
 __all__ = ["RegularizedAutoencoder"]
@@ -85,7 +87,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
     components_ : ndarray of shape (n_components, n_features)
         The atoms, in the preprocessed space.
     bias_ : ndarray of shape (n_components,)
-    decoder_bias_ : ndarray of shape (n_features,) or None
+    offset_ : ndarray of shape (n_features,) or None
         In the preprocessed space; None where there is none.
     activation_fraction_ : float
         Share of (sample, unit) pairs whose code is above the activation's delta_min (0 for ReLU,
@@ -203,7 +205,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
         recipe = self.recipe_of(activation, penalty, source.n_samples)
         if getattr(penalty, "kink", 0.0) and not isinstance(activation, ReLU):
             raise ArgumentError("penalty", f"kink with {activation!r}", "ReLU, which has one")
-        activation(torch.zeros(1, m))  # Maxout has a say in the number of units
+        _check_pair(activation, penalty, m, source.n_features)
         variances = getattr(penalty, "variances", None)
         if variances is not None and len(variances) != source.n_features:
             found = f"{len(variances)} numbers for {source.n_features} features"
@@ -246,9 +248,10 @@ class RegularizedAutoencoder(TiedAutoencoder):
             )
             yield epoch
         assert epoch is not None, "there is at least one epoch"
-        found = usage(epoch.parameters, prepared, recipe.activation)
-        held = held_units(epoch.parameters, prepared, recipe.activation, recipe.penalty)
-        self._keep(epoch.parameters, recipe, fitted, source.feature_shape, epoch.steps)
+        parameters = rested(epoch.parameters, prepared, recipe.activation)
+        found = usage(parameters, prepared, at_rest(recipe.activation))
+        held = held_units(parameters, prepared, at_rest(recipe.activation), recipe.penalty)
+        self._keep(parameters, recipe, fitted, source.feature_shape, epoch.steps)
         self.activation_fraction_, self.dead_fraction_ = found
         self.saturated_units_ = held
         if held:
@@ -269,51 +272,39 @@ class RegularizedAutoencoder(TiedAutoencoder):
         feature_shape: tuple[int, ...] | None,
         n_steps: int,
     ) -> None:
-        self.components_ = parameters.dictionary.cpu().numpy()
-        self.bias_ = parameters.bias.cpu().numpy()
-        self.decoder_bias_: NDArray | None = None
-        if parameters.offset is not None:
-            self.decoder_bias_ = parameters.offset.cpu().numpy()
+        self._keep_parameters(parameters)
         self.recipe_, self.activation_, self.penalty_ = recipe, recipe.activation, recipe.penalty
         self.preprocessing_, self.feature_shape_ = fitted, feature_shape
-        self.n_steps_, self._n_features_out = n_steps, len(self.bias_)
+        self.n_steps_ = n_steps
 
     def restore_(
         self,
-        dictionary: NDArray,
-        bias: NDArray,
+        parameters: Parameters,
         recipe: Recipe,
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
         n_steps: int = 0,
         feature_names: NDArray | None = None,
-        decoder_bias: NDArray | None = None,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
-        offset = None if decoder_bias is None else torch.from_numpy(decoder_bias)
-        parameters = Parameters(torch.from_numpy(dictionary), torch.from_numpy(bias), offset=offset)
         self._keep(parameters, recipe, fitted, feature_shape, n_steps)
-        self._keep_names(dictionary.shape[1], feature_names)
+        self._keep_names(parameters.dictionary.shape[1], feature_names)
         return self
 
     def _encoder(self) -> Activation:
-        return self.activation_
-
-    def _decode(self, codes: Any) -> NDArray:
-        rebuilt = super()._decode(codes)
-        return rebuilt if self.decoder_bias_ is None else rebuilt + self.decoder_bias_
+        return at_rest(self.activation_)
 
     # ------------------------------------------------------------------ checks
 
     def _activation(self) -> SmoothActivation:
-        if not isinstance(self.activation, str):
-            if not all(hasattr(self.activation, name) for name in ("bend", "delta_min")):
-                needed = f"one of {', '.join(ACTIVATIONS)}, or an activation that has a `bend`"
-                raise ArgumentError("activation", repr(self.activation), needed)
-            return self.activation
-        chosen = ACTIVATIONS[check_choice("activation", self.activation, ACTIVATIONS)]
-        made: SmoothActivation = chosen()
-        return made
+        if isinstance(self.activation, str):
+            kind = ACTIVATIONS[check_choice("activation", self.activation, ACTIVATIONS)]
+            made: SmoothActivation = kind()
+            return made
+        if not callable(self.activation):
+            needed = f"one of {', '.join(ACTIVATIONS)}, or an activation"
+            raise ArgumentError("activation", repr(self.activation), needed)
+        return self.activation
 
     def _penalty(self) -> Penalty:
         options = self.penalty_options
@@ -346,6 +337,20 @@ class RegularizedAutoencoder(TiedAutoencoder):
             encoder_bias=self.encoder_bias,
             decoder_bias=self.decoder_bias,
         )
+
+
+def _check_pair(activation: Any, penalty: Penalty, m: int, n: int) -> None:
+    """Whether the activation has all that the penalty asks for, by a step on two rows."""
+    recipe = arpit2016(activation, penalty, 2)
+    rng = np.random.default_rng(0)
+    source = open_source(rng.standard_normal((2, n)))
+    start = Parameters(torch.from_numpy(rng.standard_normal((m, n))), torch.zeros(m).double())
+    try:
+        next(descend(begin(start, recipe.plan(), rng), source, recipe.plan()))
+    except AttributeError as error:
+        found = f"{activation!r}, of which {penalty!r} asks more: {error}"
+        needed = "another penalty, or an activation that offers it"
+        raise ArgumentError("activation", found, needed) from None
 
 
 def _warn_of_ones_own(name: str, part: Any) -> None:

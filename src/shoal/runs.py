@@ -32,8 +32,9 @@ from shoal.diagnosis import (
     recovery,
     support_recovery,
 )
-from shoal.estimators import DictionaryAutoencoder, TiedAutoencoder
+from shoal.estimators import PARTS, DictionaryAutoencoder, TiedAutoencoder
 from shoal.files import Claim, whole_folder
+from shoal.network.activations import Maxout, at_rest, learns_threshold
 from shoal.parts import describe, restore
 from shoal.regularized import RegularizedAutoencoder
 from shoal.report import atoms_bytes, read_run, report_bytes
@@ -42,6 +43,7 @@ from shoal.training.constraints import Nearness
 from shoal.training.recipes import MODELS, WEIGHT_LENGTHS, Recipe
 from shoal.vocabulary import (
     ArgumentError,
+    Parameters,
     RunError,
     WriteError,
     __version__,
@@ -142,13 +144,13 @@ def _save(
         **({} if surroundings is None else {"landscape": surroundings}),
     }
     tensors = {
-        "dictionary": model.components_,
-        "bias": model.bias_,
+        **{
+            part: getattr(model, name)
+            for part, name in PARTS.items()
+            if getattr(model, name) is not None
+        },
         **{f"preprocessing.{k}": v for k, v in model.preprocessing_.tensors().items()},
     }
-    decoder_bias = getattr(model, "decoder_bias_", None)
-    if decoder_bias is not None:
-        tensors["decoder_bias"] = decoder_bias
     if statistics is not None:
         tensors["atom_activation"] = statistics.atom_activation
         tensors["atom_energy"] = statistics.atom_energy
@@ -246,11 +248,8 @@ def _restored(
         if len(names) != n:
             raise ArgumentError("feature_names", f"{len(names)}", f"{n}")
         names = np.array(names, dtype=object)
-    if kind == "regularized" and "decoder_bias" in tensors:
-        learnt["decoder_bias"] = _checked(tensors, "decoder_bias", (n,))
     return model, {
-        "dictionary": tensors["dictionary"],
-        "bias": tensors["bias"],
+        "parameters": _parameters(tensors, learnt["recipe"]),
         "fitted": fitted,
         "feature_shape": shape,
         "n_steps": n_steps,
@@ -289,6 +288,22 @@ def _check_arrays(tensors: dict[str, NDArray]) -> tuple[int, int]:
         if array.shape != (m,) or array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ArgumentError(name, f"{array.dtype} of shape {array.shape}", "a number per atom")
     return m, n
+
+
+def _parameters(tensors: dict[str, NDArray], recipe: Recipe) -> Parameters:
+    """The weights, with all parts that the recipe has, and no others."""
+    m, n = tensors["dictionary"].shape
+    threshold = learns_threshold(at_rest(recipe.activation))
+    others = {"encoder": ((m, n), recipe.untied), "threshold": ((m,), threshold)}
+    others["offset"] = ((n,), recipe.offset)
+    found = {}
+    for name, (shape, needed) in others.items():
+        if (name in tensors) != needed:
+            raise ArgumentError(name, "none" if needed else "one", "what the recipe says")
+        if needed:
+            found[name] = torch.from_numpy(_checked(tensors, name, shape))
+    both = (torch.from_numpy(tensors[name]) for name in ("dictionary", "bias"))
+    return Parameters(*both, **found)
 
 
 def _checked(tensors: dict[str, NDArray], name: str, shape: tuple[int, ...]) -> NDArray:
@@ -369,7 +384,8 @@ def _read_learnt(model: Any, config: dict[str, Any], dictionary: NDArray) -> dic
         return {"recipe": recipe, "n_nonzero_coefs": k}
     activation = restore(config["activation"], "activation")
     penalty = restore(config["penalty"], "penalty")
-    activation(torch.zeros(1, m))  # Maxout has a say in the number of units
+    if isinstance(activation, Maxout):  # it has a say in the number of units
+        activation(torch.zeros(1, m))
     check_choice("weight_length", model.weight_length, WEIGHT_LENGTHS)
     _check_lengths(dictionary, model.weight_length)
     made = model.recipe_of(activation, penalty, config["source"]["n_samples"])

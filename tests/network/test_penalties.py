@@ -553,7 +553,7 @@ def test_the_kink_adds_the_slope_of_a_ramp(make, power):
     z = data @ free.dictionary.T + free.bias
     ramp = ((z + half) / (2 * half)).clamp(0, 1)
     lengths = torch.linalg.vector_norm(parameters.dictionary, dim=1) ** power
-    expected = torch.autograd.grad(0.3 * (ramp * lengths).sum() / len(data), free)
+    expected = torch.autograd.grad(0.3 * (ramp * lengths).sum() / len(data), free.parts())
     one, other = make(0.3, kink=half), make(0.3)
     first, second = (each(parameters, data, ReLU()) for each in (one, other))
     weights = parameters.dictionary

@@ -127,7 +127,7 @@ def test_no_bias_is_equation_3_and_a_decoder_bias_counts():
     found = examine_penalty(model, rows())
     assert named(found)["Equation (3)"].measurements[0].value < 1e-5
     data = model.preprocessing_.apply(rows()).astype(np.float64)
-    place = (model.components_, model.bias_, model.decoder_bias_)
+    place = (model.components_, model.bias_, model.offset_)
     point = _point(place, data, model.activation_)
     np.testing.assert_allclose(found.units["plain"], point.plain)
     without = _point(place[:2], data, model.activation_)

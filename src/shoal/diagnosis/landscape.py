@@ -149,6 +149,8 @@ def landscape(
     activation: Activation,
     bias: Any = 0.0,
     *,
+    threshold: Any = None,
+    offset: Any = None,
     bias_name: str | None = None,
     directions: Sequence[str] | Mapping[str, Any] = DIRECTIONS,
     t: Any = None,
@@ -182,6 +184,8 @@ def landscape(
           so the loss is what it was; half way both are the same atom. Needs two atoms.
 
         A mapping gives directions of your own, by name; they are taken as they are.
+    threshold, offset : array_like of shape (m,) and (n,), optional
+        Of an activation that learns thresholds, and of the decoder. They stay.
     t : array_like of shape (T,), optional
         Where on each line; by default `n_points` from -1.5 to 1.5 lengths of an atom, and for a
         swap from a quarter before its start to a quarter beyond its end.
@@ -235,7 +239,11 @@ def landscape(
     rng = as_generator(random_state)
     made = _directions(rows, batch, added, directions, rng)
     grid = None if t is None else _grid_of(t)
-    centre = _parameters(rows, added)
+    fixed = {
+        name: None if part is None else _tensor(np.asarray(part))
+        for name, part in (("threshold", threshold), ("offset", offset))
+    }
+    centre = _parameters(rows, added)._replace(**fixed)
     y = _tensor(batch)
 
     def at(direction: _Direction, step: float) -> tuple[float, float]:
@@ -277,8 +285,9 @@ class _Direction:
     def move(self, centre: Parameters, step: float) -> Parameters:
         dictionary = centre.dictionary + step * _tensor(self.rows)
         if self.bias is None:
-            return Parameters(dictionary, centre.bias)
-        return Parameters(dictionary, centre.bias + step * _tensor(self.bias))
+            return centre._replace(dictionary=dictionary)
+        moved = centre.bias + step * _tensor(self.bias)
+        return centre._replace(dictionary=dictionary, bias=moved)
 
     def grid(self, n_points: int) -> Floats:
         if self.swapped is None:

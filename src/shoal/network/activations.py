@@ -23,7 +23,7 @@ What else there is to know of one, it says itself; each has a default where it s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ __all__ = [
     "Softplus",
     "Tanh",
     "TopK",
+    "at_rest",
     "gate_of",
     "is_rowwise",
     "k_largest",
@@ -71,6 +72,11 @@ class Activation(Protocol):
 def is_rowwise(activation: object) -> bool:
     """Whether a row's codes depend on that row alone."""
     return bool(getattr(activation, "rowwise", True))
+
+
+def at_rest(activation: Any) -> Any:
+    """What stands for `activation` once training is over: itself, unless it is batch-wise."""
+    return activation if is_rowwise(activation) else activation.at_rest
 
 
 def learns_threshold(activation: object) -> bool:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from shoal.network import autoencoder
-from shoal.network.activations import Activated, ReLU, SmoothActivation
+from shoal.network.activations import Activated, ReLU, SmoothActivation, learns_threshold
 from shoal.parts import named, register, stands_for
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count, check_number
 
@@ -62,6 +62,8 @@ class Terms(NamedTuple):
     bias: Tensor  # (m,)
     dense: Tensor | None = None  # (m, n)
     offset: Tensor | None = None  # (n,) where the decoder has a bias
+    encoder: Tensor | None = None  # (m, n) where the encoder is not the dictionary
+    threshold: Tensor | None = None  # (m,) where thresholds are learned
 
     def gradient(self, dictionary: Tensor) -> Tensor:
         """dJ/dW (m, n)."""
@@ -77,7 +79,7 @@ class Terms(NamedTuple):
 
     def slopes(self) -> tuple[Tensor | None, ...]:
         """dJ by bias, encoder, threshold and offset; None where there is none."""
-        return self.bias, None, None, self.offset
+        return self.bias, self.encoder, self.threshold, self.offset
 
     def pull_(
         self, velocity: Tensor, dictionary: Tensor, keep: float, rate: float, decay: float
@@ -113,6 +115,7 @@ class _Pass(NamedTuple):
     z: Tensor  # (B, m)
     activated: Activated  # codes and slope, (B, m) each
     residual: Tensor  # (B, n) target - codes W
+    by_threshold: Tensor | None = None  # (B, m) dh/dtheta, of an activation that learns thresholds
 
     @property
     def codes(self) -> Tensor:
@@ -130,12 +133,15 @@ def _forward(
     target: Tensor | None = None,
 ) -> _Pass:
     z = autoencoder.preactivation(parameters, data)
-    activated = activation(z)
+    activated = autoencoder.activate(parameters, z, activation)
     aim = data if target is None else target
     if parameters.offset is not None:
         aim = aim - parameters.offset
     residual = torch.addmm(aim, activated.codes, parameters.dictionary, alpha=-1.0)
-    return _Pass(z, activated, residual)
+    by_threshold = None
+    if parameters.threshold is not None and learns_threshold(activation):
+        by_threshold = activation.by_threshold(z, parameters.threshold)  # type: ignore[attr-defined]
+    return _Pass(z, activated, residual, by_threshold)
 
 
 def _backward(
@@ -158,11 +164,19 @@ def _backward(
     back = pull @ parameters.dictionary.T  # (B, m)
     if to_codes is not None:
         back += to_codes
+    threshold = encoder = None
+    if parameters.threshold is not None:
+        zero = torch.zeros_like(parameters.threshold)
+        by_threshold = passed.by_threshold
+        threshold = zero if by_threshold is None else (back * by_threshold).sum(dim=0)
     back.mul_(passed.slope)
     if to_z is not None:
         back += to_z
-    left = torch.cat([passed.codes, back])
-    right = torch.cat([pull, data])
+    if parameters.encoder is None:
+        left, right = torch.cat([passed.codes, back]), torch.cat([pull, data])
+    else:
+        _refuse_untied(radial is not None)
+        left, right, encoder = passed.codes, pull, back.T @ data
     zero = parameters.bias.new_zeros(len(parameters.bias))
     return Terms(
         loss=torch.linalg.vector_norm(passed.residual).square() / size,
@@ -172,11 +186,20 @@ def _backward(
         radial=zero if radial is None else radial,
         bias=back.sum(dim=0),
         offset=pull.sum(dim=0) if parameters.offset is not None else None,
+        encoder=encoder,
+        threshold=threshold,
     )
+
+
+def _refuse_untied(looks_at_weights: bool) -> None:
+    if looks_at_weights:
+        found = "one of the weights, with an encoder of its own"
+        raise ArgumentError("penalty", found, "tied weights, or a penalty of the codes alone")
 
 
 def _with_samples(terms: Terms, left: Tensor, right: Tensor, offset: Tensor) -> Terms:
     """`terms` with more rows of left^T right, and more of a decoder's gradient."""
+    _refuse_untied(terms.encoder is not None)
     return terms._replace(
         left=torch.cat([terms.left, left]),
         right=torch.cat([terms.right, right]),
@@ -630,7 +653,7 @@ class HigherOrderContractive:
         for _ in range(self.draws):
             noisy = data + _noise(data, self.noise, generator)
             z = torch.addmm(parameters.bias, noisy, weights.T)
-            moved = activation(z)
+            moved = autoencoder.activate(parameters, z, activation)
             apart = passed.slope - moved.slope  # (B, m)
             energy = energy + second * apart.square().sum(dim=0)
             to_z = to_z + (2.0 * second) * apart * bend * lengths

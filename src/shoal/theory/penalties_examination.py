@@ -195,7 +195,7 @@ def _taken(
     rows = source.rows(np.linspace(0, source.n_samples - 1, most).round().astype(np.intp))
     data = np.asarray(model.preprocessing_.apply(rows), dtype=np.float64)
     place: tuple[Any, ...] = (model.components_, model.bias_)
-    decoder = getattr(model, "decoder_bias_", None)
+    decoder = getattr(model, "offset_", None)
     if decoder is not None:
         place = (*place, decoder)
     penalty = model.penalty_ if model.penalty_.strength else NoPenalty()

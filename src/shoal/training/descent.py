@@ -20,7 +20,7 @@ from torch import Tensor
 
 from shoal.data import Source
 from shoal.network import objective
-from shoal.network.activations import Activation
+from shoal.network.activations import Activation, learns_threshold
 from shoal.network.autoencoder import variance
 from shoal.network.objective import Evaluate, StepSums
 from shoal.network.penalties import Penalty, Terms
@@ -80,6 +80,8 @@ class Plan(NamedTuple):
     stages: tuple[Stage, ...]
     batch_size: int | None  # samples per update; None is the full batch
     short: bool = False  # whether a last batch of less than half the size makes an update
+    untied: bool = False  # whether the encoder is not the dictionary
+    offset: bool = False  # whether the decoder has an offset
 
     def begun(self, number: int) -> tuple[int, ...]:
         """The numbers at which stages begin, up to that of the update after `number`."""
@@ -115,6 +117,7 @@ def begin(
     activity, adapted : optional
         Of a descent that this one goes on from.
     """
+    parameters = equipped(parameters, plan)
     noise = None
     if any(stage.penalty is not None for stage in plan.stages):
         generator = torch.Generator(device=parameters.bias.device)
@@ -130,6 +133,19 @@ def begin(
         noise=noise,
     )
     return _entered(state, plan, plan.begun(number))
+
+
+def equipped(parameters: Parameters, plan: Plan) -> Parameters:
+    """The parameters with all that the plan learns: the start of what isn't there yet."""
+    learning = [stage.encoder for stage in plan.stages if learns_threshold(stage.encoder)]
+    if learning and parameters.threshold is None:
+        start = float(getattr(learning[0], "start", 0.0))
+        parameters = parameters._replace(threshold=torch.full_like(parameters.bias, start))
+    if plan.untied and parameters.encoder is None:
+        parameters = parameters._replace(encoder=parameters.dictionary.clone())
+    if plan.offset and parameters.offset is None:
+        parameters = parameters._replace(offset=torch.zeros_like(parameters.dictionary[0]))
+    return parameters
 
 
 def _entered(state: State, plan: Plan, begun: tuple[int, ...]) -> State:

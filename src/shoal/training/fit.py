@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shoal.data import Source, open_source
+from shoal.network import autoencoder
+from shoal.network.activations import Activation, is_rowwise
 from shoal.network.objective import StepSums, Terms
 from shoal.training.descent import Plan, begin, descend
 from shoal.training.initialization import initialize, rows_wanted
@@ -36,10 +39,32 @@ __all__ = ["Problem", "narrowed", "prepare", "pruned", "run", "step_of", "steps"
 # Rows of a stream that the search for a number of non-zeros keeps, to read them many times.
 SEARCHED = 50_000
 
+# Arbitrary: batches of so many rows, and so many of them, that a threshold is the mean over.
+_RESTED, _MOST_BATCHES = 256, 64
+
 
 def tenth(m: int) -> int:
     """The number of active units of m where none is given."""
     return max(1, round(m / 10))
+
+
+def rested(parameters: Parameters, source: Source, activation: Activation) -> Parameters:
+    """With the thresholds that stand for a batch-wise activation once training is over.
+
+    The mean over batches of the least code that was kept: Bussmann et al. 2024. For one whose
+    codes of a row depend on that row alone, the parameters as they are.
+    """
+    if is_rowwise(activation):
+        return parameters
+    least = []
+    for batch in islice(source.batches(_RESTED), _MOST_BATCHES):
+        data = torch.from_numpy(batch).to(parameters.bias)
+        codes = autoencoder.encode(parameters, data, activation)
+        if bool(codes.any()):
+            least.append(codes[codes > 0].min())
+    level = torch.stack(least).mean() if least else parameters.bias.new_zeros(())
+    # What is kept lies above its threshold.
+    return parameters._replace(threshold=torch.full_like(parameters.bias, float(level)))
 
 
 def pruned(parameters: Parameters) -> Parameters:

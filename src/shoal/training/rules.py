@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -52,6 +52,7 @@ class _AgainstTheGradient:
     """
 
     schedule: Schedule
+    follows_gradient: ClassVar[bool] = False  # of all that is learned; this one of the dictionary
 
     def init(self, parameters: Parameters) -> tuple[Parameters, None]:
         return parameters, None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from shoal.network.activations import SmoothActivation
 from shoal.network.penalties import NoPenalty, Penalty
@@ -78,8 +77,7 @@ class MomentumSettings:
 
     def start(self, m: int, n: int, rng: np.random.Generator) -> Parameters:
         """Where m units of n features begin."""
-        parameters = normalized_start(m, n, rng, unit=self.weight_length == "unit")
-        return parameters._replace(offset=torch.zeros(n)) if self.decoder_bias else parameters
+        return normalized_start(m, n, rng, unit=self.weight_length == "unit")
 
 
 def arpit2016(
@@ -108,4 +106,5 @@ def arpit2016(
         constraint=_CONSTRAINTS[settings.weight_length],
         penalty=NoPenalty() if penalty is None else penalty,
         short=True,
+        offset=settings.decoder_bias,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 
-from shoal.network.activations import Activation
+from shoal.network.activations import Activation, learns_threshold
 from shoal.network.penalties import Penalty
 from shoal.parts import register
 from shoal.training.adaptation import BiasAdaptation
@@ -16,7 +16,7 @@ from shoal.training.refinement import Refinement
 from shoal.training.revival import Revival
 from shoal.training.rules import Rule
 from shoal.training.schedules import Schedule
-from shoal.vocabulary import check_count
+from shoal.vocabulary import ArgumentError, check_count
 
 __all__ = ["MODELS", "Recipe"]
 
@@ -54,6 +54,10 @@ class Recipe:
         What the objective has beside the reconstruction loss.
     short : bool
         Whether a last batch of less than half the size makes an update.
+    untied : bool
+        Whether the encoder has weights of its own, which begin as the dictionary.
+    offset : bool
+        Whether the decoder adds an offset, which begins at 0.
     """
 
     activation: Activation
@@ -67,11 +71,22 @@ class Recipe:
     constraint: Constraint = UnitLength()
     penalty: Penalty | None = None
     short: bool = False
+    untied: bool = False
+    offset: bool = False
 
     def __post_init__(self) -> None:
         check_count("n_steps", self.n_steps)
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size)
+        more = self.untied or self.offset or learns_threshold(self.activation)
+        if more and not getattr(self.rule, "follows_gradient", True):
+            found = f"{type(self.rule).__name__}, which moves the dictionary alone"
+            raise ArgumentError("rule", found, "Momentum or Adam")
+        if not self.offset and not self.untied:
+            return
+        if self.refinement is not None or self.polish is not None:
+            found = "a refinement or a polish with an encoder of its own or an offset"
+            raise ArgumentError("recipe", found, "neither: they are for tied weights")
 
     def plan(self, *, endless: bool = False) -> Plan:
         """Descent and refinement as stages.
@@ -106,4 +121,4 @@ class Recipe:
                 settling=None if endless else last,
             )
             stages.append(following)
-        return Plan(tuple(stages), self.batch_size, self.short)
+        return Plan(tuple(stages), self.batch_size, self.short, self.untied, self.offset)
