@@ -148,7 +148,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_arguments_are_named_before_any_work(name, monkeypatch):
-    monkeypatch.setattr("shoal.regularized.train", None)
+    monkeypatch.setattr("shoal.regularized.epochs", None)
     with pytest.raises(ArgumentError, match=rf"^{name}: found "):
         autoencoder(**BAD[name]).iter_fit(DIGITS)
 
@@ -156,7 +156,7 @@ def test_bad_arguments_are_named_before_any_work(name, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"activation": TopK(3)}, "^activation: found TopK"),
+        ({"activation": TopK(3), "penalty": "cae"}, "^activation: found TopK"),
         ({"penalty": 3}, "^penalty: found 3"),
         ({"penalty": Contractive(1.0, kink=0.1), "activation": "sigmoid"}, "^penalty: found kink"),
         ({"activation": "maxout", "n_components": 5}, "^n_components: found 5"),
@@ -506,11 +506,11 @@ def test_what_the_commands_refuse(words, text, tmp_path, monkeypatch):
 def test_the_names_on_the_command_line_are_those_there_are():
     from typing import get_args
 
-    from shoal.cli import ActivationName, Length, PenaltyName
+    from shoal.cli import ACTIVATION_NAMES, PENALTY_NAMES, Length
     from shoal.training import WEIGHT_LENGTHS
 
-    assert get_args(PenaltyName) == tuple(PENALTIES)
-    assert get_args(ActivationName) == tuple(ACTIVATIONS)
+    assert tuple(PENALTIES) == PENALTY_NAMES
+    assert tuple(ACTIVATIONS) == ACTIVATION_NAMES
     assert get_args(Length) == WEIGHT_LENGTHS
 
 

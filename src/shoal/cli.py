@@ -8,7 +8,9 @@ bad input, or a place for the result that can't be had; 130 interrupted (SIGINT)
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -114,12 +116,14 @@ World = Literal["sparse", "nonnegative", "mixture", "independent"]
 Kind = Literal["none", "center", "scale", "whiten", "samples"]
 # Those of shoal.estimators, which would take a second to load for a help text; a test compares.
 Method = Literal["encoder", "least_squares", "pursuit", "omp", "iht"]
-# As above: those of shoal.network.penalties, shoal.network.activations, shoal.training.recipes.
-PenaltyName = Literal[
+# As above, for the help text: any registered one is taken, a plugin's too.
+PENALTY_NAMES = (
     "none", "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1", "mean", "slope"
-]
+)  # fmt: skip
+ACTIVATION_NAMES = (
+    "relu", "sigmoid", "softplus", "tanh", "maxout", "jumprelu", "batchtopk"
+)  # fmt: skip
 Noise = Literal["gaussian", "masking"]
-ActivationName = Literal["relu", "sigmoid", "softplus", "tanh", "maxout"]
 Length = Literal["unit", "max-norm", "free"]
 Scale = Literal["smoke", "reduced", "full"]
 Atoms = Literal["random", "low-coherence", "orthonormal-union"]
@@ -178,10 +182,32 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summ
 def _top(
     ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            help="A module to import first, whose parts register themselves; may be repeated. It "
+            "is looked for in the current folder too.",
+        ),
+    ] = None,
 ) -> None:
+    for name in plugin or ():
+        _import_plugin(name)
     if version:
         screen.line(f"shoal {__version__}")
         raise typer.Exit
+
+
+def _import_plugin(name: str) -> None:
+    """Import a module of the user's, from where they are if need be."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # whatever somebody's module raises
+        reason = f"{type(error).__name__}: {error}"
+        found = f"{name}, which can't be imported ({reason})"
+        raise ArgumentError("plugin", found, "a module") from error
 
 
 @app.command()
@@ -226,14 +252,20 @@ def fit(
         typer.Option(help="Where atoms start: auto, data, random, residual, pca, pairwise."),
     ] = "auto",
     penalty: Annotated[
-        PenaltyName | None,
-        typer.Option(help="Instead of k active atoms: an autoencoder that this makes sparse."),
+        str | None,
+        typer.Option(
+            help="Instead of k active atoms, an autoencoder that this makes sparse: "
+            f"{', '.join(PENALTY_NAMES)}, or a plugin's."
+        ),
     ] = None,
     strength: Annotated[
         float | None, typer.Option(help="Of the penalty; of `dae` the noise's variance. [.25]")
     ] = None,
     activation: Annotated[
-        ActivationName | None, typer.Option(help="With --penalty. Default: relu.")
+        str | None,
+        typer.Option(
+            help=f"With --penalty: {', '.join(ACTIVATION_NAMES)}, or a plugin's. Default: relu."
+        ),
     ] = None,
     weight_length: Annotated[
         Length | None, typer.Option(help="With --penalty: of the atoms. Default: unit.")

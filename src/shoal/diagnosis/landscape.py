@@ -243,7 +243,7 @@ def landscape(
         name: None if part is None else _tensor(np.asarray(part))
         for name, part in (("threshold", threshold), ("offset", offset))
     }
-    centre = _parameters(rows, added)._replace(**fixed)
+    centre = _parameters(rows, added)._replace(**fixed)  # type: ignore[arg-type]
     y = _tensor(batch)
 
     def at(direction: _Direction, step: float) -> tuple[float, float]:
