@@ -51,9 +51,9 @@ def open_source(
         - an array (any order; also a memory map, a data frame, an open Zarr array) or a
           tensor on any device, of shape (n_samples, n_features); never copied as a whole,
           never written to;
-        - a path to ``.npy`` (memory-mapped), ``.npz`` (read into memory), ``.safetensors``
-          (memory-mapped), ``.parquet`` (read by row groups; all numeric columns, or one
-          list column), a Zarr array or group (read by chunks), a picture (.png, .jpg,
+        - a path to ``.npy`` (read where it lies), ``.npz`` (read into memory),
+          ``.safetensors`` (read where it lies), ``.parquet`` (read by row groups; all
+          numeric columns, or one list column), a Zarr array or group (read by chunks), a picture (.png, .jpg,
           .tif, .bmp, .gif, .webp, .pgm, .ppm), or a folder of pictures (searched with its
           subfolders; cut into grey patches, see Notes);
         - ``sample:patches``, ``sample:digits``, with options as in
@@ -78,7 +78,9 @@ def open_source(
     feature_shape : tuple of int, optional
         How to draw a row as an image, such as (28, 28); known already for patches.
     **more
-        Options of a reader of your own, see :class:`shoal.data.readers.Reader`.
+        Options of one reader: ``missing="fill"`` reads the fill value where a Zarr chunk is
+        missing, which is an error otherwise. Those of a reader of your own, see
+        :class:`shoal.data.readers.Reader`.
 
     Returns
     -------

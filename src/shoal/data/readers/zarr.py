@@ -173,6 +173,7 @@ def _store_type() -> type:
         supports_writes = False
         supports_deletes = False
         supports_listing = False
+        supports_partial_writes = False  # asked for by Zarr 3.0
 
         def __init__(self, documents: Mapping[str, bytes], fetch: Fetch) -> None:
             super().__init__(read_only=True)
@@ -197,6 +198,9 @@ def _store_type() -> type:
             return key in self._documents
 
         async def set(self, key: str, value: Any) -> None:
+            raise NotImplementedError
+
+        async def set_partial_values(self, key_start_values: Any) -> None:
             raise NotImplementedError
 
         async def delete(self, key: str) -> None:
