@@ -20,6 +20,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
+from shoal.data.columns import aligned
+from shoal.data.readers import reader_of
 from shoal.diagnosis import CodeStatistics, Diagnosis
 from shoal.network.activations import Activation, gate_of
 from shoal.network.inference import (
@@ -50,6 +52,7 @@ from shoal.vocabulary import (
     Step,
     check_choice,
     check_count,
+    warn,
 )
 
 __all__ = ["METHODS", "DictionaryAutoencoder", "TiedAutoencoder"]
@@ -117,13 +120,27 @@ def _last(steps: Generator[Step, None, int]) -> int:
 
 
 def _is_source(X: Any) -> bool:
-    """Whether shoal opens `X` itself; arrays and frames go through scikit-learn's checks."""
+    """Whether shoal opens `X` itself; arrays and lists of rows go through scikit-learn's checks."""
+    if isinstance(X, (list, tuple)):
+        return bool(X) and _is_nested(X[0])
+    if isinstance(X, np.ndarray) and X.ndim > 2:
+        return True
     # A data loader has a length, but no items by number as array-likes have.
     array_like = any(hasattr(X, name) for name in ("__array__", "__getitem__", "toarray"))
     stream = hasattr(X, "__iter__") and not array_like
     opened = (Source, str, Path, torch.Tensor, np.ma.MaskedArray)  # the last is refused there
-    chunked = type(X).__module__.partition(".")[0] == "zarr"  # scikit-learn would read it whole
-    return isinstance(X, opened) or callable(X) or stream or chunked
+    # Zarr's arrays, which scikit-learn would read whole; tables, and sparse arrays.
+    known = reader_of(X) is not None
+    return isinstance(X, opened) or callable(X) or stream or known
+
+
+def _is_nested(item: Any) -> bool:
+    """Whether an item of a list is a batch, or a row that is no list of numbers."""
+    if isinstance(item, (list, tuple)):
+        inner = item[0] if item else None
+        return isinstance(inner, (list, tuple)) or getattr(inner, "ndim", 0) > 0
+    known = reader_of(item) is not None and not isinstance(item, str)
+    return known or isinstance(item, torch.Tensor) or getattr(item, "ndim", 0) > 1
 
 
 def _check_magnitude(sample: NDArray) -> None:
@@ -215,19 +232,31 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_components)
-            Codes.
+        X : array-like, sparse matrix, path or Source of shape (n_samples, n_components)
+            Codes; those of a table are taken by the names that `get_feature_names_out` gives.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
         m = self.components_.shape[0]
+        if _is_source(X) and not sparse.issparse(X):
+            codes = self._codes(X)
+        else:
+            codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
         if codes.shape[1] != m:
             raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
         return self.preprocessing_.undo(np.asarray(codes @ self.components_.astype(codes.dtype)))
+
+    def _codes(self, X: Any) -> NDArray:
+        """Codes in a table, a file or whatever else is opened, the atoms in their order."""
+        source, names = open_source(X), tuple(self.get_feature_names_out())
+        # A table whose names are others, such as a pipeline's longer ones, is as it stands.
+        if source.feature_names is not None and set(source.feature_names) & set(names):
+            source = aligned(source, names, "of the model's atoms")
+        validate(source)
+        return np.concatenate(list(source.batches(_CHUNK)))
 
     def score(self, X: Any, y: None = None, method: str = "encoder") -> float:
         """Explained variance of `X` by its reconstruction: 1 - FVU, at most 1.
@@ -326,22 +355,38 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """`X` as a checked source of the features that the model was fitted with."""
         if not _is_source(X):
             return open_source(validate_data(self, X, reset=False, dtype="numeric"))
-        source = open_source(X)
+        source = self._with_names(open_source(X))
         validate(source)  # before the width, as scikit-learn does for arrays
         if source.n_features != self.n_features_in_:
             needed = f"{self.n_features_in_} features, as the model was fitted with"
             raise ArgumentError("X", f"{source.n_features} features", needed)
         return source
 
+    def _with_names(self, source: Source) -> Source:
+        """`source` with its columns in the order of those that the model was fitted with.
+
+        Scikit-learn refuses another order; a name says what a column is wherever it stands. Where
+        only one of the two has names, columns are what their places say, as in scikit-learn.
+        """
+        names = getattr(self, "feature_names_in_", None)
+        if names is not None and source.feature_names is not None:
+            return aligned(source, tuple(names), "the model was fitted with")
+        kind = type(self).__name__
+        if names is not None:
+            warn(f"X does not have valid feature names, but {kind} was fitted with feature names")
+        elif source.feature_names is not None:
+            warn(f"X has feature names, but {kind} was fitted without feature names")
+        return source
+
     def _new_source(self, X: Any) -> tuple[Source, NDArray | None]:
         """`X` as a checked source to fit to, and its columns' names; the model stays as it is."""
         if not _is_source(X):
-            face = copy.copy(self)  # scikit-learn's check notes what it sees on the estimator
-            source = open_source(validate_data(face, X, reset=True, dtype="numeric"))
-            return source, getattr(face, "feature_names_in_", None)
+            # Scikit-learn's check notes what it sees on the estimator.
+            return open_source(validate_data(copy.copy(self), X, reset=True, dtype="numeric")), None
         source = open_source(X)
         validate(source)
-        return source, None
+        names = source.feature_names
+        return source, None if names is None else np.array(names, dtype=object)
 
     def _seed(self) -> int:
         try:
@@ -380,8 +425,9 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return device
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn should know: float32 and float64 are kept."""
+        """What scikit-learn should know: float32 and float64 are kept, and what X may be."""
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

@@ -19,6 +19,8 @@ activation fraction and dead atoms all follow from that one definition.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -30,12 +32,14 @@ __all__ = [
     "RunError",
     "ShoalError",
     "SourceError",
+    "SourceWarning",
     "Step",
     "__version__",
     "active",
     "check_choice",
     "check_count",
     "check_number",
+    "warn",
 ]
 
 
@@ -71,6 +75,10 @@ class SourceError(ArgumentError):
     """A data source is missing, unreadable, of another type or inconsistent."""
 
 
+class SourceWarning(UserWarning):
+    """Something about the data that their user should know: what was left out, for one."""
+
+
 class RunError(ShoalError):
     """A run folder is missing, incomplete, or would be overwritten."""
 
@@ -102,6 +110,14 @@ def active(codes: Any) -> Any:
     Works on NumPy arrays and torch tensors alike.
     """
     return codes != 0
+
+
+def warn(text: str, kind: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside of shoal that led here, so that Python shows it once a line."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == "shoal":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, kind, stacklevel=level)
 
 
 def check_count(argument: str, value: Any, *, low: int = 1, high: int | None = None) -> int:

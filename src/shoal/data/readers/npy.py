@@ -12,8 +12,8 @@ from shoal.data.readers._base import (
     Options,
     Reader,
     array_source,
+    as_rows,
     check_magic,
-    check_matrix,
     reading,
     register,
 )
@@ -37,7 +37,7 @@ def _open(path: Path, options: Options) -> Source:
         stored, dtype = npy_header(file)
         start = file.tell()
     float_dtype(dtype, "source", path.name)  # before mapping, which can't hold objects
-    shape = check_matrix(stored, path.name)
+    shape, _ = as_rows(stored, path.name)
     expected = start + shape[0] * shape[1] * dtype.itemsize
     if (size := path.stat().st_size) < expected:
         raise SourceError(

@@ -12,8 +12,8 @@ from shoal.data.access import RowSource, Source
 from shoal.data.readers._base import (
     Options,
     Reader,
+    as_rows,
     check_magic,
-    check_matrix,
     choose_key,
     reading,
     register,
@@ -68,9 +68,9 @@ def _open(path: Path, options: Options) -> Source:
 
     shapes = {word: tuple(entry["shape"]) for word, entry in header.items()}
     chosen = choose_key(shapes, options.get("key"), path.name)
-    shape = check_matrix(shapes[chosen], f"{chosen} in {path.name}")
+    shape, of_a_row = as_rows(shapes[chosen], f"{chosen} in {path.name}")
     truth = truth_beside(whole, shapes, chosen, path.name)
-    view = np.asarray(mapped(chosen))
+    view = np.asarray(mapped(chosen)).reshape(shape)  # in C order: a view
     bits = header[chosen]["dtype"] == "BF16"
     return RowSource(
         (lambda index: _widen(view[index])) if bits else view.__getitem__,
@@ -78,7 +78,7 @@ def _open(path: Path, options: Options) -> Source:
         np.float32 if bits else view.dtype,
         name=path.name,
         truth=truth,
-        feature_shape=options.get("feature_shape"),
+        feature_shape=options.get("feature_shape") or of_a_row,
     )
 
 

@@ -14,7 +14,7 @@ from shoal.data.readers._base import (
     PIECE_ROWS,
     Options,
     Reader,
-    check_matrix,
+    as_rows,
     choose_key,
     reading,
     register,
@@ -50,7 +50,8 @@ def _open(path: Path, options: Options) -> Source:
 
 def _array(array: Any, name: str, **named: Any) -> Source:
     """A source over an open Zarr array, read in runs of whole chunks."""
-    n_samples, n_features = check_matrix(array.shape, name)
+    (n_samples, n_features), of_a_row = as_rows(array.shape, name)
+    named["feature_shape"] = named.get("feature_shape") or of_a_row
     float_dtype(array.dtype, "source", name)
     chunk = int((getattr(array, "shards", None) or array.chunks)[0])
     run = chunk * max(1, PIECE_ROWS // chunk)
@@ -59,7 +60,8 @@ def _array(array: Any, name: str, **named: Any) -> Source:
     def piece(i: int) -> Iterator[NDArray]:
         at = starts[i]
         with reading(name, "a complete Zarr array"):
-            yield np.asarray(array[at : at + run])
+            rows = np.asarray(array[at : at + run])
+        yield rows.reshape(len(rows), n_features)
 
     lengths = [min(run, n_samples - at) for at in starts]
     return ChunkSource(piece, lengths, n_features, array.dtype, name=name, **named)
