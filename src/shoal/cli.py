@@ -37,12 +37,20 @@ __all__ = ["app", "main"]
 _UsageError: Any = typer.BadParameter.__base__
 
 
+def _show_note(message: Warning | str, *rest: Any, **more: Any) -> None:
+    """A warning without the line of code that a library's user would want."""
+    typer.echo(f"note: {message}", err=True)
+
+
 class _Group(TyperGroup):
     """Turns the errors a person can mend into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("default", UserWarning)
+                warnings.showwarning = _show_note
+                return super().invoke(ctx)
         except ShoalError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
@@ -72,8 +80,8 @@ app = typer.Typer(
 
         shoal fit sample:patches -m 256 -k 2 --preprocess whiten -o runs/patches
 
-    A SOURCE is a file (.npy, .npz, .safetensors, .parquet, .zarr), a folder of images, or a
-    named sample (sample:patches, sample:digits). A RUN is the folder that `fit` writes.""",
+    A SOURCE is a file (.npy, .npz, .safetensors, .parquet, .csv, .tsv, .zarr), a folder of images,
+    or a named sample (sample:patches, sample:digits). A RUN is the folder that `fit` writes.""",
 )
 
 
@@ -95,6 +103,27 @@ SourceSpec = Annotated[
 Key = Annotated[str | None, typer.Option(help="Which array, in a file that holds several.")]
 PatchSize = Annotated[int | None, typer.Option(help="Side of the patches, for a folder of images.")]
 PatchCount = Annotated[int | None, typer.Option(help="How many patches, for a folder of images.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[,NAME...]",
+        help="Of a table: its columns to use, by name or by number from 0. May be repeated.",
+    ),
+]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[,NAME...]", help="Of a table: its columns to leave out. May be repeated."
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="Between the cells of a .csv; `tab`. Default: what its lines agree on."),
+]
+Header = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether a .csv has names. Default: as it looks."),
+]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, or auto. Default: as the run was made.")
 ]
@@ -174,6 +203,10 @@ def fit(
     key: Key = None,
     patch_size: PatchSize = None,
     n_patches: PatchCount = None,
+    columns: Columns = None,
+    drop: Drop = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -205,8 +238,9 @@ def fit(
         if spec.kind not in ("scale", "samples"):
             raise ArgumentError("added", str(added), "--preprocess scale or samples with it")
         spec = replace(spec, added=added)
+    table = _table(columns, drop, delimiter, header)
     data = open_source(
-        source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed
+        source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed, **table
     )
     from shoal.runs import save_run
 
@@ -244,15 +278,15 @@ def fit(
 
         estimator = RegularizedAutoencoder(n_components, penalty, **given, **shared)
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as noted:
+    with warnings.catch_warnings(record=True) as noted:  # shown when the progress bar is gone
         warnings.simplefilter("default")
         if penalty is None:
             _follow(estimator.iter_fit(data), quiet=quiet)
         else:
             _follow_epochs(estimator.iter_fit(data), estimator.n_epochs, quiet=quiet)
     seconds = time.perf_counter() - start
-    for note in noted:  # without the line of code that a library's user would want
-        typer.echo(f"note: {note.message}", err=True)
+    for note in noted:
+        _show_note(note.message)
     command = shlex.join(["shoal", *sys.argv[1:]]) if sys.argv[1:2] == ["fit"] else None
     run = save_run(estimator, output, data, command=command, seconds=seconds, overwrite=force)
     if not quiet:
@@ -294,6 +328,10 @@ def sweep(
     key: Key = None,
     patch_size: PatchSize = None,
     n_patches: PatchCount = None,
+    columns: Columns = None,
+    drop: Drop = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -318,8 +356,9 @@ def sweep(
         weight_length=weight_length,
         tangent=tangent,
     )
+    table = _table(columns, drop, delimiter, header)
     data = open_source(
-        source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed
+        source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed, **table
     )
     steps = run_sweep(
         data,
@@ -361,6 +400,10 @@ def transform(
     key: Key = None,
     patch_size: PatchSize = None,
     n_patches: PatchCount = None,
+    columns: Columns = None,
+    drop: Drop = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -376,7 +419,8 @@ def transform(
     from shoal.runs import load_run
 
     model = load_run(run, device=device).set_params(sparse_output=True)
-    data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
+    table = _table(columns, drop, delimiter, header)
+    data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches, **table)
     blocks = list(_counted(model.iter_transform(data, method), data, quiet=quiet))
     codes = sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
     with whole_file(output) as temporary, open(temporary, "wb") as file:
@@ -447,13 +491,18 @@ def score(
     key: Key = None,
     patch_size: PatchSize = None,
     n_patches: PatchCount = None,
+    columns: Columns = None,
+    drop: Drop = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
 ) -> None:
     """Say how well RUN explains SOURCE, and how much of its true dictionary it recovered."""
     from shoal.data import open_source, validate
     from shoal.runs import evaluate, load_run
 
     model = load_run(run, device=device)
-    data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
+    table = _table(columns, drop, delimiter, header)
+    data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches, **table)
     validate(data)
     result = evaluate(model, data)
     if as_json:
@@ -626,6 +675,14 @@ def info(run: RunPath) -> None:
 
 
 # ---------------------------------------------------------------------- helpers
+
+
+def _table(
+    columns: list[str] | None, drop: list[str] | None, delimiter: str | None, header: bool | None
+) -> dict[str, Any]:
+    """What was said of a table, for `open_source`."""
+    named = {"columns": columns or None, "drop": drop or None}
+    return {**named, "delimiter": delimiter, "header": header}
 
 
 def _check_suffix(path: Path, suffix: str) -> None:

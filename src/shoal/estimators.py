@@ -71,6 +71,9 @@ support; subspace pursuit; orthogonal matching pursuit; iterative hard threshold
 # Arbitrary: rows coded at once, so that a pass over any source needs bounded memory.
 _CHUNK = 4096
 
+# Arbitrary: the memory of the rows that a polish is made on, where they are sparse at home.
+_POLISHED_BYTES = 48 * 2**20
+
 # Above this share of active units, codes with their zeros are rebuilt and counted faster: on one
 # thread, with 256 to 2048 atoms of 64 or 192 features, the two were even between .16 and .24.
 _CROWDED = 0.2
@@ -256,7 +259,7 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if source.feature_names is not None and set(source.feature_names) & set(names):
             source = aligned(source, names, "of the model's atoms")
         validate(source)
-        return np.concatenate(list(source.batches(_CHUNK)))
+        return np.concatenate(list(source.batches(source.rows_at_once(_CHUNK))))
 
     def score(self, X: Any, y: None = None, method: str = "encoder") -> float:
         """Explained variance of `X` by its reconstruction: 1 - FVU, at most 1.
@@ -331,7 +334,8 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """The weights, and the preprocessed batches (B, n) to code with them."""
         check_choice("method", method, self.methods)
         parameters = self._parameters(source.dtype, self._device())
-        return parameters, self.preprocessing_.through(source).batches(batch_size)
+        size = source.rows_at_once(check_count("batch_size", batch_size))
+        return parameters, self.preprocessing_.through(source).batches(size)
 
     def _code(
         self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
@@ -355,14 +359,14 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """`X` as a checked source of the features that the model was fitted with."""
         if not _is_source(X):
             return open_source(validate_data(self, X, reset=False, dtype="numeric"))
-        source = self._with_names(open_source(X))
+        source = self.by_name(open_source(X))
         validate(source)  # before the width, as scikit-learn does for arrays
         if source.n_features != self.n_features_in_:
             needed = f"{self.n_features_in_} features, as the model was fitted with"
             raise ArgumentError("X", f"{source.n_features} features", needed)
         return source
 
-    def _with_names(self, source: Source) -> Source:
+    def by_name(self, source: Source) -> Source:
         """`source` with its columns in the order of those that the model was fitted with.
 
         Scikit-learn refuses another order; a name says what a column is wherever it stands. Where
@@ -622,7 +626,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
         n_steps, parameters = step.number, step.parameters
         before = None
         if settings is not None:
-            before, most = _pruned(parameters).dictionary, settings.max_samples
+            before = _pruned(parameters).dictionary
+            # Of long sparse rows, as many as memory lets, if these are some for each atom.
+            most = max(kept.rows_at_once(settings.max_samples, _POLISHED_BYTES), 10 * m)
+            most = min(most, settings.max_samples)
 
             def draw(n: int) -> Tensor:
                 rows = kept.draw(min(n, most), rng, strict=False)
@@ -694,7 +701,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
             parameters, prepared, endless, rng, start=start, passes=1, activity=activity
         ):
             parameters, start = step.parameters, step.number
-        self._keep(parameters, recipe, k, fitted, source.feature_shape, start, rng)
+        shape = source.feature_shape or getattr(self, "feature_shape_", None)
+        self._keep(parameters, recipe, k, fitted, shape, start, rng)
         if first:
             self._keep_names(source.n_features, names)
         self._activity = activity

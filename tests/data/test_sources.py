@@ -550,7 +550,6 @@ def _bad_arrays():
     masked = np.ma.masked_array(ROWS, mask=ROWS > 0)
     return {
         "1-d": (np.zeros(3), r"array of shape \(3,\); needed a 2-d array"),
-    
         "no-rows": (np.zeros((0, 3)), "array with 0 rows"),
         "no-columns": (np.zeros((3, 0)), "array with 0 columns"),
         "object": (np.array([[{}, 1]], dtype=object), "array of dtype object"),
@@ -641,7 +640,7 @@ def _two_matrices(folder):
 
 BAD_FILES = {
     "missing": (lambda d: d / "no.npy", "no file at"),
-    "ending": (lambda d: _write(d / "a.csv", b"1,2"), r"the ending '.csv'.*\.npy \.npz"),
+    "ending": (lambda d: _write(d / "a.xls", b"1,2"), r"the ending '.xls'.*\.npy \.npz"),
     "no-ending": (lambda d: _write(d / "data", b"1,2"), "the ending ''"),
     "empty-folder": (lambda d: _folder(d / "f"), "a folder without images"),
     "empty-zarr": (lambda d: _folder(d / "f.zarr"), "f.zarr, which can't be read"),

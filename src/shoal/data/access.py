@@ -119,13 +119,15 @@ class Source(ABC):
         """Whether `array` is there: the data lies in ordinary memory."""
         return self.array is not None
 
-    def rows_at_once(self, most: int) -> int:
+    def rows_at_once(self, most: int, size: int = 16 * 2**20) -> int:
         """How many rows to ask for where `most` would do: fewer of rows that are long and sparse.
 
         Parameters
         ----------
         most : int
             At least 1.
+        size : int
+            The bytes that they may take when they are dense; arbitrary by default.
 
         Returns
         -------
@@ -489,9 +491,9 @@ class View(Source):
         self.source, self.change = source, change
         self.once, self.notes = source.once, source.notes
 
-    def rows_at_once(self, most: int) -> int:
+    def rows_at_once(self, most: int, size: int = 16 * 2**20) -> int:
         """As for the source behind."""
-        return self.source.rows_at_once(most)
+        return self.source.rows_at_once(most, size)
 
     def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
         return map(self.change, self.source.batches(size, rng=rng))

@@ -17,7 +17,7 @@ import numpy as np
 from shoal.data.access import Source, Truth, View
 from shoal.vocabulary import ArgumentError, SourceError
 
-__all__ = ["Column", "Choice", "aligned", "choose", "clipped", "positions", "selected"]
+__all__ = ["Choice", "Column", "aligned", "choose", "clipped", "positions", "selected"]
 
 # Kinds of columns: a feature, or a list of numbers that is a whole row. Any other kind is the
 # word for what the column holds and why it is no feature: "text", "dates", "pandas' index".
@@ -101,7 +101,8 @@ def _unknown(argument: str, wanted: Any, names: Sequence[Hashable], where: str) 
 def positions(argument: str, wanted: Any, names: Sequence[Hashable], where: str) -> list[int]:
     """The positions of columns given by name, or by number from 0.
 
-    A number is a position, unless it is itself the name of a column.
+    A number is a position, unless it is itself the name of a column; a text with commas that is
+    no column's name is several names.
 
     Raises
     ------
@@ -114,6 +115,8 @@ def positions(argument: str, wanted: Any, names: Sequence[Hashable], where: str)
         raise ArgumentError(argument, "no name", "names of columns")
     counts = Counter(names)
     place = {name: i for i, name in enumerate(names)}
+    # On a command line several names are one text, separated by commas.
+    listed = [part for each in listed for part in _separated(each, place)]
     without = not any(isinstance(name, str) for name in names)
     found = []
     for each in listed:
@@ -142,6 +145,12 @@ def positions(argument: str, wanted: Any, names: Sequence[Hashable], where: str)
             raise ArgumentError(argument, f"{_short(each)} twice", "each column once")
         seen.add(position)
     return found
+
+
+def _separated(name: Any, known: Any) -> list[Any]:
+    if not isinstance(name, str) or name in known or "," not in name:
+        return [name]
+    return [part if part in known else part.strip() for part in name.split(",")]
 
 
 def choose(columns: Sequence[Column], options: Any, where: str) -> Choice:

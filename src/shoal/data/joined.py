@@ -62,6 +62,6 @@ class JoinedSource(RowSource):
             out[here] = self._parts[number].rows(index[here] - start)
         return out
 
-    def rows_at_once(self, most: int) -> int:
+    def rows_at_once(self, most: int, size: int = 16 * 2**20) -> int:
         """As few as the part that gives the fewest."""
-        return min(part.rows_at_once(most) for part in self._parts)
+        return min(part.rows_at_once(most, size) for part in self._parts)

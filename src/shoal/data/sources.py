@@ -318,7 +318,8 @@ def _batch(item: Any, like: Source | None) -> Source | None:
 
 def _is_stream(spec: Any) -> bool:
     countable = isinstance(spec, Iterable) or hasattr(spec, "__getitem__")
-    plain = not isinstance(spec, (bytes, dict, set)) and not hasattr(spec, "toarray")
+    plain = not isinstance(spec, (bytes, dict, set))
+    plain = plain and not any(hasattr(spec, word) for word in ("toarray", "collect"))
     return plain and (countable or callable(spec)) and not isinstance(spec, type)
 
 

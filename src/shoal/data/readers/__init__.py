@@ -74,10 +74,11 @@ def _reader(path: Path) -> Reader:
                 return reader
         images = " ".join(asked[-1].suffixes)
         raise SourceError("source", f"a folder without images, {path.name!r}", f"images ({images})")
-    ending = path.suffix.lower()
+    name = path.name.lower()
     for reader in asked:
-        if ending in reader.suffixes:
+        if name.endswith(reader.suffixes):
             return reader
+    ending = path.suffix.lower()
     raise SourceError("source", f"the ending {ending!r} of {path.name}", f"one of {endings()}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from decimal import Decimal
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,10 +71,14 @@ def _pandas_kind(series: Any) -> str:
         return NUMBER
     if types.is_datetime64_any_dtype(dtype) or dtype.kind in "Mm":
         return "dates"
-    if dtype != object:
+    if dtype.kind != "O":
         return "text" if types.is_string_dtype(dtype) else str(dtype)
     found = types.infer_dtype(series, skipna=True)
     if found in ("integer", "floating", "mixed-integer-float", "boolean", "decimal"):
+        return NUMBER
+    if found.startswith("mixed") and all(
+        isinstance(value, (Real, Decimal)) or pandas.isna(value) for value in series.to_numpy()
+    ):
         return NUMBER
     words = {"string": "text", "empty": "nothing", "datetime": "dates", "date": "dates"}
     return words.get(found, "objects")
@@ -84,7 +90,7 @@ def _pandas_rows(frame: Any, choice: Choice) -> Any:
     every = choice.positions == list(range(frame.shape[1]))
     chosen = frame if every else frame.iloc[:, choice.positions]
     dtypes = list(dict.fromkeys(chosen.dtypes))
-    if len(dtypes) == 1 and isinstance(dtypes[0], np.dtype) and dtypes[0] != object:
+    if len(dtypes) == 1 and isinstance(dtypes[0], np.dtype) and dtypes[0].kind != "O":
         return chosen.to_numpy()  # of one type: pandas may give a view
     plain = all(
         isinstance(dtype, pandas.SparseDtype) and dtype.fill_value in (0, False) for dtype in dtypes
@@ -107,7 +113,7 @@ def _pandas_numbers(series: Any) -> NDArray:
         return np.asarray(values[codes])  # the code of what is missing is -1
     if isinstance(dtype, pandas.SparseDtype):
         return np.asarray(series.sparse.to_dense())
-    if isinstance(dtype, np.dtype) and dtype != object:
+    if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return np.asarray(series.to_numpy())
     wide = getattr(dtype, "numpy_dtype", np.dtype(np.float64))
     wide = wide if wide.kind in "biuf" else np.dtype(np.float64)
@@ -220,7 +226,7 @@ def _open_frame(value: Any, options: Options) -> Source:
             frame = _FRAMES[-1]
         choice = choose(frame.columns(value), options, _NAME)
         rows = frame.rows(value, choice)
-        words = {
+        words: dict[str, Any] = {
             "argument": "data",
             "feature_shape": options.get("feature_shape"),
             "feature_names": choice.names,

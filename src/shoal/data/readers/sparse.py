@@ -17,10 +17,6 @@ from shoal.data.access import RowSource, Source, float_dtype, not_finite
 from shoal.data.readers._base import Options, Reader, check_matrix, register
 from shoal.vocabulary import SourceError
 
-# A batch that is made dense takes at most this, in the passes that leave its size to the
-# source. Arbitrary: some dozens of rows of a hundred thousand features.
-_DENSE_BYTES = 32 * 2**20
-
 # A single dense row: what learns from it holds several for each atom. Arbitrary.
 _ROW_BYTES = 256 * 2**20
 
@@ -39,9 +35,9 @@ class SparseSource(RowSource):
     def _dense(self, index: Any) -> NDArray:
         return self.csr[index].toarray()
 
-    def rows_at_once(self, most: int) -> int:
-        """As many as take some dozens of MB when they are dense."""
-        return max(1, min(most, _DENSE_BYTES // (self.dtype.itemsize * self.n_features)))
+    def rows_at_once(self, most: int, size: int = 16 * 2**20) -> int:
+        """As many as take `size` when they are dense."""
+        return max(1, min(most, size // (self.dtype.itemsize * self.n_features)))
 
     def check(self, batch_size: int) -> None:
         """Only what is stored can be NaN or infinite."""
