@@ -308,7 +308,6 @@ BAD_SOURCES: dict[str, tuple[Callable[[], str], str]] = {
     "inf": (data_file("x.npy", spoiled(np.inf)), "source: found inf at row 7, column 2 of x.npy"),
     "NaN in npz": (data_file("x.npz", {"data": spoiled(np.nan)}), "source: found nan at row 7"),
     "1-d": (data_file("x.npy", np.ones(9)), "source: found x.npy of shape (9,)"),
-    "1-d": (data_file("x.npy", np.ones(9)), "source: found x.npy of shape (9,)"),
     "no rows": (data_file("x.npy", np.ones((0, 4))), "source: found x.npy with 0 rows"),
     "text in npy": (data_file("x.npy", np.array([["a"]])), "source: found x.npy of dtype <U1"),
     "missing": (lambda: "missing.npy", "source: found no file at 'missing.npy'"),

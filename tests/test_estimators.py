@@ -997,8 +997,8 @@ BAD_DATA: dict[str, tuple[Callable[[], Any], str]] = {
     "complex": (lambda: np.ones((200, 16)) + 1j, "Complex data not supported"),
     "text": (lambda: np.full((200, 16), "a"), "numeric"),
     "masked": (lambda: np.ma.masked_array(np.ones((200, 16))), "data: found a masked array"),
-    "too large": (lambda: broken(0).astype("f4") * np.float32(1e30), "X: found values of up to"),
-    "too small": (lambda: broken(0).astype("f4") * np.float32(1e-30), "X: found values of up to"),
+    "too large": (lambda: broken(0) * 1e200, "X: found values of up to"),
+    "too small": (lambda: broken(0) * 1e-200, "X: found values of up to"),
     "denormal": (lambda: broken(0) * 1e-310, "X: found values of up to"),
 }
 

