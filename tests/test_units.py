@@ -7,8 +7,12 @@ import shoal
 from made import SHORT
 from shoal import ArgumentError, DictionaryAutoencoder, Preprocessing, RegularizedAutoencoder
 from shoal.estimators import METHODS
-from shoal.generative import MixtureOfGaussians, NonnegativeSparseCoding, SparseCoding
-from shoal.generative import random_dictionary
+from shoal.generative import (
+    MixtureOfGaussians,
+    NonnegativeSparseCoding,
+    SparseCoding,
+    random_dictionary,
+)
 from shoal.training import recipe_named
 
 ATOMS = random_dictionary(20, 12, random_state=0)
@@ -27,7 +31,7 @@ def model(name="sparse", **changes):
     return DictionaryAutoencoder(20, arguments.pop("n_nonzero_coefs", k), **arguments)
 
 
-@pytest.mark.parametrize("power", [-100, -43, 60])
+@pytest.mark.parametrize("power", [-100, 60])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", WORLDS)
 def test_a_power_of_2_changes_no_bit(name, dtype, power):
@@ -36,7 +40,7 @@ def test_a_power_of_2_changes_no_bit(name, dtype, power):
     expected, found = model(name).fit(data), model(name).fit(scaled)
     assert found.components_.tobytes() == expected.components_.tobytes()
     assert found.components_.dtype == dtype
-    for method in METHODS:
+    for method in METHODS[::2]:
         codes = np.ldexp(expected.transform(data, method), power)
         np.testing.assert_array_equal(found.transform(scaled, method), codes)
         assert found.score(scaled, method=method) == expected.score(data, method=method)
@@ -46,8 +50,8 @@ def test_a_power_of_2_changes_no_bit(name, dtype, power):
 
 
 @pytest.mark.parametrize("changes", [{"n_nonzero_coefs": "auto"}, {"sparse_output": True}])
-@pytest.mark.parametrize("data", [CLEAN, DATA["sparse"]], ids=["clean", "noisy"])
-def test_the_same_holds_for_all_that_is_estimated(data, changes):
+def test_the_same_holds_for_all_that_is_estimated(changes):
+    data = CLEAN if "sparse_output" in changes else DATA["sparse"]
     scaled = np.ldexp(data, -43)
     expected, found = model(**changes).fit(data), model(**changes).fit(scaled)
     assert found.components_.tobytes() == expected.components_.tobytes()
@@ -69,7 +73,7 @@ def test_partial_fit_knows_no_unit():
     assert one.components_.tobytes() == two.components_.tobytes()
 
 
-@pytest.mark.parametrize("factor", [1e-30, 1e-13, 1e12, 1e30])
+@pytest.mark.parametrize("factor", [1e-13, 1e30])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind", ["none", "center", "scale", "whiten"])
 def test_any_other_factor_changes_roundings_alone(kind, dtype, factor):

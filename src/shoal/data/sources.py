@@ -54,19 +54,27 @@ def open_source(
     Parameters
     ----------
     spec : ndarray, torch.Tensor, str, Path, iterable, callable or Source
-        - an array (any order; also a memory map, a data frame, an open Zarr array) or a
-          tensor on any device, of shape (n_samples, n_features); never copied as a whole,
-          never written to;
-        - a path to ``.npy`` (memory-mapped), ``.npz`` (read into memory), ``.safetensors``
-          (memory-mapped), ``.parquet`` (read by row groups; all numeric columns, or one
-          list column), a Zarr array or group (read by chunks), an image, or a folder of
+        - an array (any order; also a memory map, an open Zarr array) or a tensor on any
+          device, of shape (n_samples, n_features); never copied as a whole, never written to.
+          Of an array of more axes all but the first are one row, whose shape is kept as
+          `feature_shape`;
+        - a table of pandas, polars or PyArrow, or another that gives Arrow's stream: its
+          numeric columns by name, or its one column of lists. What holds anything else, such
+          as text, dates or pandas' index, is left out with a warning;
+        - a sparse array or matrix of SciPy: it becomes CSR once, and its batches dense;
+        - a path to ``.npy`` (memory-mapped), ``.npz`` (read into memory; also what
+          `scipy.sparse.save_npz` and ``shoal transform`` write), ``.safetensors``
+          (memory-mapped), ``.parquet`` (a table, read by row groups), ``.csv``, ``.tsv`` or
+          ``.txt`` (a table, also packed as ``.csv.gz``; read once, a large one into a
+          temporary file), a Zarr array or group (read by chunks), an image, or a folder of
           images (searched with its subfolders; cut into grey patches);
         - ``sample:patches``, ``sample:digits``, with options as in
           ``sample:patches?size=12&n_patches=20000``; with internet ``openml:NAME`` and
           ``hf:NAME?split=train``;
         - an iterable of batches (a data loader, a list of arrays), or a function without
-          arguments that returns one. A batch is an array, a tensor, or a tuple or list
-          whose first item is one. A generator can be read only once;
+          arguments that returns one. A batch is an array, a tensor, a table, a sparse array, or
+          a tuple or list whose first item is one. A generator can be read only once; a list or
+          tuple of batches is what their concatenation would be, and one of rows is data;
         - a `Source`, returned as it is.
     key : str, optional
         Which array of a file with several, which column of Parquet or of ``hf:``. By
@@ -80,8 +88,13 @@ def open_source(
         Seed of those positions.
     feature_shape : tuple of int, optional
         How to draw a row as an image, such as (28, 28); known already for patches.
+    columns, drop : str, int, or sequence of them, optional
+        The columns to use, in this order; or those to leave out. By name, or by number from 0
+        where they have none. A text with commas that is no name is several.
     **more
-        Options of a reader of your own, see :class:`shoal.data.readers.Reader`.
+        Options of one reader: ``delimiter`` and ``header`` (True or False) of text, which are
+        else seen from its first lines; those of a reader of your own, see
+        :class:`shoal.data.readers.Reader`.
 
     Returns
     -------
@@ -95,9 +108,14 @@ def open_source(
     ArgumentError
         If an option is wrong, or means nothing for this kind of data.
 
+    Warns
+    -----
+    SourceWarning
+        What of the data is left out; ``source.left_out`` and ``source.notes`` say it as well.
+
     Notes
     -----
-    Values aren't read here; :func:`validate` refuses NaN and infinity.
+    Values aren't read here, but those of text; :func:`validate` refuses NaN and infinity.
 
     Examples
     --------
