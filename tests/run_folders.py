@@ -1,13 +1,16 @@
 """Small run folders, as another room of shoal writes them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
+
+from shoal.run_folder import SUMMED, sealed
 
 KNOWN_TRUTH = {
     "recovered": {"0.9": 1.0, "0.95": 1.0, "0.99": 0.75},
@@ -70,6 +73,36 @@ def configuration(m: int, n: int, shape: list[int] | None) -> dict[str, Any]:
         },
         "recovery": None,
     }
+
+
+OLD = Path(__file__).parent / "old_runs"
+"""Runs of either kind as they were written before there were check sums, and what they gave."""
+
+
+def old_run(kind: str, to: Path) -> Path:
+    """A copy of one to spoil."""
+    return Path(shutil.copytree(OLD / kind, to))
+
+
+def of_format_1(folder: Path) -> Path:
+    """`folder`, made what it would have been before there were check sums."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("run_id", "files", "checksum"):
+        config.pop(name, None)
+    path.write_text(json.dumps({**config, "format_version": 1}))
+    tensors = load_file(folder / "dictionary.safetensors")
+    save_file(tensors, folder / "dictionary.safetensors")
+    return folder
+
+
+def resealed(folder: Path) -> Path:
+    """`folder` with check sums that match what is in it now, as by someone who means it."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    kept = {key: value for key, value in config.items() if key not in ("files", "checksum")}
+    path.write_bytes(sealed(kept, {name: (folder / name).read_bytes() for name in SUMMED}))
+    return folder
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ SOURCE = Path(shoal.__file__).parent
 ROOMS = [
     "vocabulary",
     "files",
+    "run_folder",
     "generative",
     "data",
     "network",
@@ -29,6 +30,8 @@ ROOMS = [
     "runs",
     "papers",
     "sweeps",
+    "screen",
+    "signals",
     "shoal",
     "cli",
 ]
@@ -36,7 +39,14 @@ ROOMS = [
 # Rooms that may import less than what is above them, and why.
 LESS = {
     "files": {"vocabulary"},
-    "report": {"vocabulary", "files"},  # it reads finished runs from their files, nothing else
+    "run_folder": {"vocabulary", "files"},
+    "screen": set(),
+    "signals": set(),
+    "report": {
+        "vocabulary",
+        "files",
+        "run_folder",
+    },  # it reads finished runs from their files, nothing else
 }
 
 # Kernels are called by the network and for the sums of a step; all others go through these.

@@ -71,7 +71,7 @@ def test_generate_writes_data_dictionary_and_codes(shared: Path, here: Path) -> 
 @pytest.mark.parametrize("world", ["sparse", "nonnegative", "mixture", "independent"])
 @pytest.mark.parametrize("atoms", ["random", "low-coherence", "orthonormal-union"])
 def test_every_world_can_be_generated(here: Path, world: str, atoms: str) -> None:
-    done("generate", world, "-n", 8, "-m", 16, "--samples", 50, "--dictionary", atoms,
+    done("generate", world, "-n", 8, "-m", 16, "--samples", 50, "--atoms-from", atoms,
          "--noise", 0.1, "-o", "x.npz")  # fmt: skip
     with np.load("x.npz") as file:
         assert file["data"].shape == (50, 8)
@@ -239,7 +239,8 @@ def test_what_is_not_known_is_found_and_noted(here: Path) -> None:
                    "--n-patches", "--force", "--quiet", "--output", "shoal fit sample:patches"]),
         (["transform"], ["--output", "--method", "--key", "--force", "load_npz"]),
         (["generate"], ["--n-features", "--atoms", "--sparsity", "-k", "--samples", "--noise",
-                        "--low", "--high", "--dictionary", "--seed", "--force"]),
+                        "--low", "--high", "--atoms-from", "--power", "--rounding", "--supports",
+                        "--blocks", "--weights", "--values", "--seed", "--force"]),
         (["score"], ["--json", "--key"]),
         (["check"], ["--dictionary", "--delta", "--samples", "--atoms-from", "--json"]),
         (["reproduce"], ["--output", "--scale", "--set", "--list", "--force", "all"]),
@@ -494,14 +495,46 @@ def test_a_disk_that_fills_up_is_one_line(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
-    for words in (
-        ("fit", shared / "planted.npz", "-m", 24, "-k", 2, "-o", "run", "-q"),
-        ("transform", shared / "run", shared / "planted.npz", "-o", "c.npz", "-q"),
-        ("generate", "sparse", "--samples", 20, "-o", "x.npz", "-q"),
+    Path("temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", "temporary")
+    monkeypatch.setattr("shoal.files._sync", full)
+    for words, name in (
+        (("fit", shared / "planted.npz", "-m", 24, "-k", 2), "run"),
+        (("transform", shared / "run", shared / "planted.npz"), "c.npz"),
+        (("generate", "sparse", "--samples", 20), "x.npz"),
     ):
-        assert "No space left on device" in refused(*words)
-    assert names(here) == []
+        line = refused(*words, "-o", name, "-q", code=1)  # failed; the input was good
+        assert line.startswith(f"error: {name}: can't be written (No space left on device)")
+    assert names(here) == ["temporary"]
+    assert names(here / "temporary") == []
+
+
+def test_what_cannot_be_written_where_it_should_be_is_kept_elsewhere(
+    shared: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shoal.files._sync
+
+    def full(path: Path) -> None:
+        if "temporary" not in str(path):
+            raise OSError(28, "No space left on device")
+        real(path)
+
+    Path("temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", "temporary")
+    monkeypatch.setattr("shoal.files._sync", full)
+    for words, name in (
+        (("fit", shared / "planted.npz", "-m", 24, "-k", 2), "run"),
+        (("transform", shared / "run", shared / "planted.npz"), "c.npz"),
+        (("reproduce", "rangamani2017/table1", "--scale", "smoke", "--set", "h=64"), "table"),
+    ):
+        line = refused(*words, "-o", name, "-q", code=1)
+        (kept,) = Path("temporary").glob(f"*/{name}")
+        assert line.startswith(f"error: {name}: can't be written (No space left on device)")
+        assert line.endswith(f"what was to be there is kept as {kept}")
+        assert names(kept.parent) == [name]
+    assert names(here) == ["temporary"]
+    shoal.load_run(next(Path("temporary").glob("*/run")))
+    assert sparse.load_npz(next(Path("temporary").glob("*/c.npz"))).shape == (2000, 24)
 
 
 def test_a_missing_extra_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -537,7 +570,7 @@ def test_an_interrupt_is_one_line(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shoal.runs.write_report", stop)
+    monkeypatch.setattr("shoal.runs.report_bytes", stop)
     result = shoal_("fit", shared / "planted.npz", "-m", 24, "-k", 2, "-o", "run", "-q")
     assert result.exit_code == 130
     assert result.stderr == "interrupted: no unfinished result was left behind\n"
@@ -574,11 +607,11 @@ shoal.cli._follow = follow
 DURING_THE_WRITING = """
 import time
 import shoal.runs
-def write(folder):
-    (folder / "report.html").write_text("half")
+def write(run):
+    (run.folder / "report.html").write_text("half")
     print("now", flush=True)
     time.sleep(60)
-shoal.runs.write_report = write
+shoal.runs.report_bytes = write
 """
 
 
@@ -604,12 +637,12 @@ def test_a_signal_half_way_leaves_nothing_unfinished(
             assert running.stdout is not None
             assert running.stdout.readline() == "now\n"
             if when is DURING_THE_WRITING:
-                assert any(name.endswith(".partial") for name in os.listdir())
+                assert any(name.endswith(".shoal.partial") for name in os.listdir())
             running.send_signal(number)
             _, errors = running.communicate(timeout=30)
         finally:
             running.kill()
-    assert running.returncode == 130
+    assert running.returncode == 128 + number
     assert errors == "interrupted: no unfinished result was left behind\n"
     assert names(here) == (["run"] if existed else [])
     assert not existed or names(here / "run") == ["config.json"]

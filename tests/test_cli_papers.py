@@ -47,7 +47,7 @@ def test_check_says_what_is_needed_promised_and_measured():
     assert world["k"] == 2
     theorem = found["Rangamani et al. 2017, Theorem 3.1"]
     assert theorem["applies"] is theorem["holds"] is True
-    keys = {"claim", "value", "needed", "holds"}
+    keys = {"claim", "value", "needed", "holds", "error", "reading"}
     assert all(set(check) == keys for check in theorem["hypotheses"] + theorem["measurements"])
     assert len(found) >= 12
 
@@ -131,7 +131,7 @@ def test_reproduce_writes_a_result_a_picture_and_a_page(tmp_path):
     assert result["scale"] == "smoke"
     assert result["verdicts"]
     for verdict in result["verdicts"]:
-        assert set(verdict) == {"claim", "value", "needed", "holds"}
+        assert set(verdict) == {"claim", "value", "needed", "holds", "error", "reading"}
     assert "exists already" in refused("reproduce", "rangamani2017/table1", *SMALL, "-o", out)
     done("reproduce", "rangamani2017/table1", *SMALL, "-o", out, "--force", "-q")
 

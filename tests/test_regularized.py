@@ -17,7 +17,15 @@ import shoal
 from commands import done, refused
 from shoal import ArgumentError, Preprocessing, RegularizedAutoencoder
 from shoal.network.activations import ACTIVATIONS, Maxout, TopK
-from shoal.network.penalties import PENALTIES, Contractive, Denoising
+from shoal.network.penalties import (
+    PENALTIES,
+    Contractive,
+    Denoising,
+    KLSparse,
+    Marginalized,
+    MeanActivation,
+    SlopePenalty,
+)
 from shoal.sweeps import run_sweep, strengths_of
 from shoal.training.momentum import Momentum
 
@@ -128,6 +136,13 @@ BAD = {
     "device": {"device": "abacus"},
     "random_state": {"random_state": "x"},
     "sparse_output": {"sparse_output": 2},
+    "penalty_options": {"penalty_options": {"draw": 3}},
+    "encoder_bias": {"encoder_bias": "no"},
+    "decoder_bias": {"decoder_bias": 1},
+    "variances": {"penalty_options": {"variances": [1.0, 2.0]}},
+    "noise": {"penalty_options": {"noise": "salt"}},
+    "f": {"penalty": "mean", "penalty_options": {"f": "cube"}},
+    "q": {"penalty": "slope", "penalty_options": {"q": 0}},
 }
 
 
@@ -145,6 +160,11 @@ def test_bad_arguments_are_named_before_any_work(name, monkeypatch):
         ({"penalty": 3}, "^penalty: found 3"),
         ({"penalty": Contractive(1.0, kink=0.1), "activation": "sigmoid"}, "^penalty: found kink"),
         ({"activation": "maxout", "n_components": 5}, "^n_components: found 5"),
+        ({"penalty_options": ["draws"]}, "^penalty_options: found .*a dict"),
+        (
+            {"penalty": Denoising(0.1), "penalty_options": {"draws": 3}},
+            "^penalty_options: found {'draws': 3}; needed none with a penalty that is no name",
+        ),
     ],
 )
 def test_objects_that_do_not_fit(changes, text):
@@ -157,6 +177,133 @@ def test_a_stream_and_a_divergence_are_named():
         autoencoder().fit(iter([DIGITS]))
     with pytest.raises(ArgumentError, match=r"^learning_rate: found 10, with which epoch 1"):
         autoencoder(learning_rate=10.0, weight_length="free").fit(DIGITS)
+
+
+# ------------------------------------------------------------------ units without a penalty
+
+
+def test_units_that_the_sparse_penalty_cannot_reach_are_counted_and_said(tmp_path):
+    loud = autoencoder(penalty="sae", strength=1.0, preprocessing="center")
+    with pytest.warns(UserWarning, match=r"of 24 units have a mean code of 0\.99 or more") as noted:
+        loud.fit(16 * DIGITS)
+    assert len(noted) == 1
+    means = loud.transform(16 * DIGITS).mean(axis=0)
+    assert 0 < loud.saturated_units_ == (means >= 0.99).sum()
+    run = shoal.save_run(loud, tmp_path / "run", 16 * DIGITS)
+    said = f"{loud.saturated_units_}\N{NO-BREAK SPACE}units of 24 without a penalty"
+    assert said in (run / "report.html").read_text()
+    usage = json.loads((run / "config.json").read_text())["usage"]
+    assert usage["saturated_units"] == loud.saturated_units_
+    assert "saturated units" in done("info", run).stdout
+    # Neither of codes below 1, nor of what acts on all, nor without strength.
+    for changes in (
+        {"penalty": "sae", "activation": "sigmoid"},
+        {"penalty": "l1"},
+        {"penalty": "mean"},
+        {"penalty": "sae", "strength": 0.0},
+    ):
+        model = autoencoder(**{"preprocessing": "center", "strength": 1.0, **changes})
+        assert model.fit(16 * DIGITS).saturated_units_ == 0
+
+
+def test_a_sweep_says_where_units_had_no_penalty(tmp_path):
+    changes = {"penalties": ["sae", "l1"], "preprocessing": Preprocessing("center")}
+    _, result = to_the_end(run_sweep(16 * DIGITS, tmp_path / "out", **SWEEP | changes))
+    (note,) = result["notes"]
+    assert note.startswith("sae, relu, strength 1: ")
+    assert "of 6 units had no penalty" in note
+    assert "had no penalty" in (tmp_path / "out" / "index.html").read_text()
+    _, scaled = to_the_end(run_sweep(DIGITS, tmp_path / "scaled", **SWEEP))
+    assert scaled["notes"] == []
+
+
+def test_the_held_mean_is_said_of_every_penalty_that_holds_one():
+    changes = {"penalty": "mean", "penalty_options": {"f": "kl"}, "preprocessing": "center"}
+    with pytest.warns(UserWarning, match="MeanActivation"):
+        assert autoencoder(**changes).fit(16 * DIGITS).saturated_units_ > 0
+
+
+# ------------------------------------------------------------------ biases, noise, families
+
+
+def test_without_an_encoder_bias_no_mean_preactivation_moves():
+    model = autoencoder(encoder_bias=False, strength=1.0, n_epochs=10).fit(DIGITS)
+    assert (model.bias_ == 0).all()
+    prepared = model.preprocessing_.apply(DIGITS).astype(np.float64)
+    assert np.abs((prepared @ model.components_.T).mean(axis=0)).max() < 1e-5  # eq. (3)
+    other = autoencoder(strength=1.0, n_epochs=10).fit(DIGITS)
+    assert (other.bias_ != 0).all()
+
+
+def test_a_decoder_bias_finds_the_mean_and_is_used(tmp_path):
+    rows = DIGITS + 2.0
+    settings = {"preprocessing": "none", "penalty": "none", "n_epochs": 40}
+    settings |= {"activation": "tanh", "n_components": 4}
+    model = autoencoder(decoder_bias=True, learning_rate=0.005, **settings).fit(rows)
+    plain = autoencoder(learning_rate=0.005, **settings).fit(rows)
+    assert plain.decoder_bias_ is None
+    assert model.decoder_bias_.shape == (64,)
+    assert model.history_[-1]["loss"] < 0.2 * plain.history_[-1]["loss"]
+    codes = model.transform(rows)
+    expected = codes @ model.components_ + model.decoder_bias_
+    np.testing.assert_allclose(model.inverse_transform(codes), expected, rtol=1e-5)
+    *_, rebuilt = next(model.iter_coded(rows))
+    np.testing.assert_allclose(rebuilt, expected, rtol=1e-5)
+    assert model.inverse_transform(codes).dtype == rows.dtype
+    again = shoal.load_run(shoal.save_run(model, tmp_path / "run", rows))
+    np.testing.assert_array_equal(again.decoder_bias_, model.decoder_bias_)
+    np.testing.assert_array_equal(again.inverse_transform(codes), model.inverse_transform(codes))
+
+
+class NoDecoder(Contractive):
+    """A penalty that knows of no decoder bias."""
+
+    def __call__(self, parameters, data, activation, generator=None):
+        return super().__call__(parameters, data, activation, generator)._replace(decoder=None)
+
+
+@pytest.mark.filterwarnings("ignore:penalty")
+def test_a_penalty_that_knows_no_decoder_bias_is_named():
+    with pytest.raises(ArgumentError, match=r"^penalty: found NoDecoder.*Terms\.decoder"):
+        autoencoder(penalty=NoDecoder(0.1), decoder_bias=True).fit(DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("dae", {"noise": "masking"}, Denoising(0.25, noise="masking")),
+        ("dae", {"variances": np.arange(64.0)}, Denoising(0.25, variances=range(64))),
+        ("mdae", {"variances": np.arange(64.0)}, Marginalized(0.25, variances=range(64))),
+        ("sae", {"rho": 0.05}, KLSparse(0.25, 0.05)),
+        ("mean", {"f": "log"}, MeanActivation(0.25, "log")),
+        ("slope", {"q": 1, "p": 0}, SlopePenalty(0.25, 1, 0)),
+    ],
+    ids=str,
+)
+def test_options_by_name_are_used_and_saved(tmp_path, name, options, expected):
+    model = autoencoder(
+        penalty=name, penalty_options=options, activation="sigmoid", encoder_bias=False
+    )
+    assert clone(model).fit(DIGITS).penalty_ == expected
+    run = shoal.save_run(model.fit(DIGITS), tmp_path / "run", DIGITS)
+    again = shoal.load_run(run)
+    assert again.penalty_ == expected
+    assert again.encoder_bias is False
+    np.testing.assert_array_equal(again.fit(DIGITS).components_, model.components_)
+
+
+def test_what_no_file_can_hold_is_said_before_the_fit(tmp_path):
+    own = MeanActivation(0.1, torch.sinh)
+    with pytest.warns(UserWarning, match="save_run will refuse it"):
+        steps = autoencoder(penalty=own).iter_fit(DIGITS)
+    *_, _last = steps
+    for name in ("penalty", "activation"):
+        part = {"penalty": NoDecoder(0.1), "activation": type("Own", (Maxout,), {})()}[name]
+        with pytest.warns(UserWarning, match=f"^{name}: .*can be used, but save_run"):
+            model = autoencoder(**{name: part}).fit(DIGITS)
+        with pytest.raises(ArgumentError, match=f"^{name}: found a part of type"):
+            shoal.save_run(model, tmp_path / "run", DIGITS)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------ preprocessing
@@ -305,6 +452,16 @@ def test_the_commands(tmp_path):
     assert "explained" in done("score", run, "sample:digits").stdout
     done("transform", run, "sample:digits", "-o", tmp_path / "codes.npz")
     assert sparse.load_npz(tmp_path / "codes.npz").shape == (1797, 16)
+    words = "fit sample:digits -m 16 --penalty dae --noise masking --strength 0.3 --epochs 1 "
+    words += "--no-encoder-bias --decoder-bias --option draws=2"
+    done(*words.split(), "-o", tmp_path / "masked")
+    model = shoal.load_run(tmp_path / "masked")
+    assert model.penalty_ == Denoising(0.3, 2, noise="masking")
+    assert not model.bias_.any()
+    assert model.decoder_bias_.any()
+    words = "fit sample:digits -m 16 --penalty mean --option f=log --epochs 1 -q"
+    done(*words.split(), "-o", tmp_path / "log")
+    assert shoal.load_run(tmp_path / "log").penalty_ == MeanActivation(0.25, "log")
     words = "sweep sample:digits --penalty dae,sae --strength 0:1:2 -m 8 --epochs 1 --jobs 1"
     assert "dead units" in done(*words.split(), "-o", tmp_path / "sweep").stdout
 
@@ -314,6 +471,25 @@ def test_the_commands(tmp_path):
     [
         ("fit sample:digits --strength 0.2 -o x", "error: strength: found 0.2; needed --penalty"),
         ("fit sample:digits --epochs 2 -o x", "error: epochs: found 2; needed --penalty"),
+        ("fit sample:digits --noise masking -o x", "error: noise: found {'noise': 'masking'}"),
+        ("fit sample:digits --option q=1 -o x", "error: option: found {'q': 1}"),
+        ("fit sample:digits --no-encoder-bias -o x", "error: encoder_bias: found False"),
+        ("fit sample:digits --decoder-bias -o x", "error: decoder_bias: found True"),
+        ("fit sample:digits --penalty dae --option q -o x", "error: option: found 'q'; needed"),
+        ("fit sample:digits --penalty dae --option q=1 -o x", "error: penalty_options: found 'q'"),
+        (
+            "fit sample:digits --penalty cae --noise masking -o x",
+            "error: penalty_options: found 'n",
+        ),
+        (
+            "fit sample:digits --penalty dae --noise masking --option noise=gaussian -o x",
+            "error: option: found 'noise' twice",
+        ),
+        (
+            "fit sample:digits --penalty dae --noise masking --strength 1.5 -o x",
+            "error: strength: found 1.5",
+        ),
+        ("fit sample:digits --penalty mean --option f=cube -o x", "error: f: found 'cube'"),
         ("fit sample:digits --penalty dae -k 3 -o x", "error: n_nonzero_coefs: found 3"),
         ("fit sample:digits --penalty dae --recipe x -o x", "error: recipe: found x"),
         ("fit sample:digits --added 0.1 -o x", "error: added: found 0.1; needed --preprocess"),

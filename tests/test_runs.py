@@ -14,14 +14,27 @@ from safetensors.numpy import load_file, save_file
 
 import shoal
 from made import SHORT
-from shoal import DictionaryAutoencoder, Preprocessing, Recipe, RunError, load_run, save_run
+from run_folders import OLD, of_format_1, old_run, resealed
+from shoal import (
+    DictionaryAutoencoder,
+    Preprocessing,
+    Recipe,
+    RunError,
+    load_run,
+    run_folder,
+    save_run,
+)
 from shoal.estimators import METHODS
+from shoal.files import whole_folder
 from shoal.generative import SparseCoding, random_dictionary
 from shoal.network import ReLU, Sigmoid, Softplus, TopK
 from shoal.network.activations import Activated
+from shoal.report import write_atoms, write_report
 from shoal.report.run import read_run
+from shoal.run_folder import claim_run, verify
 from shoal.runs import evaluate
 from shoal.training import Constant, FixedStep, Halving
+from shoal.vocabulary import WriteError
 
 FILES = ["atoms.png", "config.json", "dictionary.safetensors", "history.jsonl", "report.html"]
 
@@ -154,7 +167,7 @@ def test_the_default_recipe_and_the_rest_of_the_arguments_come_back(
 def test_a_run_from_before_there_was_sparse_output_opens(
     world: SimpleNamespace, fitted: DictionaryAutoencoder, run: Path
 ) -> None:
-    spoil_config(run, lambda config: config["model"].pop("sparse_output"))
+    spoil_config(of_format_1(run), lambda config: config["model"].pop("sparse_output"))
     loaded = load_run(run)
     assert loaded.sparse_output is False
     same_model(fitted, loaded, world.data)
@@ -183,6 +196,7 @@ def test_a_run_of_another_device_opens_on_any(
     world: SimpleNamespace, run: Path, fitted: DictionaryAutoencoder
 ) -> None:
     spoil_config(run, lambda config: config["model"].update(device="cuda:3"))
+    resealed(run)
     loaded = load_run(run)
     assert loaded.device == "auto"
     np.testing.assert_allclose(
@@ -229,7 +243,7 @@ def test_the_configuration_says_what_was_run(
 ) -> None:
     config = strict((saved / "config.json").read_text())
     assert config["format"] == "shoal-run"
-    assert config["format_version"] == 1
+    assert config["format_version"] == 2
     assert config["command"] == "shoal fit x"
     assert config["seconds"] == {"fit": 1.5}
     assert config["source"] == {
@@ -282,7 +296,8 @@ def test_a_data_frame_can_be_saved_with_its_model(world: SimpleNamespace, tmp_pa
 # ------------------------------------------------------------------ all or nothing
 
 
-STAGES = ["_evaluate", "_write_tensors", "_json", "write_atoms", "write_report"]
+STAGES = ["_evaluate", "_safetensors", "_json", "sealed", "atoms_bytes", "report_bytes"]
+BEFORE = STAGES[:3]  # the folder is made
 
 
 @pytest.mark.parametrize("existed", [False, True])
@@ -306,9 +321,7 @@ def test_a_failure_at_any_stage_leaves_what_was(
         raise error
 
     monkeypatch.setattr(f"shoal.runs.{stage}", fail)
-    writes = stage != "_evaluate"
-    kind = RunError if isinstance(error, OSError) and writes else type(error)
-    # _json is called for config.json before the folder, or within it: either is whole.
+    kind = type(error) if stage in BEFORE or not isinstance(error, OSError) else WriteError
     with pytest.raises(kind):
         save_run(fitted, folder, world.data, overwrite=True)
     assert names(tmp_path) == (["run"] if existed else [])
@@ -324,12 +337,11 @@ def test_a_failure_half_way_through_the_page_leaves_nothing(
 ) -> None:
     seen: list[list[str]] = []
 
-    def fail(folder: Path) -> None:
-        seen.append(names(Path(folder)))
-        (Path(folder) / "report.html").write_text("<html>ha")
+    def fail(run: Any) -> bytes:
+        seen.append(names(run.folder))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shoal.runs.write_report", fail)
+    monkeypatch.setattr("shoal.runs.report_bytes", fail)
     with pytest.raises(KeyboardInterrupt):
         save_run(fitted, tmp_path / "run", world.data)
     assert seen == [FILES[:-1]]  # all else was there, under another name
@@ -403,6 +415,44 @@ def tensors(**changes: Any) -> Callable[[Path], None]:
     return lambda run: spoil_tensors(run, **changes)
 
 
+def argument(**changes: Any) -> Callable[[Path], None]:
+    return lambda run: spoil_config(run, lambda config: config["model"].update(changes))
+
+
+def in_source(**changes: Any) -> Callable[[Path], None]:
+    return lambda run: spoil_config(run, lambda config: config["source"].update(changes))
+
+
+def in_recipe(**changes: Any) -> Callable[[Path], None]:
+    return lambda run: spoil_config(run, lambda config: config["recipe"].update(changes))
+
+
+def activation(**changes: Any) -> Callable[[Path], None]:
+    return lambda run: spoil_config(
+        run, lambda config: config["recipe"]["activation"].update(changes)
+    )
+
+
+def replace_text(run: Path, old: str, new: str) -> None:
+    path = run / "config.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def instead(run: Path, make: Callable[[Path], Any]) -> None:
+    path = run / "dictionary.safetensors"
+    path.unlink()
+    make(path)
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda run: (run / "config.json").unlink(), "config.json: missing"),
     "no tensors": (
@@ -420,6 +470,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "another format": (having(format="other"), "found format 'other'"),
     "a newer version": (having(format_version=99), "found format_version 99"),
+    "no version": (having(format_version=True), "found format_version True"),
     "a list": (lambda run: (run / "config.json").write_text("[1]"), "found format 'list'"),
     "no model": (without("model"), "inconsistent .*model"),
     "a model in a word": (having(model="sparse"), "inconsistent"),
@@ -436,6 +487,64 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no source": (having(source=None), "inconsistent"),
     "no steps": (having(n_steps=-1), "inconsistent .*n_steps"),
+    "a key twice": (
+        lambda run: replace_text(run, '"seconds"', '"command": "", "seconds"'),
+        "stands there twice",
+    ),
+    "nested too deeply": (
+        lambda run: replace_text(run, '"n_steps"', f'"x": {DEEP}, "n_steps"'),
+        "nested too deeply",
+    ),
+    "nested": (having(x=nested(100)), "nested too deeply"),
+    "a huge number": (having(n_steps=10**400), "2.*63"),
+    "a number of many digits": (
+        lambda run: replace_text(run, '"n_steps": ', '"x": ' + "9" * 5000 + ', "n_steps": '),
+        "not JSON",
+    ),
+    "a large word": (having(estimator="x" * 10_000), "inconsistent .*xxx…xxx"),
+    "half a character": (having(estimator="\ud800"), "inconsistent .*ud800"),
+    "more active than atoms": (activation(k=99), "TopK.k: found 99; needed .* from 1 to 24"),
+    "a negative k": (activation(k=-1), "inconsistent .*k: found -1"),
+    "k in words": (activation(k="2"), "inconsistent .*TopK.k: found '2'"),
+    "k as a truth": (activation(k=True), "inconsistent .*TopK.k: found True"),
+    "a sign in words": (activation(signed="no"), "inconsistent .*TopK.signed"),
+    "a value unheard of": (activation(depth=2), "inconsistent .*'depth'"),
+    "no activation": (in_recipe(activation=""), "inconsistent .*Recipe.activation: found ''"),
+    "null activation": (in_recipe(activation=None), "inconsistent .*Recipe.activation"),
+    "a number as activation": (in_recipe(activation=-1), "inconsistent .*Recipe.activation"),
+    "lists as activation": (in_recipe(activation=[[]]), "inconsistent .*Recipe.activation"),
+    "a penalty as activation": (
+        in_recipe(activation={"kind": "L1", "strength": 1.0}),
+        "inconsistent .*Recipe.activation",
+    ),
+    "a schedule in words": (
+        in_recipe(step_size={"kind": "FixedStep", "schedule": "fast"}),
+        "inconsistent .*FixedStep.schedule",
+    ),
+    "steps in halves": (in_recipe(n_steps=0.5), "inconsistent .*Recipe.n_steps"),
+    "k in two ways": (having(n_nonzero_coefs=5), "n_nonzero_coefs: found 5; needed 2"),
+    "k of nothing": (having(n_nonzero_coefs=0), "inconsistent .*n_nonzero_coefs"),
+    "other atoms": (argument(n_components=3), "inconsistent .*model.n_components: found 3"),
+    "atoms in words": (argument(n_components="24"), "inconsistent .*n_components"),
+    "an unknown model": (argument(model="dense"), "inconsistent .*'dense'"),
+    "a mixture of twos": (argument(model="mixture"), "inconsistent .*n_nonzero_coefs"),
+    "sparse in words": (argument(sparse_output="yes"), "inconsistent .*sparse_output"),
+    "a device of no name": (argument(device=3), "inconsistent .*device"),
+    "names in lists": (having(feature_names=[["a"]] * 16), "inconsistent .*feature_names"),
+    "too few names": (having(feature_names=["a"]), "inconsistent .*feature_names: found 1"),
+    "names in a word": (having(feature_names="abcdefghijklmnop"), "inconsistent .*feature_names"),
+    "another picture": (in_source(feature_shape=[3, 3]), "inconsistent .*feature_shape"),
+    "a picture of nothing": (in_source(feature_shape=[]), "inconsistent .*feature_shape"),
+    "a picture upside down": (in_source(feature_shape=[-4, -4]), "inconsistent .*feature_shape"),
+    "features unlike": (in_source(n_features=17), "inconsistent .*n_features"),
+    "long atoms": (tensors(dictionary=np.ones((24, 16))), "inconsistent .*length 4"),
+    "one long atom": (
+        tensors(dictionary=np.vstack([np.eye(16), np.eye(16)[:7], 1.01 * np.eye(16)[:1]])),
+        "inconsistent .*atom 23 of length 1.01",
+    ),
+    "a bias of another type": (tensors(bias=np.zeros(24, np.float32)), "inconsistent .*bias"),
+    "a bias without end": (tensors(bias=np.full(24, np.inf)), "inconsistent .*bias"),
+    "activity per feature": (tensors(atom_activation=np.zeros(16)), "inconsistent .*atom_act"),
     "no bias": (tensors(bias=None), "inconsistent .*bias"),
     "a bias of another length": (tensors(bias=np.zeros(23)), "inconsistent .*bias"),
     "a 1-d dictionary": (tensors(dictionary=np.zeros(16)), "`dictionary`: found shape"),
@@ -443,6 +552,20 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "whole numbers": (tensors(dictionary=np.ones((24, 16), np.int64)), "inconsistent .*dictionary"),
     "NaN": (tensors(dictionary=np.full((24, 16), np.nan)), "inconsistent .*dictionary"),
     "other features": (tensors(dictionary=np.ones((24, 15))), "inconsistent .*preprocessing"),
+    "a pipe": (lambda run: instead(run, os.mkfifo), "dictionary.safetensors: is no regular file"),
+    "a folder": (lambda run: instead(run, os.mkdir), "dictionary.safetensors: is no regular file"),
+    "a device": (
+        lambda run: instead(run, lambda path: path.symlink_to("/dev/zero")),
+        "dictionary.safetensors: is no regular file",
+    ),
+    "a hole of a terabyte": (
+        lambda run: os.truncate(run / "dictionary.safetensors", 2**40),
+        "has 1099511627776 bytes; needed at most",
+    ),
+    "a config of a terabyte": (
+        lambda run: os.truncate(run / "config.json", 2**40),
+        "config.json: has 1099511627776 bytes; needed at most 268435456",
+    ),
     "features unsaid": (
         lambda run: spoil_tensors(run, **{"preprocessing.n_features": np.zeros(3, np.int64)}),
         "inconsistent",
@@ -451,14 +574,165 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_damaged_run_is_refused_in_one_line(run: Path, case: str) -> None:
+def test_what_an_old_run_must_say_is_asked_for_in_one_line(run: Path, case: str) -> None:
     spoil, message = DAMAGE[case]
-    load_run(run)  # sound until now
+    load_run(of_format_1(run))  # sound until now
     spoil(run)
     with pytest.raises(RunError, match=message) as caught:
         load_run(run)
     assert "\n" not in str(caught.value)
     assert str(run) in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(run))
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_any_change_of_a_run_is_noticed(run: Path, case: str) -> None:
+    load_run(run)
+    DAMAGE[case][0](run)
+    with pytest.raises(RunError) as caught:
+        load_run(run)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(run))
+    (damaged,) = (each.name for each in verify(run) if each.sound is False)
+    assert damaged in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "dictionary.safetensors"])
+def test_one_bit_anywhere_is_noticed_and_the_file_is_named(run: Path, name: str) -> None:
+    whole = (run / name).read_bytes()
+    for place in np.linspace(0, len(whole) - 1, 60).astype(int):
+        data = bytearray(whole)
+        data[place] ^= 1 << int(place % 8)
+        (run / name).write_bytes(data)
+        with pytest.raises(RunError, match=rf"{name}: "):
+            load_run(run)
+
+
+def test_a_configuration_changed_by_hand_is_told_as_such(run: Path) -> None:
+    having(seconds={"fit": 1.0})(run)
+    needed = r"config.json: does not match its checksum \(changed or damaged\); needed the file as"
+    with pytest.raises(RunError, match=needed):
+        load_run(run)
+
+
+def test_check_sums_cannot_be_dropped_by_an_older_version_number(run: Path) -> None:
+    having(format_version=1)(run)
+    with pytest.raises(RunError, match="check sums with format_version 1"):
+        load_run(run)
+
+
+@pytest.mark.parametrize("name", ["dictionary.safetensors", "history.jsonl", *FILES[:1], FILES[-1]])
+def test_a_file_of_another_run_is_noticed(
+    world: SimpleNamespace, fitted: DictionaryAutoencoder, run: Path, name: str
+) -> None:
+    assert all(each.sound for each in verify(run))
+    other = save_run(fitted, run.with_name("other"), world.data, command="shoal fit x", seconds=1.5)
+    if name == "history.jsonl":  # the same in both
+        (other / name).write_text('{"step": 1}\n')
+    (run / name).write_bytes((other / name).read_bytes())
+    assert [each.name for each in verify(run) if not each.sound] == [name]
+    if name in ("dictionary.safetensors", "history.jsonl"):
+        with pytest.raises(RunError, match=f"{name}: does not match"):
+            read_run(run)
+    if name == "dictionary.safetensors":  # nor by one that has the sums put right
+        with pytest.raises(RunError, match=f"{name}: of another run"):
+            load_run(resealed(run))
+
+
+def test_page_and_picture_have_checks_of_their_own_and_are_written_again(run: Path) -> None:
+    for name in ("report.html", "atoms.png"):
+        for spoil in (truncate, lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?")):
+            whole = (run / name).read_bytes()
+            spoil(run / name)
+            (found,) = (each for each in verify(run) if each.sound is False)
+            assert found.name == name
+            assert "shoal report" in found.found
+            write_report(run)
+            write_atoms(run)
+            assert all(each.sound for each in verify(run))
+            assert (run / name).read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "regularized"])
+def test_a_run_from_before_there_were_check_sums_opens(kind: str, tmp_path: Path) -> None:
+    run = old_run(kind, tmp_path / "run")
+    loaded = load_run(run)
+    data, codes = (np.load(OLD / f"{kind}_{what}.npy") for what in ("data", "codes"))
+    if kind == "dictionary":
+        assert loaded.feature_names_in_.tolist() == list("abcdef")
+        data = pd.DataFrame(data, columns=list("abcdef"))
+    np.testing.assert_allclose(loaded.transform(data), codes, rtol=1e-5, atol=1e-5)
+    assert read_run(run).history
+    write_report(run)
+    write_atoms(run)
+    assert {each.sound for each in verify(run)} == {None}
+
+
+OLD_REGULARIZED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no activation": (having(activation=""), "recipe: found ''"),
+    "one without a bend": (having(activation={"kind": "TopK", "k": 2}), "SmoothActivation"),
+    "no penalty": (having(penalty=None), "found None; needed .* Penalty"),
+    "an activation as penalty": (having(penalty={"kind": "ReLU"}), "needed .* Penalty"),
+    "units that don't divide": (having(activation={"kind": "Maxout", "pieces": 2}), "2 pieces"),
+    "atoms of any length": (argument(weight_length="free"), ""),
+    "another length": (argument(weight_length="long"), "weight_length"),
+    "epochs in words": (argument(n_epochs="3"), "n_epochs"),
+    "deviations of 0": (tensors(**{"preprocessing.std": np.zeros(6)}), "preprocessing.std"),
+    "a mean that is none": (
+        tensors(**{"preprocessing.mean": np.full(6, np.nan)}),
+        "preprocessing.mean",
+    ),
+    "a mean of other features": (tensors(**{"preprocessing.mean": np.zeros(5)}), "shape"),
+    "short atoms": (tensors(dictionary=np.eye(7, 6, dtype=np.float32) / 2), "dictionary"),
+}
+
+
+@pytest.mark.parametrize("case", OLD_REGULARIZED)
+def test_an_old_regularized_run_is_checked_too(tmp_path: Path, case: str) -> None:
+    run = old_run("regularized", tmp_path / "run")
+    spoil, message = OLD_REGULARIZED[case]
+    spoil(run)
+    if not message:
+        load_run(run)
+        return
+    with pytest.raises(RunError, match=f"inconsistent .*{message}"):
+        load_run(run)
+
+
+def test_a_second_save_into_one_folder_hears_of_the_first_before_its_work(
+    world: SimpleNamespace,
+    fitted: DictionaryAutoencoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with claim_run(tmp_path / "run") as held:
+        with monkeypatch.context() as patch:
+            patch.setattr("shoal.runs._evaluate", None)  # no work
+            with pytest.raises(RunError, match="is writing it"):
+                save_run(fitted, tmp_path / "run", world.data)
+        save_run(fitted, held, world.data)
+    assert names(tmp_path) == ["run"]
+    load_run(tmp_path / "run")
+
+
+def test_a_run_that_is_replaced_while_it_is_read_is_read_anew(
+    run: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that was opened loses its files after the first one."""
+    real, seen = run_folder._read, []
+
+    def read(path: Path, folder: Any, *most: Any) -> bytes:
+        data = real(path, folder, *most)
+        seen.append(path.name)
+        if len(seen) == 1:
+            with whole_folder(run, overwrite=True) as partial:
+                for name in FILES:
+                    (partial / name).write_bytes((saved / name).read_bytes())
+        return data
+
+    monkeypatch.setattr(run_folder, "_read", read)
+    load_run(run)
+    assert seen == ["config.json", "config.json", "dictionary.safetensors"]
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -1,32 +1,49 @@
-"""The command line: shoal fit | sweep | transform | generate | score | check | reproduce | ...
+"""The command line: shoal fit | sweep | transform | generate | score | check | landscape | ...
 
 Every command checks its arguments before any work starts, and says what is wrong in one
-line. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+line. Exit codes: 0 done; 1 failed at work, as by a full disk or for want of memory; 2 refused:
+bad input, or a place for the result that can't be had; 130 interrupted (SIGINT), 143 terminated
+(SIGTERM).
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-import signal
+import shutil
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, get_args
 
 import typer
 from typer.core import TyperGroup
 
-from shoal.files import check_free, whole_file
-from shoal.vocabulary import ArgumentError, ShoalError, __version__, check_count
+from shoal import screen, signals
+from shoal.files import Claim, claim, whole_file
+from shoal.screen import bar as _bar
+from shoal.screen import table as _print_table
+from shoal.signals import stoppable
+from shoal.vocabulary import (
+    ArgumentError,
+    RunError,
+    ShoalError,
+    WriteError,
+    __version__,
+    check_count,
+    check_number,
+)
 
 if TYPE_CHECKING:
     from shoal.data import Source
     from shoal.generative import GenerativeModel
+    from shoal.report.run import Run
     from shoal.training.momentum import Epoch
     from shoal.vocabulary import Step
 
@@ -39,32 +56,43 @@ _UsageError: Any = typer.BadParameter.__base__
 
 def _show_note(message: Warning | str, *rest: Any, **more: Any) -> None:
     """A warning without the line of code that a library's user would want."""
-    typer.echo(f"note: {message}", err=True)
+    screen.note(f"note: {message}")
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Turns the errors a person can mend into one line and an exit code."""
+    try:
+        yield
+    except ShoalError as error:
+        # What a caller in Python would write is an option here.
+        screen.error(str(error).replace("overwrite=True", "--force"))
+        raise typer.Exit(1 if isinstance(error, WriteError) else 2) from None
+    except _UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "shoal"
+        text = " ".join(error.format_message().split())
+        screen.error(f"{text} ({where} --help says more)")
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt as stop:
+        screen.note(f"interrupted: {str(stop) or 'no unfinished result was left behind'}")
+        raise typer.Exit(signals.landed()) from None
+    except MemoryError as error:
+        screen.error(f"out of memory ({error}); needed a smaller problem")
+        raise typer.Exit(1) from None
 
 
 class _Group(TyperGroup):
-    """Turns the errors a person can mend into one line and an exit code."""
+    """Has all errors said in one line, those in reading the command included."""
+
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        with _in_one_line():
+            return super().make_context(*arguments, **named)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("default", UserWarning)
-                warnings.showwarning = _show_note
-                return super().invoke(ctx)
-        except ShoalError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2) from None
-        except _UsageError as error:
-            where = error.ctx.command_path if error.ctx is not None else "shoal"
-            text = " ".join(error.format_message().split())
-            typer.echo(f"error: {text} ({where} --help says more)", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("interrupted: no unfinished result was left behind", err=True)
-            raise typer.Exit(130) from None
-        except MemoryError as error:
-            typer.echo(f"error: out of memory ({error}); needed a smaller problem", err=True)
-            raise typer.Exit(1) from None
+        with _in_one_line(), warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _show_note
+            return super().invoke(ctx)
 
 
 app = typer.Typer(
@@ -81,7 +109,10 @@ app = typer.Typer(
         shoal fit sample:patches -m 256 -k 2 --preprocess whiten -o runs/patches
 
     A SOURCE is a file (.npy, .npz, .safetensors, .parquet, .csv, .tsv, .zarr), a folder of images,
-    or a named sample (sample:patches, sample:digits). A RUN is the folder that `fit` writes.""",
+    or a named sample (sample:patches, sample:digits). A RUN is the folder that `fit` writes.
+
+    Exit codes: 0 done; 1 failed at work (a full disk, no memory); 2 refused (bad input, a name that
+    is taken); 130 interrupted; 143 terminated.""",
 )
 
 
@@ -91,11 +122,17 @@ Kind = Literal["none", "center", "scale", "whiten", "samples"]
 # Those of shoal.estimators, which would take a second to load for a help text; a test compares.
 Method = Literal["encoder", "least_squares", "pursuit", "omp", "iht"]
 # As above: those of shoal.network.penalties, shoal.network.activations, shoal.training.momentum.
-PenaltyName = Literal["none", "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1"]
+PenaltyName = Literal[
+    "none", "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1", "mean", "slope"
+]
+Noise = Literal["gaussian", "masking"]
 ActivationName = Literal["relu", "sigmoid", "softplus", "tanh", "maxout"]
 Length = Literal["unit", "max-norm", "free"]
 Scale = Literal["smoke", "reduced", "full"]
 Atoms = Literal["random", "low-coherence", "orthonormal-union"]
+Shape = Literal["relu", "threshold", "topk", "sigmoid", "softplus", "tanh"]
+Rounding = Literal["ceil", "floor", "nearest"]
+Values = Literal["uniform", "constant", "rademacher", "gaussian"]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, written by `fit`.")]
 SourceSpec = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A file, a folder of images, or sample:NAME.")
@@ -124,6 +161,40 @@ Header = Annotated[
     bool | None,
     typer.Option("--header/--no-header", help="Whether a .csv has names. Default: as it looks."),
 ]
+Power = Annotated[
+    float | None, typer.Option(help="Instead of -k: as many active atoms as atoms to this power.")
+]
+Roundings = Annotated[
+    Rounding | None, typer.Option(help="Of that number; floor is the paper's. Default: ceil.")
+]
+Supports = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST|FILE",
+        help='Instead of -k: the supports there are, as "0,1,2; 3,4", or a file with one a line.',
+    ),
+]
+Blocks = Annotated[
+    int | None,
+    typer.Option(help="Atoms are active in blocks of so many; with -k, k / BLOCKS of them."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST|FILE",
+        help="How likely each support, block, component, or unit (if independent) is, in "
+        "proportion. Default: equally.",
+    ),
+]
+ValuesOption = Annotated[
+    Values | None,
+    typer.Option(
+        help="The law of a non-zero: between --low and --high, always --low, 1 or -1, or normal "
+        "but for magnitudes below --low. Default: uniform."
+    ),
+]
+Low = Annotated[float | None, typer.Option(help="Least magnitude of a non-zero. Default: 1.")]
+High = Annotated[float | None, typer.Option(help="Largest, if uniform. Default: 2.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, or auto. Default: as the run was made.")
 ]
@@ -137,12 +208,13 @@ def _top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"shoal {__version__}")
+        screen.line(f"shoal {__version__}")
         raise typer.Exit
 
 
 @app.command()
 def fit(
+    ctx: typer.Context,
     source: SourceSpec,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="RUN", help="The run folder to make.")
@@ -198,6 +270,23 @@ def fit(
     learning_rate: Annotated[
         float | None, typer.Option(help="With --penalty. Default: .001.")
     ] = None,
+    noise: Annotated[
+        Noise | None,
+        typer.Option(help="With --penalty dae; masking sets features to 0, a share of --strength."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="With --penalty: rho of sae, f of mean, q and p of slope, kink, draws, gamma.",
+        ),
+    ] = None,
+    encoder_bias: Annotated[
+        bool, typer.Option("--encoder-bias/--no-encoder-bias", help="With --penalty.")
+    ] = True,
+    decoder_bias: Annotated[
+        bool, typer.Option("--decoder-bias", help="With --penalty: y = h W + b_d.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
     key: Key = None,
@@ -223,9 +312,10 @@ def fit(
     Where SOURCE holds its true `dictionary` (as `shoal generate` writes it), the report says
     how much of it was recovered.
     """
-    from shoal.report.run import check_run_folder
+    from shoal.run_folder import claim_run
 
-    check_run_folder(output, overwrite=force)
+    # Until the command ends: a second fit into the same folder hears of it before its work.
+    held = ctx.with_resource(claim_run(output, overwrite=force))
     check_count("seed", seed, low=0, high=2**32 - 1)
     from shoal.data import Preprocessing, open_source
 
@@ -251,12 +341,16 @@ def fit(
         "weight_length": weight_length,
         "n_epochs": epochs,
         "learning_rate": learning_rate,
+        "penalty_options": _penalty_options(noise, option),
+        "encoder_bias": None if encoder_bias else False,
+        "decoder_bias": decoder_bias or None,
     }
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     estimator: Any
     if penalty is None:
         if given:
-            name = next(iter(given)).replace("n_epochs", "epochs")
+            typed = {"n_epochs": "epochs", "penalty_options": "noise" if noise else "option"}
+            name = typed.get(next(iter(given)), next(iter(given)))
             raise ArgumentError(name, str(next(iter(given.values()))), "--penalty with it")
         from shoal.estimators import DictionaryAutoencoder
 
@@ -288,11 +382,13 @@ def fit(
     for note in noted:
         _show_note(note.message)
     command = shlex.join(["shoal", *sys.argv[1:]]) if sys.argv[1:2] == ["fit"] else None
-    run = save_run(estimator, output, data, command=command, seconds=seconds, overwrite=force)
+    run = _kept(
+        lambda place: save_run(estimator, place, data, command=command, seconds=seconds), held
+    )
     if not quiet:
         _summary(run)
         for name, what in (("", "run folder"), ("report.html", "report"), ("atoms.png", "atoms")):
-            typer.echo(f"{what:>11}: {run / name}")
+            screen.line(f"{what:>11}: {run / name}")
 
 
 @app.command()
@@ -374,16 +470,18 @@ def sweep(
         n_jobs=jobs,
         overwrite=force,
     )
-    result = _run_to_the_end(steps, "sweep", quiet=quiet)
+    with _going_on():
+        result = _run_to_the_end(steps, "sweep", quiet=quiet)
     if not quiet:
         (table,) = result["tables"]
         rows = [[_number(cell) for cell in row] for row in table["rows"]]
         _print_table("Sparsity", table["head"], rows)
-        typer.echo(f"page: {output / 'index.html'}")
+        screen.line(f"page: {output / 'index.html'}")
 
 
 @app.command()
 def transform(
+    ctx: typer.Context,
     run: RunPath,
     source: SourceSpec,
     output: Annotated[
@@ -412,7 +510,7 @@ def transform(
     Read them with scipy.sparse.load_npz.
     """
     _check_suffix(output, ".npz")
-    check_free(output, overwrite=force)
+    held = ctx.with_resource(claim(output, overwrite=force))
     from scipy import sparse
 
     from shoal.data import open_source
@@ -423,17 +521,23 @@ def transform(
     data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches, **table)
     blocks = list(_counted(model.iter_transform(data, method), data, quiet=quiet))
     codes = sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
-    with whole_file(output) as temporary, open(temporary, "wb") as file:
-        sparse.save_npz(file, codes)
+
+    def write(place: Claim | Path) -> Path:
+        with whole_file(place, overwrite=False) as temporary, open(temporary, "wb") as file:
+            sparse.save_npz(file, codes)
+        return Path(place)
+
+    _kept(write, held)
     if not quiet:
         active = codes.nnz / max(codes.shape[0], 1)
-        typer.echo(
+        screen.line(
             f"{codes.shape[0]} x {codes.shape[1]} codes, {active:.4g} active a sample: {output}"
         )
 
 
 @app.command()
 def generate(
+    ctx: typer.Context,
     world: Annotated[World, typer.Argument(help="Which generative model.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="An .npz file to write.")
@@ -450,9 +554,19 @@ def generate(
     ] = None,
     samples: Annotated[int, typer.Option(help="How many samples.")] = 20_000,
     noise: Annotated[float, typer.Option(help="Standard deviation a coordinate.")] = 0.0,
-    low: Annotated[float, typer.Option(help="Least magnitude of a non-zero.")] = 1.0,
-    high: Annotated[float, typer.Option(help="Largest magnitude of a non-zero.")] = 2.0,
-    dictionary: Annotated[Atoms, typer.Option(help="How the true dictionary is made.")] = "random",
+    power: Power = None,
+    rounding: Roundings = None,
+    supports: Supports = None,
+    blocks: Blocks = None,
+    weights: Weights = None,
+    values: ValuesOption = None,
+    low: Low = None,
+    high: High = None,
+    atoms_from: Annotated[
+        Atoms | None, typer.Option(help="How the true dictionary is made. Default: random.")
+    ] = None,
+    # What it was called while `check --dictionary` meant something else.
+    dictionary: Annotated[Atoms | None, typer.Option("--dictionary", hidden=True)] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     force: Force = False,
     quiet: Quiet = False,
@@ -462,9 +576,11 @@ def generate(
     For example:
 
         shoal generate sparse --n-features 64 --atoms 128 -k 3 --samples 20000 -o planted.npz
+
+        shoal generate nonnegative -m 12 --supports "0,1,2; 3,4,5" --weights 3,1 -o two.npz
     """
     _check_suffix(output, ".npz")
-    check_free(output, overwrite=force)
+    held = ctx.with_resource(claim(output, overwrite=force))
     check_count("seed", seed, low=0)
     check_count("samples", samples)
     import numpy as np
@@ -473,13 +589,17 @@ def generate(
 
     # Two streams of one seed: the dictionary stays when the number of samples changes.
     for_atoms, for_samples = np.random.default_rng(seed).spawn(2)
-    made = _make_world(world, n_features, atoms, sparsity, noise, low, high, dictionary, for_atoms)
+    if None not in (atoms_from, dictionary) and atoms_from != dictionary:
+        raise ArgumentError("dictionary", str(dictionary), "--atoms-from alone: it is its new name")
+    truth = _make_atoms(atoms_from or dictionary or "random", atoms, n_features, for_atoms)
+    laws = _Laws(sparsity, power, rounding, supports, blocks, weights, values, low, high)
+    made = laws.world(world, truth, noise)
     drawn = made.sample(samples, random_state=for_samples)
-    with whole_file(output) as temporary, open(temporary, "wb") as file:
-        laws = np.array(json.dumps(laws_of(made)))
-        np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes, laws=laws)
+    with whole_file(held) as temporary, open(temporary, "wb") as file:
+        text = np.array(json.dumps(laws_of(made)))
+        np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes, laws=text)
     if not quiet:
-        typer.echo(f"{samples} samples of {n_features} features from {atoms} atoms: {output}")
+        screen.line(f"{samples} samples of {n_features} features from {atoms} atoms: {output}")
 
 
 @app.command()
@@ -506,11 +626,11 @@ def score(
     validate(data)
     result = evaluate(model, data)
     if as_json:
-        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        screen.record(result)
         return
     _print_table("Codes", *_codes_table(result["diagnosis"]))
     if result["recovery"] is None:
-        typer.echo("The truth behind this source isn't known: nothing can be said of recovery.")
+        screen.line("The truth behind this source isn't known: nothing can be said of recovery.")
     else:
         _print_table("Recovery of the true dictionary", *_recovery_table(result["recovery"]))
 
@@ -527,7 +647,15 @@ def check(
     ],
     dictionary: Annotated[
         Path | None,
-        typer.Option("--dictionary", metavar="RUN", help="The run whose weights are asked about."),
+        typer.Option(
+            "--dictionary",
+            metavar="RUN|FILE",
+            help="Whose weights are asked about: a run's, or atoms as rows in a .npy, .npz or "
+            ".safetensors file.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Which array of that file. Default: dictionary.")
     ] = None,
     delta: Annotated[
         float,
@@ -539,8 +667,14 @@ def check(
         int | None, typer.Option("--sparsity", "-k", help="Active atoms a sample. Default: 3.")
     ] = None,
     noise: Annotated[float, typer.Option(help="Standard deviation a coordinate.")] = 0.0,
-    low: Annotated[float, typer.Option(help="Least magnitude of a non-zero.")] = 1.0,
-    high: Annotated[float, typer.Option(help="Largest magnitude of a non-zero.")] = 2.0,
+    power: Power = None,
+    rounding: Roundings = None,
+    supports: Supports = None,
+    blocks: Blocks = None,
+    weights: Weights = None,
+    values: ValuesOption = None,
+    low: Low = None,
+    high: High = None,
     atoms_from: Annotated[
         Atoms, typer.Option(help="How a named world's atoms are made.")
     ] = "random",
@@ -555,35 +689,59 @@ def check(
         shoal check nonnegative -n 256 -m 512 -k 2 --high 1.2 --atoms-from orthonormal-union
 
         shoal check planted.npz --dictionary runs/planted
+
+        shoal check planted.npz --dictionary atoms.npy
+
+    Of a RUN that was fitted with --penalty, what makes its codes sparse or not is said instead:
+
+        shoal check sample:digits --dictionary runs/cae
     """
     check_count("seed", seed, low=0)
     check_count("samples", samples)
+    if dictionary is not None and _is_penalty_run(dictionary):
+        _check_penalty(dictionary, world, samples, seed, as_json=as_json)
+        return
     import numpy as np
 
     from shoal import theory
     from shoal.generative import perturb
 
     for_atoms, for_weights = np.random.default_rng(seed).spawn(2)
-    model = None if dictionary is None else _plain_model(dictionary)
+    asked = None if dictionary is None else _asked_weights(dictionary, key)
+    if asked is None and key is not None:
+        raise ArgumentError("key", repr(key), "--dictionary FILE with it")
+    laws = _Laws(sparsity, power, rounding, supports, blocks, weights, values, low, high)
     known = True
     if world in get_args(World):
-        name = cast("World", world)
-        made = _make_world(
-            name, n_features, atoms, sparsity, noise, low, high, atoms_from, for_atoms
-        )
+        truth = _make_atoms(atoms_from, atoms, n_features, for_atoms)
+        made = laws.world(cast("World", world), truth, noise)
     else:
         opened = theory.open_world(world)
         known = opened is not None
-        made = _world_of_a_run(world, model) if opened is None else opened
-    weights = perturb(made.dictionary, delta, for_weights) if model is None else model.components_
+        if known or asked is None or asked.model is not None:
+            laws.refuse(world)
+        made = _world_found(world, asked, laws) if opened is None else opened
+    notes = [] if asked is None else list(asked.notes)
+    if known and asked is not None:
+        made, told = asked.there(made)
+        notes += told
+    elif not known:
+        notes.append(
+            "The truth behind this source isn't known: the asked-for atoms stand in its place."
+        )
+    w = perturb(made.dictionary, delta, for_weights) if asked is None else asked.rows
     facts = theory.WorldFacts.of(made, truth=known)
-    found = theory.examine(made, weights, n_samples=samples, random_state=seed)
+    found = theory.examine(made, w, n_samples=samples, random_state=seed)
     if as_json:
-        record = {"world": asdict(facts), "assertions": [each.to_dict() for each in found]}
-        typer.echo(json.dumps(theory.plain(record), indent=2, allow_nan=False))
+        record = {
+            "world": asdict(facts),
+            "notes": notes,
+            "assertions": [each.to_dict() for each in found],
+        }
+        screen.record(theory.plain(record))
         return
-    if not known:
-        typer.echo("The truth behind this source isn't known: the run's atoms stand in its place.")
+    for note in notes:
+        screen.line(note)
     rows = [[name.replace("_", " "), _number(value)] for name, value in asdict(facts).items()]
     _print_table("World", ["what", "value"], rows)
     for each in found:
@@ -591,7 +749,145 @@ def check(
 
 
 @app.command()
+def landscape(
+    ctx: typer.Context,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|WORLD",
+            help="A run, what `generate` wrote, or one of sparse, nonnegative, mixture, "
+            "independent with the sizes below.",
+        ),
+    ],
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[SOURCE]", help="With a run: the data that the loss is of."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A .png, .html or .json to write."),
+    ] = None,
+    activation: Annotated[
+        Shape | None,
+        typer.Option(
+            help="Of a world; a threshold is at a1 / 2. Default: relu, topk where codes have signs."
+        ),
+    ] = None,
+    bias: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|theorem",
+            help="Of a world: what is added before it. Default: Theorem 3.1's with relu, else 0.",
+        ),
+    ] = None,
+    points: Annotated[int, typer.Option(help="Along each line.")] = 25,
+    samples: Annotated[int, typer.Option(help="That the loss is a mean over.")] = 500,
+    n_features: Annotated[int, typer.Option("--n-features", "-n", help="Features a sample.")] = 64,
+    atoms: Annotated[int, typer.Option("--atoms", "-m", help="Atoms of a named world.")] = 128,
+    sparsity: Annotated[
+        int | None, typer.Option("--sparsity", "-k", help="Active atoms a sample. Default: 3.")
+    ] = None,
+    noise: Annotated[float, typer.Option(help="Standard deviation a coordinate.")] = 0.0,
+    power: Power = None,
+    rounding: Roundings = None,
+    supports: Supports = None,
+    blocks: Blocks = None,
+    weights: Weights = None,
+    values: ValuesOption = None,
+    low: Low = None,
+    high: High = None,
+    atoms_from: Annotated[
+        Atoms, typer.Option(help="How a named world's atoms are made.")
+    ] = "random",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="All numbers, as JSON.")] = False,
+    key: Key = None,
+    patch_size: PatchSize = None,
+    n_patches: PatchCount = None,
+    force: Force = False,
+) -> None:
+    """Say how the loss lies around the atoms of RUN, or around the truth of WORLD.
+
+    For example:
+
+        shoal landscape runs/planted planted.npz -o landscape.png
+
+        shoal landscape nonnegative -n 64 -m 128 -k 2 --high 1.2 --bias -0.3 -o landscape.html
+
+    All atoms are moved at once: in random directions, towards the mean of the data, and in pairs
+    that change places.
+    """
+    check_count("seed", seed, low=0)
+    check_count("samples", samples)
+    check_count("points", points, low=2)
+    if output is not None:
+        if output.suffix not in (".png", ".html", ".json"):
+            needed = "a name that ends in .png, .html or .json"
+            raise ArgumentError("output", str(output), needed)
+        held = ctx.with_resource(claim(output, overwrite=force))
+    laws = _Laws(sparsity, power, rounding, supports, blocks, weights, values, low, high)
+    options: dict[str, Any] = {"n_points": points, "n_plane": 25, "random_state": seed}
+    if target not in get_args(World) and Path(target).is_dir():
+        if source is None:
+            raise ArgumentError("SOURCE", "nothing", "the data that the loss is of, after the run")
+        for own, typed in (("activation", activation), ("bias", bias)):
+            if typed is not None:
+                raise ArgumentError(own, str(typed), "to be left out: a run has its own")
+        laws.refuse(target)
+        from shoal.data import open_source
+        from shoal.runs import load_run
+
+        model = load_run(target)
+        data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
+        found = model.landscape(data, n_samples=samples, **options)
+        title = f"The loss around {Path(target).name}, on {data.name}"
+    else:
+        if source is not None:
+            needed = f"to be left out: {target} is no run, and draws its own data"
+            raise ArgumentError("SOURCE", source, needed)
+        for name, value in (("key", key), ("patch_size", patch_size), ("n_patches", n_patches)):
+            if value is not None:
+                raise ArgumentError(name, str(value), "to be left out with a world")
+        import numpy as np
+
+        from shoal import theory
+
+        for_atoms, for_samples = np.random.default_rng(seed).spawn(2)
+        if target in get_args(World):
+            truth = _make_atoms(atoms_from, atoms, n_features, for_atoms)
+            world = laws.world(cast("World", target), truth, noise)
+        else:
+            opened = theory.open_world(target)
+            laws.refuse(target)
+            if opened is None:
+                needed = "what `shoal generate` wrote, or a run and its data"
+                raise ArgumentError("WORLD", f"{target} without a truth", needed)
+            world = opened
+        found = _around(world, activation, bias, samples, for_samples, options)
+        title = f"The loss around the truth of {Path(target).name}"
+    record = found.to_dict()
+    if output is not None:
+        from shoal.report.landscape import landscape_page, landscape_png
+
+        text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+        contents = {
+            ".png": lambda: landscape_png(record, title),
+            ".html": lambda: landscape_page(record, title).encode(),
+            ".json": text.encode,
+        }
+        with whole_file(held) as temporary:
+            temporary.write_bytes(contents[output.suffix]())
+    if as_json:
+        screen.record(record)
+        return
+    _print_landscape(found, title)
+    if output is not None:
+        screen.line(f"picture: {output}" if output.suffix != ".json" else f"numbers: {output}")
+
+
+@app.command()
 def reproduce(
+    ctx: typer.Context,
     name: Annotated[
         str | None,
         typer.Argument(metavar="NAME", help="An experiment, a paper's name, or `all`."),
@@ -637,26 +933,29 @@ def reproduce(
     settings = papers.configure_all(chosen, scale, changes or ())
     several = name != chosen[0].name
     # All folders before any work: nobody wants to hear of the last one an hour later.
-    plan = []
+    plan: list[tuple[Any, Any, Claim | None, dict[str, Any] | None]] = []
+    claims = ctx.with_resource(ExitStack())
     for each, configured in zip(chosen, settings, strict=True):
         folder = output / each.name if several else output
-        kept = papers.read_if_same(folder, each, configured) if several and not force else None
-        if kept is None:
-            papers.check_result_folder(folder, overwrite=force)
-        plan.append((each, configured, folder, kept))
+        there = papers.read_if_same(folder, each, configured) if several and not force else None
+        held = None
+        if there is None:
+            held = claims.enter_context(papers.claim_result(folder, overwrite=force))
+        plan.append((each, configured, held, there))
     results = []
-    for each, configured, folder, kept in plan:
-        if kept is not None and not quiet:
-            typer.echo(f"{each.name}: there already", err=True)
-        result = kept or _run_experiment(each, configured, scale, quiet=quiet)
-        if kept is None:
-            papers.write_result(folder, each, result, overwrite=force)
-        results.append(result)
-        if several:
-            papers.write_page(output, list(zip(chosen, results, strict=False)))
+    with _going_on() if several else nullcontext():
+        for each, configured, held, there in plan:
+            if there is not None and not quiet:
+                screen.note(f"{each.name}: there already")
+            result = there or _run_experiment(each, configured, scale, quiet=quiet)
+            if held is not None:
+                _kept(partial(_write_result, each, result), held)
+            results.append(result)
+            if several:
+                papers.write_page(output, list(zip(chosen, results, strict=False)))
     if not quiet:
         _print_verdicts(results)
-        typer.echo(f"page: {output / 'index.html'}")
+        screen.line(f"page: {output / 'index.html'}")
 
 
 @app.command()
@@ -664,14 +963,22 @@ def report(run: RunPath) -> None:
     """Write report.html and atoms.png of RUN again."""
     from shoal.report import write_atoms, write_report
 
-    typer.echo(str(write_atoms(run)))
-    typer.echo(str(write_report(run)))
+    screen.line(write_atoms(run))
+    screen.line(write_report(run))
 
 
 @app.command()
-def info(run: RunPath) -> None:
-    """Say what RUN holds."""
-    _summary(run)
+def info(
+    run: RunPath,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every file of RUN against its checksum.")
+    ] = False,
+) -> None:
+    """Say what RUN holds, or with --verify whether its files are as they were written."""
+    if verify:
+        _verify(run)
+    else:
+        _summary(run)
 
 
 # ---------------------------------------------------------------------- helpers
@@ -690,21 +997,39 @@ def _check_suffix(path: Path, suffix: str) -> None:
         raise ArgumentError("output", str(path), f"a name that ends in {suffix}")
 
 
-@contextmanager
-def _bar(*columns: str, quiet: bool) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+def _kept(write: Callable[[Any], Path], held: Claim) -> Path:
+    """What `write` makes of the place; where it can't be written there, it is kept elsewhere.
 
-    with Progress(
-        TextColumn("{task.description:>10}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        *(TextColumn(column) for column in columns),
-        console=Console(stderr=True),
-        disable=quiet,
-    ) as progress:
-        yield progress
+    What took hours must not be lost to a full disk: it goes to a new folder among the temporary
+    files, and the error says so.
+    """
+    try:
+        return write(held)
+    except RunError as failed:
+        try:
+            spare = Path(tempfile.mkdtemp(prefix="shoal-"))
+        except OSError:
+            raise failed from None
+        written = None
+        try:
+            written = write(spare / held.path.name)
+        except (ShoalError, OSError):
+            raise failed from None
+        finally:
+            if written is None:
+                shutil.rmtree(spare, ignore_errors=True)
+        raise WriteError(f"{failed}; what was to be there is kept as {written}") from None
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Has an interruption say that what is finished is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise signals.Interrupted(
+            "what is finished is kept; the same command goes on from there"
+        ) from None
 
 
 def _count_or_auto(given: str | None) -> int | str | None:
@@ -713,6 +1038,22 @@ def _count_or_auto(given: str | None) -> int | str | None:
         return None if given is None else int(given)
     except ValueError:
         return given  # 'auto', or what the estimator refuses
+
+
+def _penalty_options(noise: str | None, options: list[str] | None) -> dict[str, Any] | None:
+    """A penalty's other settings, from ``NAME=VALUE`` with numbers as numbers."""
+    found: dict[str, Any] = {} if noise is None else {"noise": noise}
+    for text in options or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ArgumentError("option", repr(text), "NAME=VALUE, such as rho=0.05")
+        if name in found:
+            raise ArgumentError("option", f"{name!r} twice", "each once")
+        try:
+            found[name] = json.loads(value)  # a number, a list of them, true or false
+        except ValueError:
+            found[name] = value  # a word
+    return found or None
 
 
 def _follow(steps: Iterator[Step], *, quiet: bool) -> None:
@@ -733,7 +1074,7 @@ def _follow(steps: Iterator[Step], *, quiet: bool) -> None:
                 note += f", explained {1 - float(step.loss) / variance:.1%}"
             progress.update(task, note=note, **end)
 
-        for following in steps:
+        for following in stoppable(steps):
             if quiet:
                 continue
             if following.phase != phase:
@@ -757,7 +1098,7 @@ def _follow_epochs(epochs: Iterator[Epoch], n_epochs: int, *, quiet: bool) -> No
     """Run a fit of epochs to its end under a progress bar."""
     with _bar("{task.fields[note]}", quiet=quiet) as progress:
         task = progress.add_task("epochs", total=n_epochs, note="")
-        for epoch in epochs:
+        for epoch in stoppable(epochs):
             note = f"loss {epoch.loss:.4g}, active {epoch.usage.activation_fraction:.1%}"
             progress.update(task, completed=epoch.number, note=note)
 
@@ -765,39 +1106,17 @@ def _follow_epochs(epochs: Iterator[Epoch], n_epochs: int, *, quiet: bool) -> No
 def _counted(blocks: Iterable[Any], source: Source, *, quiet: bool) -> Iterator[Any]:
     with _bar(quiet=quiet) as progress:
         task = progress.add_task("encode", total=source.n_samples)
-        for block in blocks:
+        for block in stoppable(blocks):
             yield block
             progress.advance(task, block.shape[0])
-
-
-def _print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(title), title_justify="left")
-    for number, name in enumerate(head):
-        table.add_column(name, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*map(escape, row))  # an interval is not markup
-    Console().print(table)
 
 
 def _number(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _make_world(
-    world: World,
-    n_features: int,
-    atoms: int,
-    sparsity: int | None,
-    noise: float,
-    low: float,
-    high: float,
-    dictionary: Atoms,
-    random_state: Any,
-) -> GenerativeModel:
+def _make_atoms(how: Atoms, atoms: int, n_features: int, random_state: Any) -> Any:
+    """A true dictionary (m, n)."""
     from shoal import generative
 
     makers = {
@@ -805,58 +1124,254 @@ def _make_world(
         "low-coherence": generative.low_coherence,
         "orthonormal-union": generative.orthonormal_union,
     }
-    truth = makers[dictionary](atoms, n_features, random_state=random_state)
-    if world == "mixture":
-        if sparsity not in (None, 1):
-            raise ArgumentError("sparsity", str(sparsity), "1 for a mixture")
-        return generative.MixtureOfGaussians(truth, noise=noise)
-    kinds = {
-        "sparse": generative.SparseCoding,
-        "nonnegative": generative.NonnegativeSparseCoding,
-        "independent": generative.IndependentComponents,
-    }
-    k = 3 if sparsity is None else sparsity
-    return kinds[world](truth, sparsity=k, low=low, high=high, noise=noise)
+    return makers[how](atoms, n_features, random_state=random_state)
 
 
-def _plain_model(run: Path) -> Any:
-    """The model of a run whose atoms live in the data's own space."""
-    from shoal.runs import load_run
+class _Laws(NamedTuple):
+    """The laws of a named world, as typed; None is what wasn't."""
 
-    model = load_run(run)
-    kind = model.preprocessing_.spec.kind
-    if kind != "none":
-        needed = "a run without: theorems speak of the data as they are"
-        raise ArgumentError("dictionary", f"a run with preprocessing {kind!r}", needed)
-    return model
+    sparsity: int | None
+    power: float | None
+    rounding: Rounding | None
+    supports: str | None
+    blocks: int | None
+    weights: str | None
+    values: Values | None
+    low: float | None
+    high: float | None
+
+    def world(self, name: World, truth: Any, noise: float) -> GenerativeModel:
+        """The named world with them."""
+        from shoal.generative import named_world
+
+        return named_world(name, truth, noise=noise, **self._asdict())
+
+    def refuse(self, source: str) -> None:
+        """Refuse them all: what is in a file has its own."""
+        for name, value in self._asdict().items():
+            if value is not None:
+                needed = f"to be left out: {source} has laws of its own"
+                raise ArgumentError(name, str(value), needed)
 
 
-def _world_of_a_run(spec: str, model: Any) -> GenerativeModel:
-    """The world that a model makes of a source whose truth nobody knows."""
-    from shoal.data import open_source
+class _Asked(NamedTuple):
+    """The weights that `check` asks about, as unit rows, and where they are from."""
+
+    rows: Any  # (m, n)
+    model: Any  # of a run; None for a file
+    notes: tuple[str, ...]
+
+    def there(self, world: GenerativeModel) -> tuple[GenerativeModel, list[str]]:
+        """The world in the space that the weights live in, and what to say of it."""
+        from shoal.theory import preprocessed_world
+
+        fitted = None if self.model is None else self.model.preprocessing_
+        if fitted is None or fitted.spec.kind == "none":
+            return world, []
+        made, lengths, noise = preprocessed_world(world, fitted)
+        told = [
+            f"The run has preprocessing {fitted.spec.kind!r}: the world is that of the data after "
+            "its linear part, its true atoms mapped and divided by their lengths there. The mean "
+            "that it takes away is a constant, of which no theorem here speaks; it is left in."
+        ]
+        low, high = float(lengths.min()), float(lengths.max())
+        if high > low * (1 + 1e-6):
+            told.append(
+                f"True atoms are {low:.3g} to {high:.3g} long there, so that units have laws of "
+                "their own; theorems know one, and it is that of all of them together."
+            )
+        if noise[1] > noise[0] * (1 + 1e-6):
+            told.append(
+                f"Noise is {noise[0]:.3g} to {noise[1]:.3g} there by direction; it is taken as "
+                f"{made.noise:.3g} in all."
+            )
+        return made, told
+
+
+def _asked_weights(path: Path, key: str | None) -> _Asked:
+    """What ``--dictionary`` names: a run, or a file of atoms."""
+    from shoal.theory import open_dictionary, unit_rows
+
+    if path.suffix.lower() in (".npy", ".npz", ".safetensors") and not path.is_dir():
+        model, found = None, open_dictionary(path, key)
+    else:
+        if key is not None:
+            raise ArgumentError("key", repr(key), "to be left out with a run")
+        from shoal.runs import load_run
+
+        model = load_run(path)
+        found = model.components_.astype(float)
+    rows, lengths = unit_rows(found)
+    if abs(lengths - 1.0).max() <= 1e-4:
+        return _Asked(found, model, ())
+    note = (
+        f"Atoms of {path.name} are {lengths.min():.3g} to {lengths.max():.3g} long: each is "
+        "divided by its length, as theorems ask of unit atoms."
+    )
+    return _Asked(rows, model, (note,))
+
+
+def _world_found(spec: str, asked: _Asked | None, laws: _Laws) -> GenerativeModel:
+    """The world that weights make of a source whose truth nobody knows."""
+    from shoal.data import open_source, validate
     from shoal.theory import world_from_codes
 
     source = open_source(spec)
-    if model is None:
+    if asked is None:
         needed = "--dictionary RUN to stand for it, or what `shoal generate` wrote"
         raise ArgumentError("WORLD", f"{source.name} without a truth", needed)
-    model.set_params(sparse_output=True)
-    (data, codes, _), *_ = model.iter_coded(source, "pursuit")
-    return world_from_codes(model.components_, codes, data=data)
+    if asked.model is not None:
+        asked.model.set_params(sparse_output=True)
+        method = "pursuit" if "pursuit" in asked.model.methods else "encoder"
+        (data, codes, _), *_ = asked.model.iter_coded(source, method)
+        return world_from_codes(asked.rows, codes, data=data)
+    validate(source)
+    m, n = asked.rows.shape
+    if source.n_features != n:
+        raise ArgumentError("dictionary", f"atoms of {n} features", f"{source.n_features}, as data")
+    others = laws._replace(sparsity=None)
+    others.refuse(spec)
+    if laws.sparsity is None:
+        needed = "-k, the atoms that a sample is written with: a file of atoms doesn't say"
+        raise ArgumentError("sparsity", "nothing", needed)
+    check_count("sparsity", laws.sparsity, high=min(m, n))
+    data = next(iter(source.batches(4096)))
+    return world_from_codes(asked.rows, _pursued(asked.rows, data, laws.sparsity), data=data)
+
+
+def _pursued(rows: Any, data: Any, k: int) -> Any:
+    """Codes of `data` with at most k atoms of `rows`, as a scipy.sparse.csr_array."""
+    import torch
+
+    from shoal.network.inference import SubspacePursuit, fast_sparse_encode
+    from shoal.vocabulary import Parameters
+
+    atoms = torch.from_numpy(rows.astype(data.dtype))
+    parameters = Parameters(atoms, torch.zeros(len(atoms), dtype=atoms.dtype))
+    found = fast_sparse_encode(parameters, torch.from_numpy(data), SubspacePursuit(k))
+    return found.to_csr(len(atoms))
+
+
+def _around(
+    world: GenerativeModel,
+    activation: Shape | None,
+    bias: str | None,
+    samples: int,
+    random_state: Any,
+    options: dict[str, Any],
+) -> Any:
+    """The loss around the truth of a world."""
+    from shoal import diagnosis, theory
+    from shoal.network import activations
+
+    signed = bool(world.values.signed)
+    shape = activation or ("topk" if signed else "relu")
+    made: dict[str, Any] = {
+        "relu": activations.ReLU,
+        "threshold": lambda: activations.HardThreshold(world.a1 / 2, signed),
+        "topk": lambda: activations.TopK(max(1, round(world.expected_k)), signed),
+        "sigmoid": activations.Sigmoid,
+        "softplus": activations.Softplus,
+        "tanh": activations.Tanh,
+    }
+    asked = bias or ("theorem" if shape == "relu" and not signed else "0")
+    if asked == "theorem":
+        if signed:
+            needed = "a number: Theorem 3.1 is of codes that are never negative"
+            raise ArgumentError("bias", "'theorem'", needed)
+        value = -theory.rangamani2017.literal_epsilon(world, 0.0)
+        name = f"{value:.3g} (Theorem 3.1: -2 m1 k mu/sqrt n)"
+    else:
+        try:
+            value = check_number("bias", asked)
+        except ArgumentError as error:
+            raise ArgumentError("bias", error.found, "a finite number, or 'theorem'") from None
+        name = f"{value:.3g}"
+    data = world.sample(samples, random_state).data
+    return diagnosis.landscape(
+        world.dictionary, data, made[shape](), value, bias_name=name, **options
+    )
+
+
+def _print_landscape(found: Any, title: str) -> None:
+    rows = []
+    for line in found.lines:
+        least = int(line.loss.argmin())
+        barrier = "-"
+        if line.swapped:
+            between = (line.t >= 0) & (line.t <= line.swapped)
+            barrier = _number(float(line.loss[between].max()) / found.zero)
+        ends = [line.loss[0] / found.zero, line.loss[-1] / found.zero]
+        at = f"{line.loss[least] / found.zero:.4g} at t = {line.t[least]:.3g}"
+        rows.append([line.name, _number(float(ends[0])), at, _number(float(ends[1])), barrier])
+    head = ["direction", "first", "least", "last", "between the swapped"]
+    _print_table(title, head, rows)
+    screen.line(f"  {found.activation}, bias {found.bias}, {found.n_samples} samples")
+    screen.line(
+        f"  losses are over that of W = 0; at the centre {found.loss / found.zero:.4g}, mean "
+        f"gradient {found.gradient / found.zero:.4g}"
+    )
+    if found.silent > 0.5:
+        screen.line(
+            f"  note: {found.silent:.1%} of the samples wake no unit at the centre, where the loss "
+            "is flat: --bias sets another"
+        )
+
+
+def _is_penalty_run(path: Path) -> bool:
+    """Whether it is the folder of a regularised autoencoder; what is wrong with one comes later."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("estimator") == "regularized"
+
+
+def _check_penalty(run: Path, spec: str, samples: int, seed: int, *, as_json: bool) -> None:
+    """`check` of a penalty: Arpit et al. 2016."""
+    from shoal.data import open_source
+    from shoal.runs import load_run
+    from shoal.theory import examine_penalty
+
+    if spec in get_args(World):
+        raise ArgumentError("WORLD", repr(spec), "a SOURCE, with a RUN that has a penalty")
+    found = examine_penalty(load_run(run), open_source(spec), n_samples=samples, random_state=seed)
+    if as_json:
+        screen.record(found.to_dict())
+        return
+    kind = found.facts["preprocessing"]
+    screen.line(f"All of it is said of the data as the network sees them: preprocessing {kind!r}.")
+    counts = found.facts["verdicts"]
+    facts = {name: value for name, value in found.facts.items() if not isinstance(value, dict)}
+    rows = [[name.replace("_", " "), _number(value)] for name, value in facts.items()]
+    rows += [[f"units: {name}", _number(value)] for name, value in counts.items()]
+    _print_table("Penalty", ["what", "value"], rows)
+    head, lines = found.table()
+    _print_table("Units", head, [[_number(cell) for cell in line] for line in lines])
+    for each in found.assertions:
+        _print_assertion(each)
 
 
 def _print_assertion(each: Any) -> None:
     rows = [
-        [kind, check.claim, _number(check.value), check.needed, _yes(check.holds)]
+        [kind, check.claim, _measured(check), check.needed, _yes(check.holds)]
         for kind, checks in (("needs", each.hypotheses), ("measured", each.measurements))
         for check in checks
     ]
     head = ["", "claim", "value", "needed", "holds"]
     _print_table(f"{each.source}: {each.verdict}", head, rows)
-    typer.echo(f"  promises {each.promise}")
-    for note in each.notes:
-        typer.echo(f"  note: {note}")
-    typer.echo("")
+    screen.line(f"  promises {each.promise}")
+    for title, texts in (
+        ("note", each.notes), ("remark", each.remarks), ("erratum", each.errata)
+    ):  # fmt: skip
+        for text in texts:
+            screen.line(f"  {title}: {text}")
+    screen.line()
+
+
+def _measured(check: Any) -> str:
+    """A check's value, with its sampling error where it has one."""
+    return _number(check.value) + (f" +- {check.error:.1g}" if check.error else "")
 
 
 def _run_experiment(experiment: Any, settings: Any, scale: str, *, quiet: bool) -> dict[str, Any]:
@@ -870,15 +1385,22 @@ def _run_experiment(experiment: Any, settings: Any, scale: str, *, quiet: bool) 
 
 def _run_to_the_end(steps: Any, name: str, *, quiet: bool) -> dict[str, Any]:
     """What a generator of progress returns."""
-    with _bar("{task.fields[note]}", quiet=quiet) as progress:
+    result: dict[str, Any] = {}
+
+    def going() -> Iterator[Any]:
+        result.update((yield from steps))
+
+    with closing(steps), _bar("{task.fields[note]}", quiet=quiet) as progress:
         task = progress.add_task(name, total=1.0, note="")
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                result: dict[str, Any] = end.value
-                return result
+        for step in stoppable(going()):
             progress.update(task, completed=step.share, note=step.note)
+    return result
+
+
+def _write_result(experiment: Any, result: dict[str, Any], place: Claim | Path) -> Path:
+    from shoal import papers
+
+    return papers.write_result(place, experiment, result)
 
 
 def _print_verdicts(results: list[dict[str, Any]]) -> None:
@@ -947,54 +1469,67 @@ def _recovery_table(recovery: dict[str, Any]) -> tuple[list[str], list[list[str]
 
 def _summary(run: Path) -> None:
     """The key facts of a run, from its files."""
-    from shoal.report.run import read_run
+    from shoal.report import read_run
 
-    config = read_run(run).config
-    source = config.get("source", {})
-    diagnosis = config.get("diagnosis", {})
-    seconds = config.get("seconds", {}).get("fit")
-    dead = diagnosis.get("dead_atoms")
-    usage = config.get("usage", {})
+    held = read_run(run)
+    source, diagnosis, usage = map(held.section, ("source", "diagnosis", "usage"))
     rows = [
         ["source", f"{source.get('name')}, {source.get('n_samples')} x {source.get('n_features')}"],
-        ["model", _said_model(config)],
-        ["preprocessing", str(config.get("preprocessing", {}).get("kind"))],
+        ["model", _said_model(held)],
+        ["preprocessing", str(held.section("preprocessing").get("kind"))],
         ["active a sample", _number(diagnosis.get("l0"))],
         ["explained variance", _number(diagnosis.get("explained_variance"))],
-        ["dead / duplicate atoms", f"{_count(dead)} / {_count(diagnosis.get('duplicate_atoms'))}"],
+        [
+            "dead / duplicate atoms",
+            f"{_count(diagnosis.get('dead_atoms'))} / {_count(diagnosis.get('duplicate_atoms'))}",
+        ],
         ["coherence", _number(diagnosis.get("coherence"))],
-        ["seconds to fit", _number(seconds)],
-        ["made", f"{config.get('created')} by shoal {config.get('shoal_version')}"],
+        ["seconds to fit", _number(held.section("seconds").get("fit"))],
+        ["made", f"{held.config.get('created')} by shoal {held.config.get('shoal_version')}"],
     ]
-    if usage:
-        rows += [[name.replace("_", " "), _number(value)] for name, value in usage.items()]
-    if config.get("recovery"):
-        share = config["recovery"]["recovered"]["0.95"]
-        distance = _number(config["recovery"]["mean_distance"])
-        rows.append(["recovered at 0.95", f"{share:.2%}, mean distance {distance}"])
+    rows += [[name.replace("_", " "), _number(value)] for name, value in usage.items()]
+    recovery = held.section("recovery")
+    recovered = recovery.get("recovered")
+    if isinstance(recovered, dict) and isinstance(recovered.get("0.95"), float):
+        distance = _number(recovery.get("mean_distance"))
+        rows.append(["recovered at 0.95", f"{recovered['0.95']:.2%}, mean distance {distance}"])
     _print_table(str(run), ["what", "value"], rows)
 
 
-def _said_model(config: dict[str, Any]) -> str:
-    model = config.get("model", {})
-    if config.get("estimator") == "regularized":
-        penalty, activation = config.get("penalty", {}), config.get("activation", {})
+def _said_model(run: Run) -> str:
+    model = run.section("model")
+    if run.config.get("estimator") == "regularized":
+        penalty, activation = run.section("penalty"), run.section("activation")
         kind = f"{penalty.get('kind')}({_number(penalty.get('strength'))})"
         return f"{model.get('n_components')} units, {activation.get('kind')}, {kind}"
     return f"{model.get('model')}, {model.get('n_components')} atoms by {model.get('recipe')}"
 
 
 def _count(items: Any) -> str:
-    return "-" if items is None else str(len(items))
+    return str(len(items)) if isinstance(items, list) else "-"
+
+
+def _verify(run: Path) -> None:
+    """Every file of a run and its state; an error where one isn't as it was written."""
+    from shoal import run_folder
+
+    states = run_folder.verify(run)
+    words = {True: "sound", False: "DAMAGED", None: "unknown"}
+    rows = [
+        [each.name, words[each.sound], "-" if each.size is None else str(each.size), each.found]
+        for each in states
+    ]
+    _print_table(str(run), ["file", "state", "bytes", "found"], rows)
+    damaged = [each.name for each in states if each.sound is False]
+    if damaged:
+        raise RunError(
+            f"{run}: damaged: {', '.join(damaged)}; needed the files as they were written"
+        )
 
 
 def main() -> None:
     """The `shoal` command."""
-
-    def terminate(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, terminate)  # so that nothing half-written is left
+    signals.install()
     app()
 
 

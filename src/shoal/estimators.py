@@ -23,7 +23,7 @@ from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, 
 from shoal.data.access import View
 from shoal.data.columns import aligned
 from shoal.data.readers import reader_of
-from shoal.diagnosis import CodeStatistics, Diagnosis
+from shoal.diagnosis import CodeStatistics, Diagnosis, Landscape, landscape
 from shoal.network.activations import Activation, TopK, gate_of
 from shoal.network.inference import (
     IterativeHardThresholding,
@@ -306,7 +306,11 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
         if codes.shape[1] != m:
             raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
-        return self.preprocessing_.undo(np.asarray(codes @ self.components_.astype(codes.dtype)))
+        return self.preprocessing_.undo(self._decode(codes).astype(codes.dtype, copy=False))
+
+    def _decode(self, codes: Any) -> NDArray:
+        """y = x D (B, n) of codes (B, m), in the preprocessed space."""
+        return np.asarray(codes @ self.components_.astype(codes.dtype, copy=False))
 
     def _codes(self, X: Any) -> NDArray:
         """Codes in a table, a file or whatever else is opened, the atoms in their order."""
@@ -342,6 +346,36 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             statistics.update(data, codes, rebuilt)
         return statistics.result()
 
+    def landscape(self, X: Any, *, n_samples: int = 500, **options: Any) -> Landscape:
+        """The loss around the dictionary on rows of `X`, in the preprocessed space.
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        n_samples : int
+            Rows of it, evenly spaced (of a stream the first ones).
+        **options
+            As of :func:`shoal.diagnosis.landscape`.
+
+        Returns
+        -------
+        Landscape
+            With the model's own activation and bias.
+        """
+        check_is_fitted(self)
+        source = self._source(X)
+        wanted = check_count("n_samples", n_samples)
+        if source.n_samples is None:
+            rows = next(iter(source.batches(wanted)))
+        else:
+            most = min(source.n_samples, wanted)
+            rows = source.rows(np.linspace(0, source.n_samples - 1, most).round().astype(np.intp))
+        data = self.preprocessing_.apply(rows)
+        named = {"bias_name": None, "random_state": self._seed()} | options
+        return landscape(
+            self.components_.astype(data.dtype), data, self._encoder(), self.bias_, **named
+        )
+
     def iter_coded(
         self, X: Any, method: str = "encoder"
     ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
@@ -368,7 +402,6 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _coded(
         self, parameters: Parameters, batches: Iterator[NDArray], method: str
     ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
-        dictionary = parameters.dictionary.cpu().numpy()
         without_zeros = method != "encoder" or gate_of(self._encoder()) is not None
         largest = 0.0
         for batch in batches:
@@ -376,7 +409,7 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             if not largest <= _MOST_SQUARED:
                 raise _beyond(largest)
             codes = self._code_rows(parameters, batch, method, without_zeros)
-            yield batch, codes, codes @ dictionary
+            yield batch, codes, self._decode(codes).astype(batch.dtype, copy=False)
             if isinstance(codes, sparse.csr_array):
                 without_zeros = codes.nnz <= _CROWDED * codes.shape[0] * codes.shape[1]
         if 0 < largest < _LEAST_SQUARED:

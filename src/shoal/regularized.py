@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from shoal.data import FittedPreprocessing, Preprocessing, Source
 from shoal.estimators import TiedAutoencoder
 from shoal.network.activations import ACTIVATIONS, ReLU, SmoothActivation
-from shoal.network.penalties import Penalty, penalty_named
-from shoal.training.momentum import Epoch, Momentum, normalized_start, train, usage
+from shoal.network.penalties import LARGEST_MEAN, Decoded, Penalty, penalty_named
+from shoal.training.momentum import Epoch, Momentum, held_units, normalized_start, train, usage
+from shoal.training.recipes import describe
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count
 
 __all__ = ["RegularizedAutoencoder"]
@@ -31,12 +33,13 @@ class RegularizedAutoencoder(TiedAutoencoder):
     n_components : int, optional
         Units m; by default as many as there are features.
     penalty : str or penalty
-        "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1" or "none", or one of
-        `shoal.network.penalties`, whose own strength then counts: denoising, contractive,
-        marginalised denoising, KL-sparse (target 0), first- and second-order expansions of the
-        denoising objective, higher-order contractive, L1.
+        "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1", "mean", "slope" or
+        "none", or one of `shoal.network.penalties`, whose own strength and options then count:
+        denoising, contractive, marginalised denoising, KL-sparse (target 0), first- and
+        second-order expansions of the denoising objective, higher-order contractive, L1, an
+        increasing function of the mean codes, a power of the slope times one of the lengths.
     strength : float
-        lambda; of "dae" and "edae" the variance of the noise.
+        lambda; of "dae" and "edae" the variance of the noise, of masking noise its probability.
     activation : str or activation
         "relu", "sigmoid", "softplus", or the counter-examples "tanh" and "maxout", which don't
         saturate at 0.
@@ -52,6 +55,14 @@ class RegularizedAutoencoder(TiedAutoencoder):
     preprocessing : str or Preprocessing, optional
         "scale" by default: features of mean 0 and standard deviation 1. For pictures of digits
         ``Preprocessing("scale", added=0.1)``, for natural patches ``Preprocessing("samples")``.
+    penalty_options : dict, optional
+        The other settings of a penalty given by its name: ``{"noise": "masking"}`` or
+        ``{"variances": ...}`` for "dae", ``{"rho": 0.05}`` for "sae", ``{"f": "log"}`` for
+        "mean", ``{"q": 1, "p": 0}`` for "slope", ``{"kink": 0.1}`` for "cae", and so on.
+    encoder_bias : bool
+        Whether the encoder has a bias that is trained; without one it stays 0.
+    decoder_bias : bool
+        Whether the decoder has one: y = h W + b_d.
     device : str or torch.device
         "cpu", "cuda", ..., or "auto".
     random_state : int, RandomState instance or None
@@ -65,11 +76,16 @@ class RegularizedAutoencoder(TiedAutoencoder):
     components_ : ndarray of shape (n_components, n_features)
         The atoms, in the preprocessed space.
     bias_ : ndarray of shape (n_components,)
+    decoder_bias_ : ndarray of shape (n_features,) or None
+        In the preprocessed space; None where there is none.
     activation_fraction_ : float
         Share of (sample, unit) pairs whose code is above the activation's delta_min (0 for ReLU,
         .1 for sigmoid and softplus): Arpit et al. 2016, eq. (14).
     dead_fraction_ : float
         Share of the units that are above it on no sample.
+    saturated_units_ : int
+        How many units have a mean code of .99 or more, where the penalty of "sae" is held: **they
+        are not penalised at all**. 0 for penalties that hold nothing. A warning counts them.
     history_ : list of dict
         An entry an epoch: epoch, step, loss, penalty, activation_fraction, dead_fraction.
     preprocessing_ : FittedPreprocessing
@@ -112,6 +128,9 @@ class RegularizedAutoencoder(TiedAutoencoder):
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
         sparse_output: bool = False,
+        penalty_options: Mapping[str, Any] | None = None,
+        encoder_bias: bool = True,
+        decoder_bias: bool = False,
     ) -> None:
         self.n_components = n_components
         self.penalty = penalty
@@ -128,6 +147,9 @@ class RegularizedAutoencoder(TiedAutoencoder):
         self.device = device
         self.random_state = random_state
         self.sparse_output = sparse_output
+        self.penalty_options = penalty_options
+        self.encoder_bias = encoder_bias
+        self.decoder_bias = decoder_bias
 
     def fit(self, X: Any, y: None = None) -> Self:
         """Learn from `X`.
@@ -147,6 +169,12 @@ class RegularizedAutoencoder(TiedAutoencoder):
         ValueError
             Before any work, where the data or an argument can't be used; and where training
             diverges.
+
+        Warns
+        -----
+        UserWarning
+            Before any work, of a penalty or an activation of your own, with which the model can't
+            be saved; after it, of units that the penalty could not reach (`saturated_units_`).
         """
         for _ in self.iter_fit(X):
             pass
@@ -166,6 +194,12 @@ class RegularizedAutoencoder(TiedAutoencoder):
         if getattr(penalty, "kink", 0.0) and not isinstance(activation, ReLU):
             raise ArgumentError("penalty", f"kink with {activation!r}", "ReLU, which has one")
         activation(torch.zeros(1, m))  # Maxout has a say in the number of units
+        variances = getattr(penalty, "variances", None)
+        if variances is not None and len(variances) != source.n_features:
+            found = f"{len(variances)} numbers for {source.n_features} features"
+            raise ArgumentError("variances", found, "one a feature")
+        for name, part in (("penalty", penalty), ("activation", activation)):
+            _warn_of_ones_own(name, part)
         spec, device = self._preprocessing(source.n_samples), self._device()
         self._sparse_output()
         rng = np.random.default_rng(seed)
@@ -205,14 +239,23 @@ class RegularizedAutoencoder(TiedAutoencoder):
             yield epoch
         assert epoch is not None, "there is at least one epoch"
         found = usage(epoch.parameters, prepared, activation)
+        held = held_units(epoch.parameters, prepared, activation, penalty)
         self._keep(epoch.parameters, activation, penalty, fitted, source.feature_shape, epoch.steps)
         self.activation_fraction_, self.dead_fraction_ = found
+        self.saturated_units_ = held
+        if held:
+            warnings.warn(
+                f"{held} of {m} units have a mean code of {LARGEST_MEAN:g} or more, where "
+                f"{penalty!r} does nothing. It is for codes between 0 and 1: "
+                'activation="sigmoid" has such, and penalty="l1" or "mean" acts on all',
+                stacklevel=3,
+            )
         self._keep_names(source.n_features, names)
         self.history_ = history
 
     def _keep(
         self,
-        parameters: Parameters,
+        parameters: Parameters | Decoded,
         activation: SmoothActivation,
         penalty: Penalty,
         fitted: FittedPreprocessing,
@@ -221,6 +264,9 @@ class RegularizedAutoencoder(TiedAutoencoder):
     ) -> None:
         self.components_ = parameters.dictionary.cpu().numpy()
         self.bias_ = parameters.bias.cpu().numpy()
+        self.decoder_bias_: NDArray | None = None
+        if isinstance(parameters, Decoded):
+            self.decoder_bias_ = parameters.decoder_bias.cpu().numpy()
         self.activation_, self.penalty_ = activation, penalty
         self.preprocessing_, self.feature_shape_ = fitted, feature_shape
         self.n_steps_, self._n_features_out = n_steps, len(self.bias_)
@@ -235,15 +281,23 @@ class RegularizedAutoencoder(TiedAutoencoder):
         feature_shape: tuple[int, ...] | None,
         n_steps: int = 0,
         feature_names: NDArray | None = None,
+        decoder_bias: NDArray | None = None,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
-        parameters = Parameters(torch.from_numpy(dictionary), torch.from_numpy(bias))
+        parts = (torch.from_numpy(dictionary), torch.from_numpy(bias))
+        parameters: Parameters | Decoded = Parameters(*parts)
+        if decoder_bias is not None:
+            parameters = Decoded(*parts, torch.from_numpy(decoder_bias))
         self._keep(parameters, activation, penalty, fitted, feature_shape, n_steps)
         self._keep_names(dictionary.shape[1], feature_names)
         return self
 
     def _encoder(self) -> SmoothActivation:
         return self.activation_
+
+    def _decode(self, codes: Any) -> NDArray:
+        rebuilt = super()._decode(codes)
+        return rebuilt if self.decoder_bias_ is None else rebuilt + self.decoder_bias_
 
     # ------------------------------------------------------------------ checks
 
@@ -259,8 +313,15 @@ class RegularizedAutoencoder(TiedAutoencoder):
         return chosen
 
     def _penalty(self) -> Penalty:
+        options = self.penalty_options
+        if options is not None and not isinstance(options, Mapping):
+            needed = "a dict of the penalty's settings by name, or None"
+            raise ArgumentError("penalty_options", repr(options), needed)
         if isinstance(self.penalty, str):
-            return penalty_named(self.penalty, self.strength)
+            return penalty_named(self.penalty, self.strength, **(options or {}))
+        if options:
+            needed = "none with a penalty that is no name: it has its own"
+            raise ArgumentError("penalty_options", repr(options), needed)
         if not callable(self.penalty) or not hasattr(self.penalty, "strength"):
             needed = "a name, or a penalty from shoal.network.penalties"
             raise ArgumentError("penalty", repr(self.penalty), needed)
@@ -275,4 +336,17 @@ class RegularizedAutoencoder(TiedAutoencoder):
             weight_length=self.weight_length,
             tangent=self.tangent,
             weight_decay=self.weight_decay,
+            encoder_bias=self.encoder_bias,
+            decoder_bias=self.decoder_bias,
+        )
+
+
+def _warn_of_ones_own(name: str, part: Any) -> None:
+    try:
+        describe(part)
+    except ArgumentError as error:
+        warnings.warn(
+            f"{name}: {part!r} has {error.found}, which no file can hold: the model can be used, "
+            "but save_run will refuse it",
+            stacklevel=4,
         )

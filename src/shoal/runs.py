@@ -1,27 +1,23 @@
 """Runs: a fitted model as a folder of plain files. Never pickle.
 
-=========================  =====================================================
-file                       what
-=========================  =====================================================
-``config.json``            what was run, on what, and how far it can be trusted
-``dictionary.safetensors`` dictionary, bias, preprocessing, per-atom statistics
-``history.jsonl``          learning curves, a record a line
-``report.html``            the page
-``atoms.png``              the atoms as one picture
-=========================  =====================================================
+What the files are, and how they are told from damaged ones, is in :mod:`shoal.run_folder`; what
+they must say for a model to be made of them is checked here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -37,24 +33,31 @@ from shoal.diagnosis import (
     support_recovery,
 )
 from shoal.estimators import DictionaryAutoencoder, TiedAutoencoder
-from shoal.files import whole_folder
+from shoal.files import Claim, whole_folder
+from shoal.network.activations import SmoothActivation
+from shoal.network.penalties import Penalty
 from shoal.regularized import RegularizedAutoencoder
-from shoal.report import write_atoms, write_report
-from shoal.report.run import (
-    FORMAT,
-    FORMAT_VERSION,
-    check_folder,
-    check_run_folder,
-    read_config,
-    read_tensors,
+from shoal.report import atoms_bytes, read_run, report_bytes
+from shoal.run_folder import FORMAT, FORMAT_VERSION, claim_run, read_folder, sealed
+from shoal.training.momentum import WEIGHT_LENGTHS
+from shoal.training.recipes import MODELS, Recipe, describe, restore
+from shoal.vocabulary import (
+    ArgumentError,
+    RunError,
+    WriteError,
+    __version__,
+    check_choice,
+    check_count,
+    fits,
+    printable,
 )
-from shoal.training.recipes import Recipe, describe, restore
-from shoal.vocabulary import ArgumentError, RunError, __version__, check_choice, check_count
 
 __all__ = ["evaluate", "load_run", "save_run"]
 
 # Arbitrary: rows, evenly spaced over the data, that a model is evaluated on.
 _EVALUATED = 20_000
+# Of an atom's length; float32 leaves some 1e-6.
+_ROUNDING = 1e-3
 
 
 def save_run(
@@ -73,7 +76,8 @@ def save_run(
     model : DictionaryAutoencoder or RegularizedAutoencoder
         Fitted.
     folder : path
-        It appears whole when everything is written, or not at all.
+        It appears whole when everything is written, or not at all. A claim that
+        :func:`shoal.run_folder.claim_run` made before the fit stands for its path.
     X : array-like, tensor, path or Source of shape (n_samples, n_features)
         What the model is evaluated on, usually what it was fitted on. Where the source
         knows the truth (a ``dictionary`` in the file), recovery is scored.
@@ -82,7 +86,7 @@ def save_run(
     seconds : float, optional
         How long the fit took.
     overwrite : bool
-        Whether an existing folder may be replaced.
+        Whether an existing run may be replaced; a claim says so itself.
 
     Returns
     -------
@@ -92,11 +96,29 @@ def save_run(
     Raises
     ------
     RunError
-        Where the folder exists, or can't be written.
+        Where the folder exists, or another process is writing it; before any work.
+    WriteError
+        Where it can't be written.
+    ArgumentError
+        Where the data have other features than the model, or its recipe has a part that can't be
+        written down.
     """
-    check_run_folder(folder, overwrite=overwrite)
+    if isinstance(folder, Claim):
+        return _save(model, folder, X, command, seconds)
+    with claim_run(folder, overwrite=overwrite) as held:
+        return _save(model, held, X, command, seconds)
+
+
+def _save(
+    model: DictionaryAutoencoder | RegularizedAutoencoder,
+    held: Claim,
+    X: Any,
+    command: str | None,
+    seconds: float | None,
+) -> Path:
     source = open_source(X)
     evaluation, statistics = _evaluate(model, source)
+    surroundings = _landscape(model, source)
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -118,23 +140,39 @@ def save_run(
         "feature_names": _listed(getattr(model, "feature_names_in_", None)),
         "seconds": {} if seconds is None else {"fit": seconds},
         **evaluation,
+        **({} if surroundings is None else {"landscape": surroundings}),
     }
     tensors = {
         "dictionary": model.components_,
         "bias": model.bias_,
         **{f"preprocessing.{k}": v for k, v in model.preprocessing_.tensors().items()},
     }
+    decoder_bias = getattr(model, "decoder_bias_", None)
+    if decoder_bias is not None:
+        tensors["decoder_bias"] = decoder_bias
     if statistics is not None:
         tensors["atom_activation"] = statistics.atom_activation
         tensors["atom_energy"] = statistics.atom_energy
-    with whole_folder(folder, overwrite=overwrite) as partial:
-        _write_tensors(partial / "dictionary.safetensors", tensors)
-        (partial / "config.json").write_text(_json(config, indent=2) + "\n", encoding="utf-8")
-        lines = [_json(record) + "\n" for record in getattr(model, "history_", [])]
-        (partial / "history.jsonl").write_text("".join(lines), encoding="utf-8")
-        write_atoms(partial)
-        write_report(partial)
-    return Path(folder)
+    history = "".join(_json(record) + "\n" for record in getattr(model, "history_", []))
+    # A name made of what it names: the same seed gives the same bits.
+    named = hashlib.sha256(_safetensors(tensors, "") + history.encode()).hexdigest()[:32]
+    files = {
+        "dictionary.safetensors": _safetensors(tensors, named),
+        "history.jsonl": history.encode(),
+    }
+    with whole_folder(held) as partial:
+        for name, data in files.items():
+            (partial / name).write_bytes(data)
+        (partial / "config.json").write_bytes(
+            sealed({**json.loads(_json(config)), "run_id": named}, files)
+        )
+        try:
+            run = read_run(partial)  # what can't be read again is no result
+        except RunError as error:
+            raise WriteError(str(error).replace(str(partial), str(held.path))) from error
+        (partial / "atoms.png").write_bytes(atoms_bytes(run))
+        (partial / "report.html").write_bytes(report_bytes(run))
+    return held.path
 
 
 def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Any:
@@ -158,46 +196,122 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> An
     RunError
         Where the folder is missing, incomplete, damaged, or of another version.
     """
-    path = check_folder(folder)
-    config = read_config(path / "config.json")
-    tensors = read_tensors(path / "dictionary.safetensors")
+    contents = read_folder(folder)
     try:
-        arguments = dict(config["model"])
-        # The reader's machine may have another device than the writer's, or none.
-        arguments["device"] = device or ("cpu" if arguments["device"] == "cpu" else "auto")
-        # Runs from before there were two kinds don't say.
-        kind = check_choice("estimator", config.get("estimator", "dictionary"), _KINDS)
-        spec = Preprocessing(**config["preprocessing"])
-        model = _KINDS[kind](**{**arguments, "preprocessing": spec})
-        dictionary, bias = tensors["dictionary"], tensors["bias"]
-        if bias.shape != dictionary.shape[:1]:
-            raise ArgumentError("bias", f"shape {bias.shape}", f"({len(dictionary)},)")
-        for name, array in (("dictionary", dictionary), ("bias", bias)):
-            if array.dtype.kind != "f" or not np.isfinite(array).all():
-                found = f"NaN, infinity or whole numbers in {array.dtype}"
-                raise ArgumentError(name, found, "finite floats")
-        prefix = "preprocessing."
-        arrays = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        fitted = FittedPreprocessing.from_tensors(spec, arrays)
-        if fitted.n_features != dictionary.shape[1]:
-            found = f"{fitted.n_features} features"
-            raise ArgumentError("preprocessing", found, f"{dictionary.shape[1]}")
-        shape = config["source"]["feature_shape"]
-        shape = None if shape is None else tuple(map(int, shape))
-        n_steps = check_count("n_steps", config["n_steps"], low=0)
-        learnt = _read_learnt(model, config, len(dictionary))
-        names = config.get("feature_names")
-        if names is not None:
-            names = np.array(names, dtype=object)
-            if names.shape != dictionary.shape[1:]:
-                found = f"shape {names.shape}"
-                raise ArgumentError("feature_names", found, str(dictionary.shape[1:]))
-    except (KeyError, TypeError, ValueError) as error:  # ArgumentError is a ValueError
-        missing = f"no {error}" if isinstance(error, KeyError) else str(error)
+        model, state = _restored(contents.config, contents.tensors, device)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        # ArgumentError is a ValueError
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(
-            f"{path}: inconsistent ({missing}); needed a folder as `shoal fit` wrote it"
+            f"{contents.path}: inconsistent ({printable(reason, 220)}); needed a folder as "
+            "`shoal fit` wrote it"
         ) from error
-    return model.restore_(dictionary, bias, *learnt, fitted, shape, n_steps, names)
+    arrays, beside = state
+    return model.restore_(*arrays, **beside)
+
+
+def _restored(
+    config: dict[str, Any], tensors: dict[str, NDArray], device: str | None
+) -> tuple[Any, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The model that a run holds, not yet fitted, and what `restore_` takes to make it so."""
+    arguments = dict(_mapping(config, "model"))
+    # Runs from before there were two kinds don't say.
+    kind = check_choice("estimator", config.get("estimator", "dictionary"), _KINDS)
+    hints = get_type_hints(_KINDS[kind].__init__)
+    for name, value in arguments.items():
+        if name not in hints or name in ("preprocessing", "return"):
+            raise ArgumentError("model", repr(name), f"arguments of {_KINDS[kind].__name__}")
+        if not fits(value, hints[name]):
+            raise ArgumentError(f"model.{name}", repr(value), "a value of its type")
+    # The reader's machine may have another device than the writer's, or none.
+    arguments["device"] = device or ("cpu" if arguments["device"] == "cpu" else "auto")
+    spec = _preprocessing(_mapping(config, "preprocessing"))
+    model = _KINDS[kind](**{**arguments, "preprocessing": spec})
+    m, n = _check_arrays(tensors)
+    check_count("model.n_components", arguments["n_components"], low=m, high=m)
+    fitted = _fitted(spec, tensors, n)
+    source = _mapping(config, "source")
+    check_count("source.n_features", source["n_features"], low=n, high=n)
+    shape = source["feature_shape"]
+    if shape is not None:
+        if not isinstance(shape, list) or not all(type(each) is int for each in shape):
+            raise ArgumentError("feature_shape", repr(shape), "whole numbers")
+        if min(shape, default=0) < 1 or math.prod(shape) != n:
+            raise ArgumentError("feature_shape", repr(shape), f"numbers whose product is {n}")
+        shape = tuple(shape)
+    n_steps = check_count("n_steps", config["n_steps"], low=0)
+    learnt = _read_learnt(model, config, tensors["dictionary"])
+    names = config.get("feature_names")
+    if names is not None:
+        if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+            raise ArgumentError("feature_names", repr(names), "words")
+        if len(names) != n:
+            raise ArgumentError("feature_names", f"{len(names)}", f"{n}")
+        names = np.array(names, dtype=object)
+    beside: dict[str, Any] = {}  # what a regularised autoencoder may have
+    if kind == "regularized" and "decoder_bias" in tensors:
+        beside["decoder_bias"] = _checked(tensors, "decoder_bias", (n,))
+    arrays = tensors["dictionary"], tensors["bias"]
+    return model, ((*arrays, *learnt, fitted, shape, n_steps, names), beside)
+
+
+def _mapping(config: dict[str, Any], name: str) -> dict[str, Any]:
+    value = config[name]
+    if not isinstance(value, dict):
+        raise ArgumentError(name, repr(value), "a mapping")
+    return value
+
+
+def _preprocessing(values: dict[str, Any]) -> Preprocessing:
+    hints = get_type_hints(Preprocessing)
+    for name, value in values.items():
+        if name not in hints or not fits(value, hints[name]):
+            raise ArgumentError("preprocessing", f"{name}={value!r}", f"{', '.join(hints)}")
+    return Preprocessing(**values)
+
+
+def _check_arrays(tensors: dict[str, NDArray]) -> tuple[int, int]:
+    """Their numbers m and n, where dictionary and bias are what a model can be made of."""
+    dictionary, bias = tensors["dictionary"], tensors["bias"]
+    m, n = dictionary.shape
+    if bias.shape != (m,):
+        raise ArgumentError("bias", f"shape {bias.shape}", f"({m},)")
+    if bias.dtype != dictionary.dtype:
+        raise ArgumentError("bias", str(bias.dtype), f"{dictionary.dtype}, as the dictionary")
+    _checked(tensors, "dictionary", (m, n))
+    _checked(tensors, "bias", (m,))
+    for name in ("atom_activation", "atom_energy"):
+        array = tensors.get(name, bias)
+        if array.shape != (m,) or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ArgumentError(name, f"{array.dtype} of shape {array.shape}", "a number per atom")
+    return m, n
+
+
+def _checked(tensors: dict[str, NDArray], name: str, shape: tuple[int, ...]) -> NDArray:
+    array = tensors[name]
+    if array.shape != shape:
+        raise ArgumentError(name, f"shape {array.shape}", str(shape))
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        found = f"NaN, infinity or whole numbers in {array.dtype}"
+        raise ArgumentError(name, found, "finite floats")
+    return array
+
+
+def _fitted(spec: Preprocessing, tensors: dict[str, NDArray], n: int) -> FittedPreprocessing:
+    prefix = "preprocessing."
+    arrays = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    for name, array in arrays.items():
+        kinds = "i" if name == "n_features" else "f"
+        if array.dtype.kind not in kinds or not np.isfinite(array).all():
+            raise ArgumentError(f"preprocessing.{name}", f"NaN, or {array.dtype}", "finite numbers")
+    for name in ("std", "gain"):  # divided by, there or back
+        if name in arrays and not (arrays[name] > 0).all():
+            raise ArgumentError(f"preprocessing.{name}", "numbers at or below 0", "numbers > 0")
+    if "n_features" in arrays:
+        found = int(arrays["n_features"].item())
+        if found != n:
+            raise ArgumentError("preprocessing", f"{found} features", f"{n}")
+    return FittedPreprocessing.from_tensors(spec, arrays)
 
 
 _KINDS: dict[str, type[DictionaryAutoencoder] | type[RegularizedAutoencoder]] = {
@@ -216,28 +330,61 @@ def _learnt(model: DictionaryAutoencoder | RegularizedAutoencoder) -> dict[str, 
         }
     return {
         "estimator": "regularized",
-        "activation": describe(model.activation_),
-        "penalty": describe(model.penalty_),
+        "activation": describe(model.activation_, "activation"),
+        "penalty": describe(model.penalty_, "penalty"),
         "usage": {
             "activation_fraction": model.activation_fraction_,
             "dead_fraction": model.dead_fraction_,
+            "saturated_units": model.saturated_units_,
         },
     }
 
 
-def _read_learnt(model: Any, config: dict[str, Any], m: int) -> tuple[Any, Any]:
+def _read_learnt(model: Any, config: dict[str, Any], dictionary: NDArray) -> tuple[Any, Any]:
     """What :func:`_learnt` wrote, as `restore_` takes it."""
+    m = len(dictionary)
     if isinstance(model, DictionaryAutoencoder):
-        recipe = restore(config["recipe"])
-        if not isinstance(recipe, Recipe):
-            raise ArgumentError("recipe", repr(recipe), "a description of a Recipe")
+        recipe = restore(config["recipe"], Recipe)
+        for part in (recipe.activation, *map(_pursuit, (recipe.refinement, recipe.polish))):
+            if (most := getattr(part, "k", None)) is not None:
+                check_count(f"{type(part).__name__}.k", most, high=m)
         k = config.get("n_nonzero_coefs")  # older runs lack it
-        return recipe, None if k is None else check_count("n_nonzero_coefs", k, high=m)
-    activation, penalty = restore(config["activation"]), restore(config["penalty"])
-    if not hasattr(activation, "bend") or not hasattr(penalty, "strength"):
-        needed = "descriptions of an activation and a penalty"
-        raise ArgumentError("activation, penalty", f"{activation!r}, {penalty!r}", needed)
+        known = getattr(recipe.activation, "k", None)
+        if k is not None:
+            check_count("n_nonzero_coefs", k, high=m)
+            if known is not None and k != known:
+                raise ArgumentError("n_nonzero_coefs", str(k), f"{known}, as of the activation")
+        most = 1 if check_choice("model", model.model, MODELS) == "mixture" else m
+        if isinstance(model.n_nonzero_coefs, str):
+            check_choice("model.n_nonzero_coefs", model.n_nonzero_coefs, ["auto"])
+        elif model.n_nonzero_coefs is not None:
+            check_count("model.n_nonzero_coefs", model.n_nonzero_coefs, high=most)
+        if recipe.nearness is None:  # which may leave the sphere
+            _check_lengths(dictionary, "unit")
+        return recipe, k
+    activation = restore(config["activation"], SmoothActivation)
+    penalty = restore(config["penalty"], Penalty)
+    activation(torch.zeros(1, m))  # Maxout has a say in the number of units
+    check_choice("weight_length", model.weight_length, WEIGHT_LENGTHS)
+    _check_lengths(dictionary, model.weight_length)
     return activation, penalty
+
+
+def _pursuit(phase: Any) -> Any:
+    return None if phase is None else phase.pursuit
+
+
+def _check_lengths(dictionary: NDArray, weight_length: str) -> None:
+    """Whether atoms have the length that they were trained at; one without direction is 0."""
+    lengths = np.linalg.norm(dictionary.astype(np.float64), axis=1)
+    long = lengths > 1 + _ROUNDING
+    short = (lengths < 1 - _ROUNDING) & (lengths > 0)
+    wrong = {"unit": long | short, "max-norm": long}.get(weight_length, np.zeros(len(long), bool))
+    if wrong.any():
+        atom = int(wrong.argmax())
+        found = f"atom {atom} of length {lengths[atom]:.6g}"
+        needed = "atoms of length 1" if weight_length == "unit" else "atoms of length 1 at most"
+        raise ArgumentError("dictionary", found, needed)
 
 
 def evaluate(model: TiedAutoencoder, X: Any) -> dict[str, Any]:
@@ -314,6 +461,32 @@ def _evaluate(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
     return {"diagnosis": diagnosis, "recovery": record}, encoder
 
 
+# Arbitrary: what a run's own picture of the loss is taken on. It shows wells and walls, not digits,
+# and is to cost next to nothing beside the evaluation: the first of these with few enough
+# multiplications, or none. Three lines, and a plane whose points cost half as much.
+_PICTURES = ((48, 13, 13), (32, 7, 7), (16, 7, 7))  # samples, points a line, points a side
+_MULTIPLICATIONS = 4e9
+
+
+def _picture(m: int, n: int) -> dict[str, int] | None:
+    for n_samples, n_points, n_plane in _PICTURES:
+        if n_samples * m * n * (5 * 3 * n_points + 2 * n_plane**2) <= _MULTIPLICATIONS:
+            return {"n_samples": n_samples, "n_points": n_points, "n_plane": n_plane}
+    return None
+
+
+def _landscape(model: TiedAutoencoder, source: Source) -> dict[str, Any] | None:
+    """The loss around the dictionary for the report; None where it can't be had."""
+    size = _picture(*model.components_.shape)
+    if source.n_samples is None or size is None:
+        return None
+    try:
+        found = model.landscape(source, random_state=0, **size)
+    except ArgumentError:  # of an odd source; nothing that a run should fail by
+        return None
+    return found.to_dict() if math.isfinite(found.loss) else None
+
+
 def _recovery(model: TiedAutoencoder, atoms: NDArray, truth: NDArray) -> Recovery:
     """Recovery in the space the atoms live in: directions go through the linear part."""
     fitted = model.preprocessing_
@@ -350,6 +523,10 @@ def _arguments(model: TiedAutoencoder) -> dict[str, Any]:
     for name, usual in _NAMED.items():
         if name in plain and not isinstance(plain[name], str):
             plain[name] = usual
+    if plain.get("penalty_options"):  # as the penalty has them: lists of numbers, not arrays
+        plain["penalty_options"] = {
+            name: getattr(model.penalty_, name) for name in plain["penalty_options"]
+        }
     if not isinstance(plain["random_state"], (int, np.integer)):
         plain["random_state"] = None
     del plain["preprocessing"]  # written beside it
@@ -368,20 +545,21 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _write_tensors(path: Path, tensors: dict[str, NDArray]) -> None:
+def _safetensors(tensors: dict[str, NDArray], name: str) -> bytes:
     from safetensors.numpy import save
 
-    path.write_bytes(save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+    arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+    return save(arrays, {"run_id": name})  # one key: several come in any order
 
 
 def _listed(values: Iterable[Any] | None) -> list[Any] | None:
     return None if values is None else list(values)
 
 
-def _json(value: Any, indent: int | None = None) -> str:
+def _json(value: Any) -> str:
     def plain(odd: Any) -> Any:
         if isinstance(odd, np.generic):
             return odd.item()
         raise TypeError(f"{type(odd).__name__} in a record")
 
-    return json.dumps(value, indent=indent, allow_nan=False, default=plain)
+    return json.dumps(value, allow_nan=False, default=plain)

@@ -11,6 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.data import Preprocessing, Source, open_source
-from shoal.files import write_bytes
+from shoal.files import Claim, write_bytes
 from shoal.papers.experiment import FORMAT, Experiment, Progress, Table, versions
-from shoal.papers.page import check_result_folder, write_result
+from shoal.papers.page import check_result_folder, claim_result, write_result
 from shoal.report.drawing import HUES, panels
 from shoal.theory.assertion import plain
 from shoal.training.momentum import Momentum
 from shoal.training.sweep import Point, Record, Trace, grid, sweep
-from shoal.vocabulary import ArgumentError, RunError, check_count
+from shoal.vocabulary import ArgumentError, WriteError, check_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,7 +121,7 @@ def run_sweep(
         Before any work where an argument can't be used or the folder is taken; later where a run
         diverges. What was finished is kept, and the same call goes on from there.
     """
-    path = check_result_folder(folder, overwrite=overwrite)
+    check_result_folder(folder, overwrite=overwrite)
     points = grid(penalties, activations, strengths)
     if not points:
         raise ArgumentError("penalty", "no combination", "at least one of each")
@@ -134,37 +135,38 @@ def run_sweep(
         str(opened.name), opened.n_samples, opened.n_features, spec.as_dict(), m, list(penalties),
         list(activations), [float(each) for each in strengths], asdict(descent), n_seeds, seed,
     )  # fmt: skip
-    return _run(opened, path, points, plan, spec, descent, n_jobs, overwrite)
+    held = claim_result(folder, overwrite=overwrite)
+    return _run(opened, held, points, plan, spec, descent, n_jobs)
 
 
 def _run(
     source: Source,
-    path: Path,
+    held: Claim,
     points: list[Point],
     plan: _Plan,
     spec: Preprocessing,
     descent: Momentum,
     n_jobs: int,
-    overwrite: bool,
 ) -> Generator[Progress, None, dict[str, Any]]:
-    start = time.perf_counter()
-    kept = _Kept(path, plan)
-    records = kept.read()
-    prepared = spec.fit(source).through(source)
-    seeds = list(range(plan.seed, plan.seed + plan.n_seeds))
-    total = len(dict.fromkeys(points)) * len(seeds)
-    yield Progress(len(records) / total, f"{len(records)} of {total} there already")
-    for record in sweep(
-        prepared, points, descent, plan.n_components, seed=seeds, n_jobs=n_jobs, done=records
-    ):
-        records.append(record)
-        kept.add(record)
-        note = f"{record.point.penalty}, {record.point.activation}, {record.point.strength:g}"
-        yield Progress(len(records) / total, note)
-    result = _result(plan, records, time.perf_counter() - start)
-    write_result(path, _EXPERIMENT, result, overwrite=overwrite)
-    kept.drop()
-    return result
+    with held:
+        start = time.perf_counter()
+        kept = _Kept(held.path, plan)
+        records = kept.read()
+        prepared = spec.fit(source).through(source)
+        seeds = list(range(plan.seed, plan.seed + plan.n_seeds))
+        total = len(dict.fromkeys(points)) * len(seeds)
+        yield Progress(len(records) / total, f"{len(records)} of {total} there already")
+        for record in sweep(
+            prepared, points, descent, plan.n_components, seed=seeds, n_jobs=n_jobs, done=records
+        ):
+            records.append(record)
+            kept.add(record)
+            note = f"{record.point.penalty}, {record.point.activation}, {record.point.strength:g}"
+            yield Progress(len(records) / total, note)
+        result = _result(plan, records, time.perf_counter() - start)
+        write_result(held, _EXPERIMENT, result)
+        kept.drop()
+        return result
 
 
 class _Kept:
@@ -182,7 +184,7 @@ class _Kept:
             if json.loads(plan) == self.plan:
                 for line in lines:  # one by one: what stands before the damage is kept
                     records.append(_record(json.loads(line)))  # noqa: PERF401
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass  # none, or damaged: what is lost is run again
         kept = [self.plan, *map(_line, records)]
         write_bytes(self.file, "".join(json.dumps(each) + "\n" for each in kept).encode())
@@ -193,12 +195,13 @@ class _Kept:
             with open(self.file, "a", encoding="utf-8") as file:
                 file.write(json.dumps(_line(record)) + "\n")
         except OSError as error:
-            raise RunError(
+            raise WriteError(
                 f"{self.file}: can't be written ({error.strerror}); needed room for results"
             ) from error
 
     def drop(self) -> None:
-        self.file.unlink(missing_ok=True)
+        with suppress(OSError):  # the result is there: no reason to say that it failed
+            self.file.unlink(missing_ok=True)
 
 
 def _line(record: Record) -> dict[str, Any]:
@@ -263,9 +266,22 @@ def _result(plan: _Plan, records: list[Record], seconds: float) -> dict[str, Any
         "verdicts": [],
         "departures": [],
         "tables": [asdict(table)],
-        "notes": [],
+        "notes": _without_penalty(plan, ordered),
     }
     return dict(json.loads(json.dumps(plain(result), allow_nan=False)))
+
+
+def _without_penalty(plan: _Plan, records: list[Record]) -> list[str]:
+    """Where units had no penalty, as their mean codes are beyond where it acts."""
+    most: dict[Point, int] = {}
+    for each in records:
+        if each.saturated_units:
+            most[each.point] = max(most.get(each.point, 0), each.saturated_units)
+    return [
+        f"{point.penalty}, {point.activation}, strength {point.strength:g}: {units} of "
+        f"{plan.n_components} units had no penalty, their mean code is .99 or more."
+        for point, units in most.items()
+    ]
 
 
 def _command(plan: _Plan) -> str:

@@ -19,9 +19,11 @@ activation fraction and dead atoms all follow from that one definition.
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import UnionType
+from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +36,14 @@ __all__ = [
     "SourceError",
     "SourceWarning",
     "Step",
+    "WriteError",
     "__version__",
     "active",
     "check_choice",
     "check_count",
     "check_number",
+    "fits",
+    "printable",
     "warn",
 ]
 
@@ -46,8 +51,27 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+def printable(text: str, longest: int = 400) -> str:
+    r"""`text` in one line, as a terminal may show it.
+
+    Control characters become escapes, since a name in a file may hold codes that a
+    terminal obeys; a text longer than `longest` loses its middle.
+
+    >>> print(printable("a" + chr(27) + "[2Jb"))
+    a\x1b[2Jb
+    """
+    half = longest // 2
+    cut = text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
+    escaped = (each if each.isprintable() else ascii(each)[1:-1] for each in cut)
+    return cut if cut.isprintable() else "".join(escaped)
+
+
 class ShoalError(Exception):
     """Base of every error that shoal raises on purpose; its text is one line."""
+
+    def __init__(self, *args: object) -> None:
+        shown = (printable(each, 2000) if isinstance(each, str) else each for each in args)
+        super().__init__(*shown)
 
 
 class ArgumentError(ShoalError, ValueError):
@@ -64,8 +88,8 @@ class ArgumentError(ShoalError, ValueError):
     """
 
     def __init__(self, argument: str, found: str, needed: str) -> None:
-        self.argument, self.found, self.needed = argument, found, needed
-        super().__init__(f"{argument}: found {found}; needed {needed}")
+        self.argument, self.found, self.needed = argument, printable(found), printable(needed)
+        super().__init__(f"{argument}: found {self.found}; needed {self.needed}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.argument, self.found, self.needed)
@@ -81,6 +105,10 @@ class SourceWarning(UserWarning):
 
 class RunError(ShoalError):
     """A run folder is missing, incomplete, or would be overwritten."""
+
+
+class WriteError(RunError):
+    """A result could not be written; under its name is what was there, or the new one whole."""
 
 
 class Parameters(NamedTuple):
@@ -170,3 +198,33 @@ def check_choice(argument: str, value: Any, choices: Any) -> Any:
     if not any(type(value) is type(option) and value == option for option in options):
         raise ArgumentError(argument, repr(value), "one of " + ", ".join(map(repr, options)))
     return value
+
+
+def fits(value: Any, hint: Any, families: Any = None) -> bool:
+    """Whether `value` is of the type that a type hint names.
+
+    An int is a float, a bool is neither, and a float is finite. A type that can't be asked for,
+    such as a protocol or a callable, stands in `families` with the classes that are of it; a type
+    that doesn't, and can't be asked for, fits nothing.
+
+    >>> fits(3, int | None), fits(True, int), fits((1.0, 2.0), tuple[float, ...])
+    (True, False, True)
+    """
+    if families is not None and hint in families:
+        return isinstance(value, families[hint])
+    if isinstance(hint, UnionType) or get_origin(hint) is Union:
+        return any(fits(value, each, families) for each in get_args(hint))
+    if hint in (None, type(None)):
+        return value is None
+    if get_origin(hint) is tuple:
+        each = get_args(hint)[0]
+        return isinstance(value, tuple) and all(fits(item, each, families) for item in value)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if hint in (int, bool, str):
+        return type(value) is hint
+    return (
+        isinstance(hint, type)
+        and not getattr(hint, "_is_protocol", False)
+        and isinstance(value, hint)
+    )

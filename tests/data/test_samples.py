@@ -2,6 +2,7 @@
 
 import sys
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -135,3 +136,44 @@ def test_too_many_patches_are_refused_in_the_callers_numbers():
         patches(n_patches=50_000)
     with pytest.raises(ArgumentError, match=r"^n_patches: found 500000; needed at most"):
         patches(n_patches=500_000, contrast=1.0)
+
+
+def test_defaults_of_patches_are_what_there_is_at_most():
+    with pytest.warns(UserWarning, match=r"^sample:patches: 35036 patches, all that there are"):
+        source = open_source("sample:patches", patch_size=20)
+    assert (source.n_samples, source.n_features) == (35036, 400)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        source = open_source("sample:patches?shrink=40")
+    assert (source.n_samples, source.feature_shape) == (4, (10, 10))
+    assert [str(note.message) for note in noted] == [
+        "sample:patches: patches of 10 x 10 pixels, all that shrink=40 leaves room for",
+        "sample:patches: 4 patches, all that there are; the default is 36000",
+    ]
+    with pytest.warns(UserWarning, match="1 patches"):
+        assert patches(contrast=1e-9).data.shape == (1, 256)
+    with pytest.raises(ArgumentError, match=r"^patch_size: found 400"):
+        open_source("sample:patches", patch_size=400)
+    with pytest.raises(ArgumentError, match=r"^n_patches: found 36001, the share contrast=0\.3"):
+        patches(20, 36_001)
+
+
+def test_the_default_patches_are_as_many_as_before():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert patches().data.shape == (36_000, 256)
+    np.testing.assert_array_equal(patches(n_patches=400).data, patches(16, 400, 0, 2, 0.3).data)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
+def test_hugging_face_keeps_the_depth_of_images(mode, monkeypatch):
+    from PIL import Image
+
+    pixels = np.arange(12).reshape(3, 4) * 5000
+    dtype = {"I;16": "<u2", "I;16B": ">u2", "I": "i4", "F": "f4"}[mode]
+    image = Image.frombytes(mode, (4, 3), pixels.astype(dtype).tobytes())
+    module = types.ModuleType("datasets")
+    module.load_dataset = lambda name, split: _Table(image=[image] * 2)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    expected = pixels.ravel() / (1 if mode == "F" else 65535)
+    np.testing.assert_allclose(open_source("hf:x").array[1], expected, rtol=1e-6)

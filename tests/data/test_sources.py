@@ -503,16 +503,12 @@ def test_images_folder(tmp_path):
     np.testing.assert_array_equal(source.array, again.array)
     one = open_source(tmp_path / "a.png", patch_size=40 - 10, n_patches=2)
     assert one.n_features == 900
-    with pytest.raises(SourceError, match=r"image b.bmp of 25 x 50.*at least 26 x 26"):
-        open_source(tmp_path, patch_size=26)
+    with pytest.warns(UserWarning, match=r"smaller than a patch passed over: b.bmp \(25 x 50\)"):
+        assert open_source(tmp_path, patch_size=26, n_patches=9).n_samples == 9
+    with pytest.raises(SourceError, match=r"b.bmp \(25 x 50\); needed at least 26 x 26 pixels"):
+        open_source(tmp_path / "sub" / "b.bmp", patch_size=26)
     with pytest.raises(ArgumentError, match=r"^n_patches: found 100000; needed at most"):
         open_source(tmp_path, patch_size=8, n_patches=100_000)
-    (tmp_path / "d.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
-    with pytest.raises(SourceError, match=r"d.png, which can't be read"):
-        open_source(tmp_path, patch_size=8, n_patches=300)
-    (tmp_path / "d.png").write_bytes(b"")
-    with pytest.raises(SourceError, match=r"d.png, which can't be read"):
-        open_source(tmp_path, patch_size=8, n_patches=300)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5])
@@ -661,7 +657,7 @@ BAD_FILES = {
     "text-as-parquet": (lambda d: _write(d / "t.parquet", b"hello"), "t.parquet, which starts"),
     "text-as-png": (lambda d: _write(d / "t.png", b"hello"), "t.png, which can't be read"),
     "object-npy": (_object_npy, "o.npy of dtype object"),
-    "object-npz": (_object_npz, r"o.npz, which can't be read \(Object arrays"),
+    "object-npz": (_object_npz, "data in o.npz of dtype object"),
     "1-d-npy": (lambda d: _save(d, "1.npy", np.zeros(3)), r"1.npy of shape \(3,\)"),
     "no-rows-npy": (lambda d: _save(d, "0.npy", np.zeros((0, 3))), "0.npy with 0 rows"),
     "complex-npy": (lambda d: _save(d, "c.npy", np.zeros((2, 2), complex)), "c.npy of dtype comp"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from shoal.generative import (
     laws,
     low_coherence,
     models,
+    named,
     orthonormal_union,
     perturb,
     random_dictionary,
@@ -36,7 +38,9 @@ def off_diagonal(rows):
     return (rows @ rows.T)[~np.eye(len(rows), dtype=bool)]
 
 
-@pytest.mark.parametrize("module", [shoal.generative, description, dictionaries, laws, models])
+@pytest.mark.parametrize(
+    "module", [shoal.generative, description, dictionaries, laws, models, named]
+)
 def test_doctests(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
@@ -45,7 +49,7 @@ def test_doctests(module):
 
 def test_the_room_imports_numpy_scipy_and_the_vocabulary_only():
     # Read from the sources, so that what shoal/__init__.py imports makes no difference.
-    allowed = {"__future__", "collections", "dataclasses", "typing", "numpy", "scipy"}
+    allowed = {*sys.stdlib_module_names, "numpy", "scipy"}
     files = list(Path(shoal.generative.__file__).parent.glob("*.py"))
     assert len(files) >= 4
     for file in files:
@@ -63,6 +67,7 @@ def test_every_public_name_is_exported():
         *dictionaries.__all__,
         *laws.__all__,
         *models.__all__,
+        *named.__all__,
     }
     assert set(shoal.generative.__all__) == names
 

@@ -11,15 +11,19 @@ from shoal.network import penalties
 from shoal.network.activations import Maxout, ReLU, Sigmoid, Softplus, Tanh
 from shoal.network.penalties import (
     L1,
+    MEAN_FUNCTIONS,
     PENALTIES,
     Contractive,
+    Decoded,
     Denoising,
     FirstOrderDenoising,
     HigherOrderContractive,
     KLSparse,
     Marginalized,
+    MeanActivation,
     NoPenalty,
     SecondOrderDenoising,
+    SlopePenalty,
     penalty_named,
 )
 from shoal.vocabulary import ArgumentError, Parameters
@@ -34,6 +38,11 @@ EVERY = [
     FirstOrderDenoising(0.2, draws=3),
     HigherOrderContractive(0.3, gamma=0.7, noise=0.2, draws=2),
     KLSparse(0.3, rho=0.2),
+    Denoising(0.3, noise="masking"),
+    Denoising(0.3, draws=2, noise="masking"),
+    *(MeanActivation(0.3, f) for f in MEAN_FUNCTIONS if f != "identity"),
+    MeanActivation(0.3, torch.sinh),
+    *(SlopePenalty(0.3, q, p) for q, p in ((1, 0), (1, 1), (2, 4), (3, 2), (4, 3), (1, 5))),
 ]
 SHAPES = [(9, 6, 5), (1, 9, 4), (7, 3, 1), (1, 3, 1), (33, 21, 17)]  # B m n; 3 divides m
 
@@ -89,8 +98,9 @@ class Dense:
     """The autoencoder in plain torch, every derivative by autograd."""
 
     def __init__(self, parameters, data, activation):
-        self.weights, self.bias = parameters
+        self.weights, self.bias = parameters[:2]
         self.data = data
+        self.decoder = parameters[2] if len(parameters) == 3 else data.new_zeros(data.shape[1])
         self.s = VALUES[type(activation)]
 
     def codes(self, x):
@@ -98,7 +108,7 @@ class Dense:
 
     def losses(self, x):
         """|x - f(x~)|^2 of each sample, x~ given."""
-        return (self.data - self.codes(x) @ self.weights).square().sum(dim=1)
+        return (self.data - self.codes(x) @ self.weights - self.decoder).square().sum(dim=1)
 
     def jacobian(self, x):
         """dh/dx, (B, m, n), unit by unit."""
@@ -123,7 +133,7 @@ class Dense:
     def curvature(self):
         """d2l/dh_j2, (B, m)."""
         h = self.codes(self.data).detach().requires_grad_()
-        loss = (self.data - h @ self.weights).square().sum()
+        loss = (self.data - h @ self.weights - self.decoder).square().sum()
         first = torch.autograd.grad(loss, h, create_graph=True)[0]
         columns = [
             torch.autograd.grad(first[:, j].sum(), h, create_graph=True)[0][:, j]
@@ -147,10 +157,19 @@ def judge(penalty, parameters, data, activation, noise_dtype=None):
     match penalty:
         case NoPenalty():
             return plain
+        case Denoising(noise="masking"):  # Vincent et al. 2008
+            kept = [
+                (torch.rand(data.shape, dtype=noise_dtype or data.dtype, generator=generator))
+                >= strength
+                for _ in range(penalty.draws)
+            ]
+            return torch.stack([model.losses(data * each).mean() for each in kept]).mean()
         case Denoising():  # eq. (6)
             values = []
             for _ in range(penalty.draws):
                 e = noise(strength)
+                if penalty.variances is not None:
+                    e = e * torch.tensor(penalty.variances, dtype=data.dtype).sqrt()
                 values.append(model.losses(data + e).mean())
                 if penalty.antithetic:
                     values.append(model.losses(data - e).mean())
@@ -168,13 +187,16 @@ def judge(penalty, parameters, data, activation, noise_dtype=None):
             alone = (first.square() * weights.square().sum(dim=1).square()).sum(dim=1)
             apart = gram - torch.diag(torch.diagonal(gram))
             together = torch.einsum("bj,bk,jk->b", first, first, apart)
-            short = model.codes(data) @ weights - data  # W^T h - x
+            short = model.decoder + model.codes(data) @ weights - data  # b_d + W^T h - x
             last = torch.einsum("bi,ji,bj,jk,jk->b", short, weights, second, weights, weights)
             return plain + strength * (alone + together + last).mean()
         case Contractive():  # eq. (8)
             return plain + strength * model.jacobian(data).square().sum() / size
         case Marginalized():  # eq. (10)
-            slopes = model.jacobian(data).square().sum(dim=2)
+            variances = torch.ones(data.shape[1], dtype=data.dtype)
+            if penalty.variances is not None:
+                variances = torch.tensor(penalty.variances, dtype=data.dtype)
+            slopes = (model.jacobian(data).square() * variances).sum(dim=2)
             return plain + strength / 2 * (model.curvature() * slopes).sum() / size
         case HigherOrderContractive():  # Rifai et al. 2011a, eq. (4)
             here = model.jacobian(data)
@@ -193,11 +215,29 @@ def judge(penalty, parameters, data, activation, noise_dtype=None):
             return plain + strength * each.sum()
         case L1():  # eq. (2)
             return plain + strength * model.codes(data).abs().sum(dim=1).mean()
+        case MeanActivation():  # Corollary 1
+            return plain + strength * MEANS[penalty.f](model.codes(data).mean(dim=0)).sum()
+        case SlopePenalty():  # Corollary 2
+            slopes, lengths = model.derivatives()[0], torch.linalg.vector_norm(weights, dim=1)
+            return plain + strength * (slopes**penalty.q * lengths**penalty.p).sum() / size
     raise AssertionError(penalty)
 
 
+MEANS = {
+    "identity": lambda u: u,
+    "square": lambda u: u * u,
+    "sqrt": lambda u: u.clamp(min=1e-6) ** 0.5,
+    "log": lambda u: torch.log(1 + u.clamp(min=-0.99)),
+    "exp": lambda u: torch.exp(u) - 1,
+    "kl": lambda u: -torch.log(1 - u.clamp(max=0.99)),
+    torch.sinh: torch.sinh,
+}
+
+
 def check(terms, parameters, value, gradient, rtol, atol):
-    found = objective(terms), terms.gradient(parameters.dictionary), terms.bias
+    found = [objective(terms), terms.gradient(parameters.dictionary), terms.bias]
+    if terms.decoder is not None:
+        found.append(terms.decoder)
     for one, other in zip(found, (value, *gradient), strict=True):
         assert one.dtype == parameters.bias.dtype
         assert one.shape == other.shape
@@ -205,7 +245,13 @@ def check(terms, parameters, value, gradient, rtol, atol):
 
 
 def leaves(parameters):
-    return Parameters(*(part.double().clone().requires_grad_() for part in parameters))
+    return type(parameters)(*(part.double().clone().requires_grad_() for part in parameters))
+
+
+def decoded(parameters, seed=0):
+    rng = np.random.default_rng(seed)
+    n = parameters.dictionary.shape[1]
+    return Decoded(*parameters, torch.from_numpy(rng.standard_normal(n)).to(parameters.bias))
 
 
 # --- judge 1: autograd -----------------------------------------------------------------------
@@ -221,6 +267,49 @@ def test_equals_autograd(penalty, activation, shape):
     expected = torch.autograd.grad(value, free)
     terms = called(penalty, parameters, data, activation)
     check(terms, parameters, value, expected, rtol=1e-10, atol=1e-11)
+
+
+@every_penalty
+@every_activation
+def test_equals_autograd_with_a_decoder_bias(penalty, activation):
+    parameters, data = problem()
+    whole = decoded(parameters)
+    free = leaves(whole)
+    value = judge(penalty, free, data, activation)
+    expected = torch.autograd.grad(value, free)
+    assert expected[2].abs().min() > 1e-3
+    terms = called(penalty, whole, data, activation)
+    check(terms, whole, value, expected, rtol=1e-10, atol=1e-11)
+    # A decoder bias of 0 is none.
+    zero = called(penalty, whole._replace(decoder_bias=torch.zeros(5).double()), data, activation)
+    plain = called(penalty, parameters, data, activation)
+    assert torch.equal(zero.bias, plain.bias)
+    assert plain.decoder is None
+
+
+TIGHT = (1e-12, 1e-13)
+VARIANCES = (0.5, 0.0, 2.0, 1.0, 3.0)
+
+
+@every_activation
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        Denoising(0.3, variances=VARIANCES),
+        Denoising(0.3, draws=2, antithetic=True, variances=VARIANCES),
+        Marginalized(0.3, variances=np.array(VARIANCES)),
+    ],
+    ids=str,
+)
+def test_a_variance_for_each_feature(penalty, activation):
+    for parameters in (problem()[0], decoded(problem()[0])):
+        data = problem()[1]
+        free = leaves(parameters)
+        value = judge(penalty, free, data, activation)
+        expected = torch.autograd.grad(value, free)
+        terms = called(penalty, parameters, data, activation)
+        check(terms, parameters, value, expected, rtol=1e-10, atol=1e-11)
+    assert penalty.variances == VARIANCES, "plain numbers, whatever they were"
 
 
 @every_penalty
@@ -326,6 +415,65 @@ def test_theorem_3_is_the_trace_of_the_hessian_in_the_input(activation):
         expected += 0.3 / 2 * hessian.trace().item() / len(data)
     found = SecondOrderDenoising(0.3)(parameters, data, activation)
     assert found.penalty.item() == pytest.approx(expected, rel=1e-10)
+
+
+@every_activation
+@pytest.mark.parametrize("p", [2, 4])
+def test_contraction_is_a_slope_penalty(activation, p):
+    parameters, data = problem((20, 9, 5), seed=18)
+    known = {2: Contractive, 4: Marginalized}[p](0.3, kink=0.1 * isinstance(activation, ReLU))
+    found = SlopePenalty(0.3, 2, p, kink=known.kink)(parameters, data, activation)
+    expected = known(parameters, data, activation)
+    assert all(map(torch.equal, found[:6], expected[:6]))
+    one = Marginalized(0.3, variances=[1.0] * 5)(parameters, data, activation)
+    gradient = Marginalized(0.3)(parameters, data, activation)
+    weights = parameters.dictionary
+    check(one, parameters, objective(gradient), (gradient.gradient(weights), gradient.bias), *TIGHT)
+
+
+@pytest.mark.parametrize("activation", [ReLU(), Softplus(), Sigmoid()], ids=str)
+def test_sparse_and_l1_penalties_are_of_the_mean_activation(activation):
+    parameters, data = problem((20, 9, 5), seed=19)
+    quiet = parameters._replace(bias=parameters.bias - 1.0)
+    weights = quiet.dictionary
+    for f, known in (("kl", KLSparse(0.3)), ("identity", L1(0.3))):
+        found = MeanActivation(0.3, f)(quiet, data, activation)
+        expected = known(quiet, data, activation)
+        gradient = expected.gradient(weights), expected.bias
+        check(found, quiet, objective(expected), gradient, 1e-13, 1e-14)
+    # With the name and as a function of one's own.
+    own = MeanActivation(0.3, lambda u: torch.exp(u) - 1)(quiet, data, activation)
+    named = MeanActivation(0.3, "exp")(quiet, data, activation)
+    gradient = named.gradient(weights), named.bias
+    check(own, quiet, objective(named), gradient, 1e-13, 1e-14)
+
+
+def test_an_atom_of_length_zero_has_no_direction():
+    parameters, data = problem((20, 9, 5), seed=20)
+    weights = parameters.dictionary.clone()
+    weights[3] = 0.0
+    for p in (0, 1, 3, 5):
+        terms = SlopePenalty(1.0, 1, p)(parameters._replace(dictionary=weights), data, Sigmoid())
+        assert torch.isfinite(terms.gradient(weights)).all()
+
+
+def test_masking_sets_features_to_zero_and_keeps_the_others():
+    parameters, data = problem((4000, 3, 4), seed=21)
+    terms = called(Denoising(0.25, noise="masking"), parameters, data, ReLU())
+    seen = terms.right[4000:]  # what the encoder saw
+    kept = seen == data
+    assert ((seen == 0) | kept).all()
+    assert 1 - kept.double().mean().item() == pytest.approx(0.25, abs=0.02)
+    silent = called(Denoising(1.0, noise="masking"), parameters, data, ReLU())
+    assert (silent.right[4000:] == 0).all()
+
+
+def test_noise_has_the_variance_of_each_feature():
+    parameters, data = problem((4000, 3, 5), seed=22)
+    terms = called(Denoising(0.5, variances=VARIANCES), parameters, data, ReLU())
+    noise = terms.right[4000:] - data
+    expected = 0.5 * torch.tensor(VARIANCES, dtype=torch.float64)
+    torch.testing.assert_close(noise.var(dim=0), expected, rtol=0.1, atol=0.0)
 
 
 def small(seed):
@@ -501,6 +649,28 @@ def test_memory_layout_does_not_matter(penalty):
         (lambda: KLSparse(0.1, rho=-0.1), "rho"),
         (lambda: Contractive(0.1, kink=0.1)(*problem(), Sigmoid()), "kink"),
         (lambda: NoPenalty()(*problem((9, 6, 5)), Maxout(4)), "n_components"),
+        (lambda: Denoising(0.1, noise="salt"), "noise"),
+        (lambda: Denoising(1.1, noise="masking"), "strength"),
+        (lambda: Denoising(0.1, noise="masking", antithetic=True), "antithetic"),
+        (lambda: Denoising(0.1, noise="masking", variances=[1.0]), "variances"),
+        (lambda: Denoising(0.1, variances=[1.0, -1.0]), "variances"),
+        (lambda: Denoising(0.1, variances=[0.0, 0.0]), "variances"),
+        (lambda: Denoising(0.1, variances=3.0), "variances"),
+        (lambda: Denoising(0.1, variances="11"), "variances"),
+        (lambda: Marginalized(0.1, variances=[1.0, math.nan]), "variances"),
+        (lambda: Marginalized(0.1, variances=[1.0], kink=0.1), "kink"),
+        (lambda: Denoising(0.1, variances=[1.0])(*problem(), ReLU()), "variances"),
+        (lambda: Marginalized(0.1, variances=[1.0])(*problem(), ReLU()), "variances"),
+        (lambda: SlopePenalty(0.1, q=0), "q"),
+        (lambda: SlopePenalty(0.1, q=1.5), "q"),
+        (lambda: SlopePenalty(0.1, p=-1), "p"),
+        (lambda: MeanActivation(0.1, "cube"), "f"),
+        (lambda: MeanActivation(0.1, 3), "f"),
+        (lambda: MeanActivation(0.1, lambda u: u.sum()), "f"),
+        (lambda: MeanActivation(0.1, math.exp), "f"),
+        (lambda: MeanActivation(0.1, lambda u: torch.ones(3)), "f"),
+        (lambda: penalty_named("cae", 0.1, draws=3), "penalty_options"),
+        (lambda: penalty_named("none", 0.1, q=3), "penalty_options"),
     ],
 )
 def test_what_cannot_be_is_refused(build, argument):

@@ -5,11 +5,11 @@ import pytest
 
 from shoal import papers
 from shoal.generative import SparseCoding, random_dictionary
-from shoal.papers.beyond import basin, samples
+from shoal.papers.beyond import basin, penalties, samples
 from shoal.report.drawing import PAGE, PRINT, as_png, as_svg, plain_settings
 from shoal.vocabulary import ArgumentError
 
-NAMES = ("beyond/basin", "beyond/samples")
+NAMES = ("beyond/basin", "beyond/penalties", "beyond/samples")
 SMALL = {
     "beyond/basin": {
         "n": 7,
@@ -23,6 +23,15 @@ SMALL = {
         "step": (0.8,),
         "n_steps": 3,
         "n_seeds": 2,
+    },
+    "beyond/penalties": {
+        "n": 9,
+        "m": 7,
+        "k": 2,
+        "n_samples": 150,
+        "penalty": ("none", "dae"),
+        "strengths": (0.2,),
+        "n_epochs": 2,
     },
     "beyond/samples": {
         "n": 9,
@@ -77,6 +86,31 @@ def test_basins_that_mean_nothing_are_refused(changes):
 def test_samples_that_mean_nothing_are_refused(changes):
     with pytest.raises(ArgumentError):
         samples.Settings(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"m": 1}, {"k": 65}, {"penalty": ("lasso",)}, {"strengths": (0.0,)}, {"low": 0.0}]
+)
+def test_penalties_that_mean_nothing_are_refused(changes):
+    with pytest.raises(ArgumentError):
+        penalties.Settings(**changes)
+
+
+# --- penalties --------------------------------------------------------------------------------
+
+
+def test_a_push_on_the_bias_finds_atoms_and_contraction_does_not():
+    result = performed("beyond/penalties")
+    best = {
+        name: max(
+            each["recovered"] for each in result["numbers"]["cells"] if each["penalty"] == name
+        )
+        for name in ("none", "cae", "sae")
+    }
+    assert best["none"] <= 0.15
+    assert best["cae"] <= 0.15
+    assert best["sae"] >= 0.5
+    assert result["numbers"]["default"] == 1.0
 
 
 # --- basins -----------------------------------------------------------------------------------

@@ -10,7 +10,13 @@ from shoal.vocabulary import ArgumentError
 
 TINY = {
     "nguyen2019/gradients": {"n": 12, "m": 10, "m_mixture": 3, "k": 2, "n_samples": (100, 200)},
-    "nguyen2019/theorem3": {"n": (10,), "k": (2,), "delta": (0.2,), "n_mixture": (9,)},
+    "nguyen2019/theorem3": {
+        "n": (10,),
+        "k": (2,),
+        "delta": (0.2,),
+        "n_mixture": (9,),
+        "n_hadamard": 16,
+    },
     "nguyen2019/theorem4": {
         "n": 12,
         "m": 14,
@@ -22,6 +28,8 @@ TINY = {
         "k_plateau": (2,),
         "n_orthonormal": 8,
         "k_orthonormal": (2,),
+        "k_sizes": (2, 5),
+        "m_sizes": (20, 80),
         "n_relu": 9,
         "m_relu": 5,
         "n_steps": 3,
@@ -110,5 +118,47 @@ def test_within_the_span_of_the_atoms_it_is_steeper():
 
     world = NonnegativeSparseCoding(np.eye(14), 5, low=1.0, high=2.0)
     # By power iteration on the derivative of the enumerated gradient: 8.154.
-    found = theorem4._curvature_inside(world, theorem4.Settings())
-    assert found == pytest.approx(8.154, abs=0.02)
+    assert theorem4._curvature_inside(world) == pytest.approx(8.154, abs=0.002)
+
+
+def test_a_constant_that_grows_is_told_from_one_that_does_not():
+    settings = theorem4.Settings(k_sizes=(3, 4), m_sizes=(4096, 65_536))
+    three, four = theorem4.growth(settings)
+    assert (three["verdict"], four["verdict"]) == ("confirmed", "contradicted")
+    numbers = {
+        "contraction": [],
+        "signed_plateaus": [
+            {"atoms": atoms, "rest": 0.0, "rule": 1.0} for atoms in ("gaussian", "tight")
+        ],
+        "mixture_plateaus": [{"rest": 1.0, "floor": 1.0}],
+        "orthonormal": [
+            {"label": label, "distances": [1.0, 0.0]}
+            for label in ("c L = 1.8", "c = 1, damped", "c L = 2.2")
+        ],
+        "halving": [
+            {"floor": floor, "distances": [1.0, 0.0], "least": 0.0} for floor in (0.0, -0.2)
+        ],
+        "growth": [three, four],
+    }
+    checks = theorem4._verdicts(numbers)
+    assert holds(checks, "(iii) L <= 3, k = 3")
+    assert holds(checks, "(iii) whatever the step, L > 3, k = 4")
+    numbers["growth"] = [{**three, "power": 1.0}, {**four, "power": 0.0}]
+    checks = theorem4._verdicts(numbers)
+    assert not holds(checks, "(iii) L <= 3, k = 3")
+    assert not holds(checks, "(iii) whatever the step, L > 3, k = 4")
+
+
+def test_the_crowd_that_theorem3_allows_is_too_large():
+    settings = theorem3.Settings(n_hadamard=8192, n_samples=20)
+    crowds = theorem3._crowds(settings)
+    assert [each["share"] for each in crowds] == pytest.approx([1.0, 0.5, 0.0, 0.0], abs=0.5)
+    assert all(check.holds for check in theorem3._verdicts_of_crowds(crowds))
+    turned = [{**crowds[0], "share": 0.5}, {**crowds[-1], "share": 0.5}]
+    assert not any(check.holds for check in theorem3._verdicts_of_crowds(turned))
+
+
+def test_the_gap_between_two_intervals_of_biases():
+    (found,) = theorem3._intervals(theorem3.Settings(n=(8,), k=(1,)))
+    # The least delta of the grid: -delta^2/4 + 2 delta.
+    assert found["gap_to_lemma1"] == pytest.approx(2 * 0.005 - 0.005**2 / 4, abs=1e-6)

@@ -92,7 +92,7 @@ def test_sizes_that_cannot_be_are_refused_before_any_work(name):
 # --- Table 1 ----------------------------------------------------------------------------------
 
 
-def table1_cells(norms, p=0.1):
+def table1_cells(norms, p=0.1, ks=(1, 1, 1)):
     """Cells of one column, as the run makes them, with these norms."""
     return [
         {
@@ -104,8 +104,9 @@ def table1_cells(norms, p=0.1):
             "scaled": norm / 15,
             "range": [norm / 15, norm / 15],
             "paper": None,
+            "k": k,
         }
-        for h, norm in zip((256, 512, 1024), norms, strict=True)
+        for h, norm, k in zip((256, 512, 1024), norms, ks, strict=True)
     ]
 
 
@@ -115,11 +116,70 @@ def test_a_norm_that_rises_with_h_turns_the_check_of_table_1():
     assert not holds_of(table1._verdicts(table1_cells((0.3, 0.1, 0.2))), words)
 
 
+def test_a_rise_where_k_goes_from_1_to_2_is_the_rounding_s():
+    cells = table1_cells((0.3, 0.1, 0.2), ks=(1, 1, 2))
+    assert holds_of(table1._verdicts(cells, "floor"), "does not rise with h")
+    assert holds_of(table1._verdicts(cells, "floor"), "where k goes from 1 to 2")
+    falls = table1._verdicts(table1_cells((0.3, 0.2, 0.1), ks=(1, 1, 2)), "floor")
+    assert not holds_of(falls, "where k goes from 1 to 2")
+
+
 def test_a_unit_that_answers_under_the_literal_bias_turns_its_check():
     cells = table1_cells((0.3, 0.2, 0.1))
     assert holds_of(table1._verdicts(cells), "literal")
     cells[1]["literal"]["norm"] = 1e-9
     assert not holds_of(table1._verdicts(cells), "literal")
+
+
+def test_the_printed_table_1_breaks_its_caption_once():
+    assert table1.printed_rises() == [(0.1, 512, 1024)]
+    assert (table1.PAPER[512][1], table1.PAPER[1024][1]) == (0.0071, 0.0079)
+
+
+def literal_norm(h, p, rounding, n_samples=1500):
+    settings = table1.Settings(n_samples=n_samples, n_points=1, rounding=rounding)
+    found = table1.cell(h, p, settings, 0)["literal"]
+    return found["norm"], found["k"]
+
+
+@pytest.mark.parametrize(
+    ("h", "p"), [(256, 0.05), (512, 0.05), (1024, 0.05), (256, 0.1), (512, 0.1)]
+)
+def test_with_h_to_the_p_rounded_down_units_answer_under_the_literal_bias(h, p):
+    norm, k = literal_norm(h, p, "floor")
+    assert k == 1
+    assert norm > 0
+    if p == 0.05:  # the paper's number, without any constant
+        printed = table1.PAPER[h][table1.PAPER_P.index(p)]
+        assert 1 / 3 < norm / printed < 3
+    assert literal_norm(h, p, "ceil") == (0.0, 2)
+
+
+@pytest.mark.parametrize(("h", "p"), [(1024, 0.1), (256, 0.2), (512, 0.3), (256, 0.5)])
+def test_it_silences_all_at_larger_powers_however_they_are_rounded(h, p):
+    assert {literal_norm(h, p, each)[0] for each in ("ceil", "floor")} == {0.0}
+
+
+def test_the_literal_verdicts_can_fail():
+    def cell(p, norm, paper=0.0126):
+        return {"p": p, "literal": {"norm": norm}, "paper": paper, "k": 1}
+
+    def verdicts(*cells, rounding="floor"):
+        return [check.holds for check in table1._literal_verdicts(list(cells), rounding)]
+
+    assert verdicts(cell(0.2, 0.0), cell(0.05, 0.02)) == [True, True]
+    assert verdicts(cell(0.2, 1e-9), cell(0.05, 0.04)) == [False, False]
+    assert verdicts(cell(0.05, 0.0)) == [False]
+    assert verdicts(cell(0.05, 0.02, paper=None)) == []
+    assert verdicts(cell(0.05, 1e-9), rounding="ceil") == [False]
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "figure1"])
+def test_the_rounding_is_a_setting(name):
+    experiment = papers.find("rangamani2017/" + name)
+    assert papers.configure(experiment, "smoke", ["rounding=floor"]).rounding == "floor"
+    with pytest.raises(ArgumentError, match="rounding"):
+        papers.configure(experiment, "smoke", ["rounding=down"])
 
 
 # --- Table 2 ----------------------------------------------------------------------------------
@@ -132,6 +192,26 @@ def test_what_the_point_zero_covers_is_what_is_counted():
     assert gone == pytest.approx(table2.covered_by_zero(7.0), rel=1e-12)
     assert table2.covered(start, start, truth) == 0.0
     assert table2.covered(truth, start, truth) == 100.0
+
+
+def test_where_the_printed_percentages_end():
+    ends = table2.printed_ends()
+    farther = {place: round(end, 2) for place, end in ends.items() if end > 1}
+    assert farther == {
+        (1024, 0.05): 1.02,
+        (2048, 0.05): 1.53,
+        (4096, 0.05): 2.14,
+        (4096, 0.1): 1.24,
+    }
+    nearer = sorted(round(end, 2) for end in ends.values() if end <= 1)
+    assert nearer == [0.52, 0.53, 0.61, 0.68, 0.77, 0.89]
+    for (h, p), end in ends.items():
+        printed = table2.PAPER[h][table2.PAPER_P.index(p)]
+        assert (table2.covered_by_zero(h ** (1 - 2 * p) / 5) > printed) == (end > 1)
+    assert 1 - 0.89**2 / 2 > 0.6  # the cosine of columns of length 1
+    # Half a digit of the print, as a distance: of the four only the first could be below 1.
+    half = {(h, p): 0.0005 * h ** (1 - 2 * p) / 5 for h, p in farther}
+    assert [place for place in farther if ends[place] - half[place] < 1] == [(1024, 0.05)]
 
 
 def test_starts_are_where_they_should_be():

@@ -33,7 +33,7 @@ def test_a_missing_folder_and_a_file_instead_of_one(tmp_path):
         ("config.json", b"{", "not JSON"),
         ("config.json", b"[]", "found format 'list'"),
         ("config.json", b"{}", "shoal-run"),
-        ("config.json", b'{"format": "shoal-run", "format_version": 2}', "format_version 2"),
+        ("config.json", b'{"format": "shoal-run", "format_version": 3}', "format_version 3"),
         ("config.json", b"\xff", "UTF-8"),
         ("history.jsonl", b"{}\n3\n", "line 2"),
         ("history.jsonl", b"{}\n{\n{}\n", "line 2"),

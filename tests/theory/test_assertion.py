@@ -5,7 +5,16 @@ import math
 
 import pytest
 
-from shoal.theory.assertion import Assertion, at_least, at_most, between, true
+from shoal.theory.assertion import (
+    TELLING,
+    Assertion,
+    Check,
+    at_least,
+    at_most,
+    between,
+    share_error,
+    true,
+)
 
 YES, NO = true("it is so", 1), true("it is not", 0)
 
@@ -115,3 +124,79 @@ def test_all_of_it_is_written():
         "  measured share: 0.25, >= 0.5: NO",
         "  note: a misprint",
     ]
+
+
+CLEAR = at_most("clear", 2.0, 1.0, error=0.99 / TELLING)
+CLOSE = at_most("close", 2.0, 1.0, error=1.01 / TELLING)
+OPEN = at_most("a constant", 2.0, 1.0, reading=True)
+NEAR_MISS = at_least("a hypothesis", 1.0, 0.99, error=0.01)
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "measurements", "verdict"),
+    [
+        ((YES,), (CLEAR,), "contradicted"),
+        ((YES,), (CLOSE,), "too few samples to tell"),
+        ((YES,), (CLOSE, CLEAR), "contradicted"),
+        ((YES,), (OPEN,), "needs a larger constant"),
+        ((YES,), (OPEN, CLOSE), "needs a larger constant"),
+        ((YES,), (OPEN, CLEAR), "contradicted"),
+        ((NO,), (OPEN,), "not promised"),
+        ((NEAR_MISS,), (OPEN,), "too few samples to tell"),
+        ((YES,), (at_most("", 2.0, 1.0, error=1.0, reading=True),), "too few samples to tell"),
+        ((YES,), (at_most("", 1.0, 2.0, reading=True),), "confirmed"),
+        ((YES,), (YES, CLOSE), "too few samples to tell"),
+        ((NO,), (CLOSE,), "not promised"),
+        ((NEAR_MISS,), (CLEAR,), "too few samples to tell"),
+        ((NEAR_MISS,), (NO,), "too few samples to tell"),
+        ((NEAR_MISS,), (YES,), "confirmed"),
+        ((YES,), (at_most("", 1.0, 2.0, error=5.0),), "confirmed"),
+        ((YES,), (at_most("", 2.0, 1.0, error=math.inf),), "too few samples to tell"),
+        ((YES,), (at_most("", math.inf, 1.0, error=math.inf),), "too few samples to tell"),
+        ((YES,), (at_most("", math.inf, 1.0, error=1.0),), "contradicted"),
+        ((YES,), (at_most("", math.nan, 1.0),), "too few samples to tell"),
+        ((YES,), (at_most("", math.nan, 1.0, error=1.0),), "too few samples to tell"),
+        ((YES,), (at_most("", 2.0, 1.0, error=math.nan),), "too few samples to tell"),
+    ],
+)
+def test_nothing_is_said_against_a_paper_within_the_sampling_error(
+    hypotheses, measurements, verdict
+):
+    assert made(hypotheses, measurements).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("check", "margin"),
+    [
+        (at_most("", 2.0, 3.0), 1.0),
+        (at_most("", 3.0, 2.0), -1.0),
+        (at_least("", 2.0, 3.0), -1.0),
+        (between("", 2.0, 1.0, 5.0), 1.0),
+        (between("", 6.0, 1.0, 5.0), -1.0),
+        (true("", 0), math.inf),
+    ],
+)
+def test_a_margin_is_the_distance_from_the_bound(check, margin):
+    assert check.margin == margin
+
+
+def test_a_check_made_by_hand_is_exact():
+    assert made((YES,), (Check("by hand", 2.0, "< 1", False),)).verdict == "contradicted"
+
+
+def test_the_error_stands_beside_the_value():
+    assertion = made((YES,), (CLOSE,), remarks=("less would do",), errata=("a sign: 1 = -1",))
+    assert str(assertion).splitlines()[-3:] == [
+        "  measured close: 2 +- 0.25, <= 1: NO",
+        "  remark: less would do",
+        "  erratum: a sign: 1 = -1",
+    ]
+    plain = assertion.to_dict()
+    assert plain["measurements"][0]["error"] == 1.01 / TELLING
+    assert (plain["remarks"], plain["errata"]) == (["less would do"], ["a sign: 1 = -1"])
+
+
+def test_the_error_of_a_share_is_never_0():
+    assert share_error(0.5, 10_000) == pytest.approx(0.005, rel=1e-3)
+    assert 1e-4 < share_error(1.0, 1000) < 2e-3
+    assert share_error(0.0, 1000) == pytest.approx(share_error(1.0, 1000))

@@ -4,9 +4,11 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+import torch
 
 from shoal.generative import (
     BernoulliSupport,
+    Constant,
     Custom,
     DiscreteSupport,
     GenerativeModel,
@@ -43,11 +45,9 @@ def chances(support):
         listed = list(combinations(range(M), support.k))
         return dict.fromkeys(listed, 1 / len(listed))
     if isinstance(support, BernoulliSupport):
+        p = np.broadcast_to(support.p, M)
         subsets = [s for k in range(M + 1) for s in combinations(range(M), k)]
-        return {
-            s: np.prod([support.p[i] if i in s else 1 - support.p[i] for i in range(M)])
-            for s in subsets
-        }
+        return {s: np.prod([p[i] if i in s else 1 - p[i] for i in range(M)]) for s in subsets}
     return dict(zip(support.supports, support.probabilities, strict=True))
 
 
@@ -101,6 +101,64 @@ def test_enumerated_gradient(support, noise):
     found = gradients.enumerated_gradient(world, WEIGHTS, BIAS)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     assert np.abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize("noise", [0.0, NOISE])
+@pytest.mark.parametrize(
+    "support", [UniformSupport(1), UniformSupport(2), UniformSupport(4), BernoulliSupport(0.3)]
+)
+def test_moment_gradient(support, noise):
+    world = GenerativeModel(ATOMS, support, POSITIVE, noise)
+    found, means = gradients.exact_gradient(world, WEIGHTS, BIAS)
+    np.testing.assert_allclose(found, brute(world, VALUES, BIAS), rtol=0, atol=1e-12)
+    assert means == "moments of the supports"
+
+
+@pytest.mark.parametrize("support", [UniformSupport(3), BernoulliSupport(0.3)])
+def test_triple_sums_of_units_that_are_alike(support, monkeypatch):
+    world = GenerativeModel(ATOMS, support, POSITIVE)
+    quick = gradients.triple_sums(world, WEIGHTS)
+    monkeypatch.setattr(gradients, "alike_chances", lambda _: None)
+    for found, expected in zip(quick, gradients.triple_sums(world, WEIGHTS), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+        assert np.abs(expected).max() > 1e-3
+
+
+def test_moments_need_units_that_are_alike():
+    world = GenerativeModel(ATOMS, LISTED, POSITIVE)
+    with pytest.raises(ArgumentError, match="DiscreteSupport of 5 units"):
+        gradients.moment_gradient(world, WEIGHTS)
+    found, means = gradients.exact_gradient(world, WEIGHTS)
+    assert means == "all supports"
+    np.testing.assert_array_equal(found, gradients.enumerated_gradient(world, WEIGHTS))
+    uneven = BernoulliSupport((0.1, 0.9, 0.5, 1.0, 0.0))
+    assert gradients.exact_gradient(GenerativeModel(ATOMS, uneven, POSITIVE), WEIGHTS) is None
+
+
+def test_bias_gradient_has_a_sign_that_the_print_turns():
+    """Descent along the print's would make a negative bias grow, not halve."""
+    chances = {(0,): 0.2, (1,): 0.3, (4,): 0.5}
+    law = DiscreteSupport(tuple(chances), tuple(chances.values()))
+    world = GenerativeModel(ATOMS, law, Constant(1.0), NOISE)
+    unit = WEIGHTS / np.linalg.norm(WEIGHTS, axis=1, keepdims=True)
+    found = gradients.bias_gradient(world, unit, BIAS)
+    enumerated = np.zeros(M)
+    for weight, (i,), _, y in outcomes(world, {1.0: 1.0}):
+        enumerated[i] -= weight * unit[i] @ (y - unit[i] * (unit[i] @ y + BIAS[i]))
+    np.testing.assert_allclose(found, enumerated, rtol=0, atol=1e-14)
+    # Automatic differentiation of the loss in b, with the true unit alone on.
+    b = torch.tensor(BIAS, dtype=torch.float64, requires_grad=True)
+    loss = torch.zeros((), dtype=torch.float64)
+    for weight, (i,), _, y in outcomes(world, {1.0: 1.0}):
+        residual = torch.from_numpy(y) - torch.from_numpy(unit[i]) * (float(unit[i] @ y) + b[i])
+        loss = loss + weight * residual.square().sum() / 2
+    (automatic,) = torch.autograd.grad(loss, b)
+    np.testing.assert_allclose(found, automatic.numpy(), rtol=0, atol=1e-14)
+    printed = gradients.bias_gradient(world, unit, BIAS, printed=True)
+    assert np.abs(found).max() > 0.01
+    np.testing.assert_array_equal(printed, -found)
+    with pytest.raises(ArgumentError, match="one unit a support"):
+        gradients.bias_gradient(GenerativeModel(ATOMS, UniformSupport(2), POSITIVE), unit)
 
 
 def test_enumerated_gradient_of_given_supports():

@@ -18,13 +18,14 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from shoal.vocabulary import ArgumentError, SourceError, check_count
+from shoal.vocabulary import ArgumentError, SourceError, check_count, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,7 +96,7 @@ class Source(ABC):
         left_out: Mapping[str, str] | None = None,
     ) -> None:
         self.n_samples, self.n_features = shape
-        self.name, self.argument, self.truth = name, argument, truth
+        self.name, self.argument, self.truth = printable(name), argument, truth
         for count, word in ((self.n_samples, "rows"), (self.n_features, "columns")):
             if count == 0:
                 raise SourceError(argument, f"{name} with 0 {word}", f"at least 1 of {word}")
@@ -154,8 +155,9 @@ class Source(ABC):
         rng : numpy.random.Generator, optional
             Shuffles. None keeps the stored order. What the pass needs of it is drawn in
             this call, so that its state afterwards doesn't depend on when batches are
-            read. A `RowSource` permutes all rows; a `ChunkSource` permutes the chunks and
-            shuffles rows within a window of 64 MiB; a `StreamSource` keeps its order.
+            read. A `RowSource` permutes all rows; so does a `ChunkSource` of up to 64 MiB,
+            with the same order; a larger one permutes the chunks and shuffles rows within
+            a window of 64 MiB; a `StreamSource` keeps its order.
 
         Yields
         ------
@@ -170,7 +172,32 @@ class Source(ABC):
         SourceError
             If a file can't be read any further, or a stream can't be read twice.
         """
-        return self._batches(check_count("batch_size", batch_size), rng)
+        return self._in_memory(self._batches(check_count("batch_size", batch_size), rng))
+
+    def _in_memory(self, batches: Iterator[NDArray]) -> Iterator[NDArray]:
+        """`batches`; where memory ends, a `SourceError`."""
+        while True:
+            try:
+                batch = next(batches, None)
+            except MemoryError as error:
+                raise self._no_memory() from error
+            if batch is None:
+                return
+            yield batch
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        try:
+            yield
+        except MemoryError as error:
+            raise self._no_memory() from error
+
+    def _no_memory(self) -> SourceError:
+        return SourceError(
+            self.argument,
+            f"{self.name} with rows of {self.n_features} numbers, which don't fit into memory",
+            "fewer rows at a time, or more memory",
+        )
 
     def rows(self, indices: Any) -> NDArray:
         """The rows at `indices`, in that order; repeats are allowed.
@@ -199,7 +226,8 @@ class Source(ABC):
         wrong = index[(index < 0) | (index >= self.n_samples)]
         if wrong.size:
             raise ArgumentError("indices", str(wrong[0]), f"from 0 to {self.n_samples - 1}")
-        return self._rows(index.astype(np.intp))
+        with self._memory():
+            return self._rows(index.astype(np.intp))
 
     def draw(self, n: int, rng: np.random.Generator, *, strict: bool = True) -> NDArray:
         """`n` distinct rows at random; of a stream, the next `n` rows.
@@ -226,7 +254,8 @@ class Source(ABC):
         """
         if not strict and self.n_samples is not None:
             n = min(check_count("n", n), self.n_samples)
-        return self._draw(check_count("n", n, high=self.n_samples), rng, strict)
+        with self._memory():
+            return self._draw(check_count("n", n, high=self.n_samples), rng, strict)
 
     def check(self, batch_size: int) -> None:
         """Refuse NaN and infinity, see :func:`validate`."""
@@ -257,6 +286,8 @@ class RowSource(Source):
         As for `Source`; `dtype` is the stored one.
     array, tensor : optional
         The caller's data, for `Source.array` and `Source.tensor`.
+    fresh : bool
+        Whether a slice gives a new array, which needs no copy.
     """
 
     def __init__(
@@ -267,10 +298,11 @@ class RowSource(Source):
         *,
         array: NDArray | None = None,
         tensor: Tensor | None = None,
+        fresh: bool = False,
         **named: Any,
     ) -> None:
         super().__init__(shape, dtype, **named)
-        self._fetch, self._count = fetch, shape[0]
+        self._fetch, self._count, self._fresh = fetch, shape[0], fresh
         self.array, self.tensor = array, tensor
 
     def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
@@ -278,7 +310,8 @@ class RowSource(Source):
         starts = range(0, self._count, size)
         if order is None:
             views = (self._fetch(slice(at, at + size)) for at in starts)
-            return (np.array(view, dtype=self.dtype, order="C") for view in views)
+            made = np.asarray if self._fresh else np.array
+            return (made(view, dtype=self.dtype, order="C") for view in views)
         return (self._rows(order[at : at + size]) for at in starts)
 
     def _rows(self, index: NDArray[np.intp]) -> NDArray:
@@ -296,7 +329,7 @@ class ChunkSource(Source):
         From the number of a chunk to an iterator of its pieces, in order; each piece is
         an array of shape (rows, n_features), small against memory.
     lengths : sequence of int
-        Rows of each chunk.
+        Rows of each chunk, as the file declares them; a chunk that gives others is an error.
     n_features, dtype, **named
         As for `Source`.
     window_bytes : int, optional
@@ -314,22 +347,51 @@ class ChunkSource(Source):
         **named: Any,
     ) -> None:
         super().__init__((sum(lengths), n_features), dtype, **named)
+        if min(lengths) < 0 or sum(lengths) > 2**62:
+            raise SourceError(self.argument, f"{self.name} of {sum(lengths)} rows", "0 or more")
         self._read, self._ends = read, np.cumsum(lengths)
         budget = WINDOW_BYTES if window_bytes is None else window_bytes
         self._window = max(1, budget // (self.dtype.itemsize * n_features))
 
+    def _chunk(self, number: int) -> Iterator[NDArray]:
+        """The pieces of a chunk, counted: a footer may declare rows that aren't there."""
+        first = int(self._ends[number - 1]) if number else 0
+        declared, given = int(self._ends[number]) - first, 0
+        for piece in self._read(number):
+            given += len(piece)
+            if given > declared:
+                break
+            yield piece
+        if given != declared:
+            rows = f"{given if given < declared else f'more than {declared}'} of {declared} rows"
+            raise SourceError(
+                self.argument,
+                f"{self.name}, which gave {rows} from row {first} on",
+                "as many rows as the file declares",
+            )
+
     def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
+        every = range(len(self._ends))
         if rng is None:
-            pieces = chain.from_iterable(map(self._read, range(len(self._ends))))
+            pieces = chain.from_iterable(map(self._chunk, every))
             return rebatch(pieces, size, self.dtype)
+        assert self.n_samples is not None
+        if self.n_samples <= self._window:
+            return self._permuted(size, rng.permutation(self.n_samples))
         order = rng.permutation(len(self._ends))
         child = np.random.default_rng(int(rng.integers(2**63)))
-        pieces = chain.from_iterable(map(self._read, order))
+        pieces = chain.from_iterable(map(self._chunk, order))
         window = max(self._window, size)
         blocks = (
             block[child.permutation(len(block))] for block in rebatch(pieces, window, self.dtype)
         )
         return rebatch(blocks, size, self.dtype)
+
+    def _permuted(self, size: int, order: NDArray[np.intp]) -> Iterator[NDArray]:
+        """All rows in `order`, as a `RowSource` gives them; they are in memory meanwhile."""
+        rows = self._rows(np.arange(len(order)))
+        for at in range(0, len(order), size):
+            yield rows[order[at : at + size]]
 
     def _rows(self, index: NDArray[np.intp]) -> NDArray:
         order = np.argsort(index, kind="stable")
@@ -337,7 +399,7 @@ class ChunkSource(Source):
         out = np.empty((len(index), self.n_features), dtype=self.dtype)
         for chunk in np.unique(np.searchsorted(self._ends, wanted, side="right")):
             at = int(self._ends[chunk - 1]) if chunk else 0
-            for piece in self._read(int(chunk)):
+            for piece in self._chunk(int(chunk)):
                 low, high = np.searchsorted(wanted, [at, at + len(piece)])
                 out[order[low:high]] = piece[wanted[low:high] - at]
                 at += len(piece)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,12 @@ __all__ = [
     "N_PATCHES",
     "PATCH_SIZE",
     "Positions",
+    "count_places",
     "draw_positions",
     "extract_patches",
     "grey",
+    "patches_by_rows",
+    "pixels_of",
     "reduce",
 ]
 
@@ -25,6 +28,16 @@ N_PATCHES = 20_000  # arbitrary; some hundred rows a feature at that size
 
 # ITU-R BT.601, the weights that Pillow's mode "L" uses too.
 _LUMA = np.array([0.299, 0.587, 0.114])
+
+# Pixels whose colours are weighted at once: in float64 they take 24 bytes each. A power of
+# two, so that the sums are taken in the same groups, and to the same bits, as at one go.
+_PIECE = 2**18
+
+# Pixels turned grey at once, when only the patches of a picture are wanted. Arbitrary.
+_BAND = 2**20
+
+# Modes of Pillow that are grey levels already, at their full depth.
+_GREY_MODES = ("1", "L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
 class Positions(NamedTuple):
@@ -62,10 +75,46 @@ def grey(image: NDArray) -> NDArray[np.float32]:
         raise ArgumentError(
             "image", f"shape {image.shape}", "shape (height, width) or (height, width, 3)"
         )
-    level = image @ _LUMA if image.ndim == 3 else image
+    level = _weighted(image) if image.ndim == 3 else image
     if image.dtype.kind in "iu":
         level = level / (255.0 if image.dtype.itemsize == 1 else 65535.0)
     return np.asarray(level, dtype=np.float32)
+
+
+def _weighted(image: NDArray) -> NDArray:
+    """`image @ _LUMA`, a piece at a time where it is large."""
+    height, width, _ = image.shape
+    if height * width <= _PIECE:
+        return image @ _LUMA
+    level = np.empty((height, width), np.result_type(image, _LUMA))
+    rows = max(1, _PIECE // width)
+    for top in range(0, height, rows):
+        for left in range(0, width, _PIECE):
+            piece = np.s_[top : top + rows, left : left + _PIECE]
+            level[piece] = image[piece] @ _LUMA
+    return level
+
+
+def pixels_of(picture: Any) -> NDArray:
+    """The pixels of a Pillow image, of its own depth, for :func:`grey`.
+
+    Levels of grey stay as they are (bits, 8, 16 and 32 bits of either byte order, floats);
+    of CIE L*a*b* the lightness is taken; all else becomes RGB. An alpha channel is left
+    aside: a transparent pixel has the colour that is stored.
+
+    Returns
+    -------
+    ndarray of shape (height, width) or (height, width, 3)
+    """
+    if picture.mode == "LAB":
+        return np.asarray(picture.getchannel("L"))
+    if picture.mode not in _GREY_MODES:
+        if picture.mode == "La":  # multiplied by its alpha; Pillow converts it by this step only
+            picture = picture.convert("LA")
+        elif picture.mode == "RGBa":
+            picture = picture.convert("RGBA")
+        picture = picture.convert("RGB")
+    return np.asarray(picture)
 
 
 def reduce(image: NDArray, factor: int) -> NDArray:
@@ -79,6 +128,15 @@ def reduce(image: NDArray, factor: int) -> NDArray:
     height, width = (side // factor for side in image.shape)
     blocks = image[: height * factor, : width * factor].reshape(height, factor, width, factor)
     return blocks.mean(axis=(1, 3), dtype=image.dtype)
+
+
+def count_places(shapes: Sequence[tuple[int, int]], size: int) -> int:
+    """In how many places a patch fits in images of `shapes`.
+
+    >>> count_places([(20, 30), (5, 5)], 12)
+    171
+    """
+    return sum(max(h - size + 1, 0) * max(w - size + 1, 0) for h, w in shapes)
 
 
 def draw_positions(
@@ -171,3 +229,33 @@ def extract_patches(image: NDArray, size: int, positions: NDArray) -> NDArray:
         )
     windows = np.lib.stride_tricks.sliding_window_view(image, (size, size))
     return windows[positions[:, 0], positions[:, 1]].reshape(len(positions), size * size)
+
+
+def patches_by_rows(
+    rows: Callable[[int, int], NDArray], width: int, size: int, positions: NDArray
+) -> NDArray[np.float32]:
+    """:func:`extract_patches` of an image that is at hand a band of rows at a time.
+
+    Parameters
+    ----------
+    rows : callable
+        From the first row and the one after the last to grey levels of shape
+        (rows, width).
+    width : int
+        Of the image.
+    size, positions
+        As for :func:`extract_patches`; the same patches, in the same order.
+
+    Returns
+    -------
+    ndarray of shape (N, size * size), float32
+    """
+    out = np.empty((len(positions), size * size), dtype=np.float32)
+    step = max(1, _BAND // width)
+    band = positions[:, 0] // step
+    for number in np.unique(band):
+        here = np.flatnonzero(band == number)
+        at = positions[here]
+        top, bottom = at[:, 0].min(), at[:, 0].max() + size
+        out[here] = extract_patches(rows(int(top), int(bottom)), size, at - [top, 0])
+    return out

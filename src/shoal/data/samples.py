@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -16,7 +17,14 @@ from urllib.parse import parse_qsl
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.data.images import draw_positions, extract_patches, grey, reduce
+from shoal.data.images import (
+    count_places,
+    draw_positions,
+    extract_patches,
+    grey,
+    pixels_of,
+    reduce,
+)
 from shoal.vocabulary import (
     ArgumentError,
     ShoalError,
@@ -35,9 +43,12 @@ class Sample(NamedTuple):
     feature_shape: tuple[int, ...] | None
 
 
+_SIDE, _COUNT = 16, 36_000  # of `patches`, where nothing else is asked for
+
+
 def patches(
-    size: int = 16,
-    n_patches: int = 36_000,
+    size: int | None = None,
+    n_patches: int | None = None,
     random_state: int = 0,
     shrink: int = 2,
     contrast: float = 0.3,
@@ -47,9 +58,9 @@ def patches(
     Parameters
     ----------
     size : int
-        Side of a patch in pixels.
+        Side of a patch in pixels; 16 by default, or less where `shrink` leaves less.
     n_patches : int
-        How many, at distinct positions.
+        How many, at distinct positions; 36 000 by default, or as many as there are.
     random_state : int or numpy.random.Generator
         Seed of the positions.
     shrink : int
@@ -70,6 +81,11 @@ def patches(
     ArgumentError
         If the patch doesn't fit, or there are fewer places than patches to try.
 
+    Warns
+    -----
+    UserWarning
+        If a default is more than there is, and what is taken instead.
+
     Examples
     --------
     >>> sample = patches(size=8, n_patches=100)
@@ -79,26 +95,39 @@ def patches(
     from sklearn.datasets import load_sample_images
 
     contrast = check_number("contrast", contrast, low=0.0, high=1.0, open_low=True)
-    wanted = check_count("n_patches", n_patches)
+    side = _SIDE if size is None else check_count("patch_size", size)
+    wanted = _COUNT if n_patches is None else check_count("n_patches", n_patches)
     images = [reduce(grey(image), shrink) for image in load_sample_images().images]
-    rng = np.random.default_rng(random_state)
+    shapes = [image.shape for image in images]
+    notes = []
+    if size is None and (largest := min(map(min, shapes))) < _SIDE:
+        side = largest
+        notes.append(f"patches of {side} x {side} pixels, all that shrink={shrink} leaves room for")
     tried = math.ceil(wanted / contrast)
+    total = count_places(shapes, side)
+    if n_patches is None and 0 < total < tried:
+        tried = total
+        wanted = max(1, math.floor(total * contrast))
+        notes.append(f"{wanted} patches, all that there are; the default is {_COUNT}")
+    rng = np.random.default_rng(random_state)
     try:
-        places = draw_positions([image.shape for image in images], tried, size, rng)
+        places = draw_positions(shapes, tried, side, rng)
     except ArgumentError as error:
         if error.argument != "n_patches" or tried == wanted:
             raise
         found = f"{wanted}, the share contrast={contrast:g} of {tried} tried"
         raise ArgumentError("n_patches", found, f"to try {error.needed}") from None
-    data = np.empty((tried, size * size), dtype=np.float32)
+    for note in notes:
+        warnings.warn(f"sample:patches: {note}", stacklevel=2)
+    data = np.empty((tried, side * side), dtype=np.float32)
     for i, image in enumerate(images):
         here = places.image == i
         at = np.column_stack([places.row[here], places.column[here]])
-        data[here] = extract_patches(image, size, at)
+        data[here] = extract_patches(image, side, at)
     if tried > wanted:
         flattest_first = np.argsort(data.std(axis=1), kind="stable")
         data = data[np.sort(flattest_first[tried - wanted :])]
-    return Sample(data, (size, size))
+    return Sample(data, (side, side))
 
 
 def digits() -> Sample:
@@ -165,7 +194,7 @@ def _hugging_face(name: str, split: str = "train", column: str | None = None) ->
 def _row(value: Any) -> NDArray:
     """A value of a Hugging Face column: an image as grey levels, anything else as an array."""
     if hasattr(value, "convert"):
-        return grey(np.asarray(value if value.mode in ("L", "I;16") else value.convert("RGB")))
+        return grey(pixels_of(value))
     return np.asarray(value)
 
 

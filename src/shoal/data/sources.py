@@ -66,8 +66,9 @@ def open_source(
           `scipy.sparse.save_npz` and ``shoal transform`` write), ``.safetensors``
           (memory-mapped), ``.parquet`` (a table, read by row groups), ``.csv``, ``.tsv`` or
           ``.txt`` (a table, also packed as ``.csv.gz``; read once, a large one into a
-          temporary file), a Zarr array or group (read by chunks), an image, or a folder of
-          images (searched with its subfolders; cut into grey patches);
+          temporary file), a Zarr array or group (read by chunks), a picture (.png, .jpg,
+          .tif, .bmp, .gif, .webp, .pgm, .ppm), or a folder of pictures (searched with its
+          subfolders; cut into grey patches, see Notes);
         - ``sample:patches``, ``sample:digits``, with options as in
           ``sample:patches?size=12&n_patches=20000``; with internet ``openml:NAME`` and
           ``hf:NAME?split=train``;
@@ -81,9 +82,11 @@ def open_source(
         default ``data``, else the only one that can be meant. Where a file also holds
         ``dictionary`` (and ``codes``), they become ``source.truth``.
     patch_size : int, optional
-        Side of the patches of images, in pixels; 12 by default.
+        Side of the patches of pictures, in pixels; 12 by default, or less where no picture
+        holds that.
     n_patches : int, optional
-        Patches drawn from images, at distinct random positions; 20 000 by default.
+        Patches drawn from pictures, at distinct random positions; 20 000 by default, or as
+        many as there are.
     random_state : int or numpy.random.Generator
         Seed of those positions.
     feature_shape : tuple of int, optional
@@ -110,12 +113,20 @@ def open_source(
 
     Warns
     -----
-    SourceWarning
-        What of the data is left out; ``source.left_out`` and ``source.notes`` say it as well.
+    UserWarning
+        If part of what was asked for, or of a table, is left out (``source.left_out`` says what
+        of a table).
 
     Notes
     -----
     Values aren't read here, but those of text; :func:`validate` refuses NaN and infinity.
+
+    Of pictures, 8-bit levels are divided by 255, levels of more bits by 65535 (12-bit TIFF by
+    4095, Netpbm by its own white), and floats stay as they are. Colours are weighted by
+    ITU-R BT.601, of L*a*b* the lightness is taken; alpha is left aside, gamma, colour profiles
+    and the orientation that a camera notes are not applied. All pages of a TIFF stack, GIF, WebP
+    or animated PNG are used. What is left out of a file, files of a folder that can't be
+    read, and defaults that are clipped are said in a ``UserWarning`` of one line.
 
     Examples
     --------
@@ -262,7 +273,30 @@ def _array(spec: Any, feature_shape: Shape) -> Source:
     held = not isinstance(spec, np.memmap)
     name = "array" if held or spec.filename is None else Path(spec.filename).name
     array = np.asarray(spec)
-    return array_source(array, name, argument="data", held=held, feature_shape=feature_shape)
+    source = array_source(array, name, argument="data", held=held, feature_shape=feature_shape)
+    if not held:
+        _watch(source, spec)
+    return source
+
+
+def _watch(source: RowSource, mapped: np.memmap) -> None:
+    """Look before each reading whether the mapped file was cut: touching it would be fatal."""
+    try:
+        size = mapped._mmap.size()  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        return  # a map without a file
+    fetch = source._fetch
+
+    def watched(index: Any) -> NDArray:
+        if (now := mapped._mmap.size()) < size:  # type: ignore[attr-defined]
+            raise SourceError(
+                "data",
+                f"{source.name}, whose file was cut from {size} to {now} bytes",
+                "a file that stays as it is while it is read",
+            )
+        return fetch(index)
+
+    source._fetch = watched
 
 
 def _is_batch(item: Any) -> bool:

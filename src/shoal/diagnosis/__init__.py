@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shoal.diagnosis.landscape import Landscape, landscape
 from shoal.diagnosis.matching import Matching, align, bottleneck_match, match
 from shoal.diagnosis.recovery import Recovery, chance_level, recovery
 from shoal.diagnosis.sparsity import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CodeStatistics",
     "Diagnosis",
+    "Landscape",
     "Matching",
     "Recovery",
     "SupportRecovery",
@@ -45,6 +47,7 @@ __all__ = [
     "fvu",
     "incoherence",
     "l0",
+    "landscape",
     "match",
     "mse",
     "recovery",

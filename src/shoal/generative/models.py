@@ -8,9 +8,10 @@ its own moments in closed form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -26,13 +27,14 @@ from shoal.generative.laws import (
     UniformSupport,
     ValuesLaw,
 )
-from shoal.vocabulary import ArgumentError, check_count, check_number
+from shoal.vocabulary import ArgumentError, check_choice, check_count, check_number
 
 __all__ = [
     "GenerativeModel",
     "IndependentComponents",
     "MixtureOfGaussians",
     "NonnegativeSparseCoding",
+    "Rounding",
     "Sample",
     "SparseCoding",
     "sparsity_from_power",
@@ -52,7 +54,17 @@ class Sample(NamedTuple):
     (listed supports) or drawn (independent units)."""
 
 
-def sparsity_from_power(n_atoms: int, power: float) -> int:
+Rounding = Literal["ceil", "floor", "nearest"]
+"""How m^p, which is seldom whole, becomes a number of active units."""
+
+_ROUNDINGS: dict[Rounding, Callable[[float], float]] = {
+    "ceil": math.ceil,
+    "floor": math.floor,
+    "nearest": round,
+}
+
+
+def sparsity_from_power(n_atoms: int, power: float, *, rounding: Rounding = "ceil") -> int:
     """The support size k = m^p of Rangamani et al. (2017), section 2, as an integer.
 
     Parameters
@@ -61,28 +73,34 @@ def sparsity_from_power(n_atoms: int, power: float) -> int:
         m (their h), at least 1.
     power : float
         p, in [0, 1].
+    rounding : {"ceil", "floor", "nearest"}
+        What m^p becomes where it isn't whole. "floor" is the paper's "at most h^p non-zero
+        elements". What is whole but for rounding errors stays so: 1024^0.4 is
+        16.000000000000004 in floating point and gives 16 either way.
 
     Returns
     -------
     int
-        m^p rounded up, after rounding errors are taken out: 1024^0.4 is 16.000000000000004 in
-        floating point and gives 16.
+        At least 1.
 
     Raises
     ------
     ArgumentError
-        If `n_atoms` is below 1 or `power` outside [0, 1].
+        If `n_atoms` is below 1, `power` outside [0, 1], or `rounding` another word.
 
     Examples
     --------
     >>> [sparsity_from_power(m, 0.1) for m in (256, 1024, 4096)]
     [2, 2, 3]
+    >>> [sparsity_from_power(m, 0.1, rounding="floor") for m in (256, 1024, 4096)]
+    [1, 2, 2]
     """
     m = check_count("n_atoms", n_atoms)
+    whole = _ROUNDINGS[check_choice("rounding", rounding, _ROUNDINGS)]
     size = m ** check_number("power", power, low=0.0, high=1.0)
     nearest = round(size)
     # arbitrary; far above the rounding of a power, far below any fraction that was meant
-    return nearest if abs(size - nearest) <= 1e-9 * size else int(np.ceil(size))
+    return int(nearest if abs(size - nearest) <= 1e-9 * size else whole(size))
 
 
 # --- the sampler --------------------------------------------------------------------------

@@ -10,14 +10,16 @@ of J in a form that a training step can use without ever making the gradient its
     dJ/dW = left^T right + radial W + dense,   dJ/db = bias
 
 `left` (K, m) and `right` (K, n) are what the samples contribute, `radial` (m,) what goes along each
-atom, and `dense` (m, n) is there for one penalty alone.
+atom, and `dense` (m, n) is there for two penalties alone. With a decoder bias, y = h W + b_d,
+`decoder` (n,) is its gradient: penalties take :class:`Decoded` in the place of Parameters.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,19 +30,33 @@ from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_coun
 
 __all__ = [
     "L1",
+    "LARGEST_MEAN",
+    "MEAN_FUNCTIONS",
+    "NOISES",
     "PENALTIES",
     "Contractive",
+    "Decoded",
     "Denoising",
     "FirstOrderDenoising",
     "HigherOrderContractive",
     "KLSparse",
     "Marginalized",
+    "MeanActivation",
     "NoPenalty",
     "Penalty",
     "SecondOrderDenoising",
+    "SlopePenalty",
     "Terms",
     "penalty_named",
 ]
+
+
+class Decoded(NamedTuple):
+    """Parameters of an autoencoder whose decoder has a bias: Arpit et al. 2016, eq. (7)."""
+
+    dictionary: Tensor  # (m, n)
+    bias: Tensor  # (m,)
+    decoder_bias: Tensor  # (n,) b_d: y = h W + b_d
 
 
 class Terms(NamedTuple):
@@ -53,6 +69,7 @@ class Terms(NamedTuple):
     radial: Tensor  # (m,)
     bias: Tensor  # (m,)
     dense: Tensor | None = None  # (m, n)
+    decoder: Tensor | None = None  # (n,) where there is a decoder bias
 
     def gradient(self, dictionary: Tensor) -> Tensor:
         """dJ/dW (m, n)."""
@@ -68,7 +85,7 @@ class Penalty(Protocol):
 
     def __call__(  # noqa: D102
         self,
-        parameters: Parameters,
+        parameters: Parameters | Decoded,
         data: Tensor,
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
@@ -92,17 +109,22 @@ class _Pass(NamedTuple):
 
 
 def _forward(
-    parameters: Parameters, data: Tensor, activation: SmoothActivation, target: Tensor | None = None
+    parameters: Parameters | Decoded,
+    data: Tensor,
+    activation: SmoothActivation,
+    target: Tensor | None = None,
 ) -> _Pass:
-    z = autoencoder.preactivation(parameters, data)
+    z = autoencoder.preactivation(Parameters(parameters.dictionary, parameters.bias), data)
     activated = activation(z)
     aim = data if target is None else target
+    if isinstance(parameters, Decoded):
+        aim = aim - parameters.decoder_bias
     residual = torch.addmm(aim, activated.codes, parameters.dictionary, alpha=-1.0)
     return _Pass(z, activated, residual)
 
 
 def _backward(
-    parameters: Parameters,
+    parameters: Parameters | Decoded,
     data: Tensor,
     passed: _Pass,
     penalty: Tensor | float = 0.0,
@@ -134,6 +156,16 @@ def _backward(
         right=right,
         radial=zero if radial is None else radial,
         bias=back.sum(dim=0),
+        decoder=pull.sum(dim=0) if isinstance(parameters, Decoded) else None,
+    )
+
+
+def _with_samples(terms: Terms, left: Tensor, right: Tensor, decoder: Tensor) -> Terms:
+    """`terms` with more rows of left^T right, and more of a decoder's gradient."""
+    return terms._replace(
+        left=torch.cat([terms.left, left]),
+        right=torch.cat([terms.right, right]),
+        decoder=None if terms.decoder is None else terms.decoder + decoder,
     )
 
 
@@ -142,7 +174,7 @@ def _noise(data: Tensor, variance: float, generator: torch.Generator | None) -> 
     return noise if variance == 1.0 else noise.mul_(variance**0.5)
 
 
-def _squared_lengths(parameters: Parameters) -> Tensor:
+def _squared_lengths(parameters: Parameters | Decoded) -> Tensor:
     return torch.linalg.vector_norm(parameters.dictionary, dim=1).square()  # (m,)
 
 
@@ -157,7 +189,7 @@ class NoPenalty:
 
     def __call__(  # noqa: D102
         self,
-        parameters: Parameters,
+        parameters: Parameters | Decoded,
         data: Tensor,
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
@@ -168,47 +200,102 @@ class NoPenalty:
 # --- noise --------------------------------------------------------------------------------
 
 
+NOISES = ("gaussian", "masking")
+"""What a denoising autoencoder does to its input."""
+
+
+def _variances(argument: str, values: Any) -> tuple[float, ...] | None:
+    """One number >= 0 a feature, as a tuple, from any sequence or array."""
+    if values is None:
+        return None
+    needed = "a number >= 0 for each feature, not all 0, or None"
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise ArgumentError(argument, repr(values), needed)
+    found = tuple(check_number(argument, each, low=0.0) for each in values)
+    if not any(found):
+        raise ArgumentError(argument, f"{len(found)} numbers, none above 0", needed)
+    return found
+
+
+def _of_features(variances: tuple[float, ...], data: Tensor) -> Tensor:
+    """`variances` (n,) beside `data` (B, n)."""
+    if len(variances) != data.shape[1]:
+        found = f"{len(variances)} numbers for {data.shape[1]} features"
+        raise ArgumentError("variances", found, "one a feature")
+    return torch.tensor(variances, dtype=data.dtype, device=data.device)
+
+
 @dataclass(frozen=True)
 class Denoising:
-    """The denoising autoencoder: |x - f(x + e)|^2, e Gaussian. Arpit et al. 2016, eq. (6).
+    """The denoising autoencoder: |x - f(x~)|^2, x~ corrupted. Arpit et al. 2016, eq. (6).
 
     Parameters
     ----------
     strength : float
-        The variance of the noise in each feature.
+        Of Gaussian noise the variance in each feature; of masking noise the probability, at most
+        1, with which each feature of a sample is set to 0 (Vincent et al. 2008; dropout of the
+        input, without rescaling).
     draws : int
         Noises a sample and step; their mean is taken.
     antithetic : bool
-        Whether each noise is used with both signs, so that what is odd in it cancels exactly:
-        the first-order term of section 3.1.1.
+        Whether each Gaussian noise is used with both signs, so that what is odd in it cancels
+        exactly: the first-order term of section 3.1.1.
+    noise : {"gaussian", "masking"}
+        What corrupts.
+    variances : sequence of float, optional
+        Of Gaussian noise, that of each feature, times `strength`. By default 1.
     """
 
     strength: float
     draws: int = 1
     antithetic: bool = False
+    noise: str = "gaussian"
+    variances: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        check_number("strength", self.strength, low=0.0)
+        check_choice("noise", self.noise, NOISES)
+        masking = self.noise == "masking"
+        check_number("strength", self.strength, low=0.0, high=1.0 if masking else None)
         check_count("draws", self.draws)
+        object.__setattr__(self, "variances", _variances("variances", self.variances))
+        for name in ("antithetic", "variances"):
+            if masking and getattr(self, name):
+                found = f"{getattr(self, name)!r} with noise='masking'"
+                raise ArgumentError(name, found, "noise='gaussian' with it")
 
     def __call__(  # noqa: D102
         self,
-        parameters: Parameters,
+        parameters: Parameters | Decoded,
         data: Tensor,
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
     ) -> Terms:
-        deviation = self.strength**0.5
-        steps = (deviation, -deviation) if self.antithetic else (deviation,)
-        noises = (_noise(data, 1.0, generator) for _ in range(self.draws if deviation else 0))
-        inputs = [torch.add(data, noise, alpha=step) for noise in noises for step in steps]
+        inputs = list(self._corrupted(data, generator)) if self.strength else []
         if len(inputs) <= 1:
             corrupted, target = (inputs or [data])[0], data
         else:
             corrupted, target = torch.cat(inputs), data.repeat(len(inputs), 1)
         passed = _forward(parameters, corrupted, activation, target)
         return _backward(parameters, corrupted, passed)
+
+    def _corrupted(self, data: Tensor, generator: torch.Generator | None) -> Iterator[Tensor]:
+        """`data` with each noise."""
+        deviation = self.strength**0.5
+        variances = None if self.variances is None else _of_features(tuple(self.variances), data)
+        for _ in range(self.draws):
+            if self.noise == "masking":
+                drawn = torch.rand(
+                    data.shape, dtype=data.dtype, device=data.device, generator=generator
+                )
+                yield torch.where(drawn < self.strength, 0.0, data)
+                continue
+            noise = _noise(data, 1.0, generator)
+            if variances is not None:
+                noise.mul_(variances.sqrt())
+            yield torch.add(data, noise, alpha=deviation)
+            if self.antithetic:
+                yield torch.add(data, noise, alpha=-deviation)
 
 
 @dataclass(frozen=True)
@@ -236,7 +323,7 @@ class FirstOrderDenoising:
 
     def __call__(  # noqa: D102
         self,
-        parameters: Parameters,
+        parameters: Parameters | Decoded,
         data: Tensor,
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
@@ -259,9 +346,7 @@ class FirstOrderDenoising:
         # By way of r = x - h W and of g = q W, and of u = e W^T within q.
         left = torch.cat([scale * passed.codes, -scale * q, -scale * correlation * passed.slope])
         right = torch.cat([g, passed.residual, noise])
-        return terms._replace(
-            left=torch.cat([terms.left, left]), right=torch.cat([terms.right, right])
-        )
+        return _with_samples(terms, left, right, scale * g.sum(dim=0))
 
 
 @dataclass(frozen=True)
@@ -280,7 +365,7 @@ class SecondOrderDenoising:
 
     def __call__(  # noqa: D102
         self,
-        parameters: Parameters,
+        parameters: Parameters | Decoded,
         data: Tensor,
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
@@ -308,22 +393,21 @@ class SecondOrderDenoising:
         left = torch.cat([scale * passed.codes, -scale * pull])
         right = torch.cat([g, passed.residual])
         dense = 4.0 * scale * (gram * (passed.slope.T @ passed.slope)) @ weights
-        return terms._replace(
-            left=torch.cat([terms.left, left]), right=torch.cat([terms.right, right]), dense=dense
-        )
+        return _with_samples(terms, left, right, scale * g.sum(dim=0))._replace(dense=dense)
 
 
 # --- contraction --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class _Contraction:
-    """strength * E sum_j s'_j^2 |W_j|^power, power 2 or 4."""
+    """strength * E sum_j s'_j^q |W_j|^p: Arpit et al. 2016, Corollary 2."""
 
     strength: float
-    kink: float = 0.0
+    kink: float
 
-    power: ClassVar[int]
+    def _powers(self) -> tuple[int, int]:
+        """q and p."""
+        raise NotImplementedError
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -332,23 +416,24 @@ class _Contraction:
 
     def __call__(
         self,
-        parameters: Parameters,
+        parameters: Parameters | Decoded,
         data: Tensor,
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
     ) -> Terms:
         kink, scale = self.kink, self.strength / len(data)
+        q, p = self._powers()
         passed = _forward(parameters, data, activation)
-        squares = _squared_lengths(parameters)
-        lengths = squares if self.power == 2 else squares.square()
-        energy = (passed.slope * passed.slope).sum(dim=0)  # (m,)
-        to_z = activation.bend(passed.activated).mul_(passed.slope).mul_(2.0 * scale * lengths)
+        slope = passed.slope
+        lengths, derivative = _powers_of(_squared_lengths(parameters), p)
+        power = torch.ones_like(slope) if q == 1 else slope if q == 2 else slope.pow(q - 1)
+        energy = (power * slope).sum(dim=0)  # (m,)
+        to_z = activation.bend(passed.activated).mul_(power).mul_(float(q) * scale * lengths)
         if kink > 0.0:
             if not isinstance(activation, ReLU):
                 raise ArgumentError("kink", f"{kink:g} with {activation!r}", "ReLU, which has one")
             # d/dz of 1[z > 0] is a Dirac; over a window of half-width `kink` its mean.
             to_z = to_z + (scale / (2.0 * kink)) * (passed.z.abs() < kink) * lengths
-        derivative = 1.0 if self.power == 2 else 2.0 * squares  # d |W|^power / d |W|^2
         return _backward(
             parameters,
             data,
@@ -357,6 +442,51 @@ class _Contraction:
             to_z=to_z,
             radial=2.0 * scale * energy * derivative,
         )
+
+
+def _powers_of(squares: Tensor, p: int) -> tuple[Tensor, Tensor | float]:
+    """|W|^p of |W|^2 and its derivative in that, (m,); an atom of length 0 has no direction."""
+    if p == 2:
+        return squares, 1.0
+    if p == 4:
+        return squares.square(), 2.0 * squares
+    if p == 0:
+        return torch.ones_like(squares), 0.0
+    half = 0.5 * p
+    return squares.pow(half), torch.where(squares > 0, half * squares.pow(half - 1.0), 0.0)
+
+
+@dataclass(frozen=True)
+class SlopePenalty(_Contraction):
+    """strength * E sum_j s'_j^q |W_j|^p: all of Corollary 2 of Arpit et al. 2016.
+
+    (2, 2) is :class:`Contractive`, (2, 4) :class:`Marginalized`.
+
+    Parameters
+    ----------
+    strength : float
+        lambda.
+    q : int
+        Of the slope, at least 1.
+    p : int
+        Of the atoms' length, at least 0.
+    kink : float
+        As for :class:`Contractive`.
+    """
+
+    strength: float
+    q: int = 2
+    p: int = 2
+    kink: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        check_count("q", self.q)
+        check_count("p", self.p, low=0)
+
+    def _powers(self) -> tuple[int, int]:
+        return self.q, self.p
 
 
 @dataclass(frozen=True)
@@ -374,18 +504,67 @@ class Contractive(_Contraction):
         sparse.
     """
 
-    power: ClassVar[int] = 2
+    strength: float
+    kink: float = 0.0
+
+    def _powers(self) -> tuple[int, int]:
+        return 2, 2
 
 
 @dataclass(frozen=True)
 class Marginalized(_Contraction):
     """The marginalised denoising autoencoder: Arpit et al. 2016, eq. (10), (11), Remark 2.
 
-    strength * E sum_j s'_j^2 |W_j|^4, which is :class:`Contractive` at unit length. Parameters are
-    its.
+    strength * E sum_j s'_j^2 |W_j|^4, which is :class:`Contractive` at unit length; with a variance
+    for each feature strength * E sum_j s'_j^2 |W_j|^2 sum_i variances_i W_ji^2, eq. (10).
+
+    Parameters
+    ----------
+    strength, kink : float
+        As for :class:`Contractive`.
+    variances : sequence of float, optional
+        sigma_i^2 of each feature, times `strength`. By default 1. Without `kink`.
     """
 
-    power: ClassVar[int] = 4
+    strength: float
+    kink: float = 0.0
+    variances: Sequence[float] | None = None
+
+    def _powers(self) -> tuple[int, int]:
+        return 2, 4
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        object.__setattr__(self, "variances", _variances("variances", self.variances))
+        if self.kink and self.variances is not None:
+            raise ArgumentError("kink", f"{self.kink:g} with variances", "one of the two")
+
+    def __call__(  # noqa: D102
+        self,
+        parameters: Parameters | Decoded,
+        data: Tensor,
+        activation: SmoothActivation,
+        generator: torch.Generator | None = None,
+    ) -> Terms:
+        if self.variances is None:
+            return super().__call__(parameters, data, activation, generator)
+        scale, weights = self.strength / len(data), parameters.dictionary
+        variances = _of_features(tuple(self.variances), data)
+        passed = _forward(parameters, data, activation)
+        squares = _squared_lengths(parameters)
+        spread = weights.square() @ variances  # (m,) sum_i variances_i W_ji^2
+        energy = scale * passed.slope.square().sum(dim=0)  # (m,)
+        bend = activation.bend(passed.activated)
+        terms = _backward(
+            parameters,
+            data,
+            passed,
+            (energy * squares * spread).sum(),
+            to_z=2.0 * scale * passed.slope * bend * squares * spread,
+            radial=2.0 * energy * spread,
+        )
+        return terms._replace(dense=(2.0 * energy * squares)[:, None] * (weights * variances))
 
 
 @dataclass(frozen=True)
@@ -420,7 +599,7 @@ class HigherOrderContractive:
 
     def __call__(  # noqa: D102
         self,
-        parameters: Parameters,
+        parameters: Parameters | Decoded,
         data: Tensor,
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
@@ -455,9 +634,10 @@ class HigherOrderContractive:
 
 # --- codes --------------------------------------------------------------------------------
 
-# A mean activation at or above it has left where eq. (12) and (13) are defined: there the
-# gradient is 0. Unclamped, ReLU codes make the objective infinite within dozens of steps.
-_LARGEST_MEAN = 0.99
+LARGEST_MEAN = 0.99
+"""A mean activation at or above it has left where eq. (12) and (13) are defined: the penalty is
+held there, and its gradient is 0. Unheld, ReLU codes make the objective infinite within dozens of
+steps."""
 _SMALLEST_MEAN = 1e-6  # of a target rho > 0: the logarithm of a dead unit
 
 
@@ -467,14 +647,15 @@ class KLSparse:
 
     strength * sum_j (rho log(rho/rho_j) + (1-rho) log((1-rho)/(1-rho_j))), rho_j the mean of h_j
     over the batch: Arpit et al. 2016, eq. (12); -strength * sum_j log(1 - rho_j) for rho = 0, eq.
-    (13).
+    (13). Both are for codes between 0 and 1. **A unit whose mean code is .99 or more has no
+    penalty**, and with rho > 0 none whose mean is 1e-6 or less: :meth:`held`.
 
     Parameters
     ----------
     strength : float
         lambda.
     rho : float
-        The target, in [0, 1).
+        The target, from 0 to .99.
     """
 
     strength: float
@@ -483,11 +664,19 @@ class KLSparse:
     def __post_init__(self) -> None:
         """Check the numbers."""
         check_number("strength", self.strength, low=0.0)
-        check_number("rho", self.rho, low=0.0, high=_LARGEST_MEAN)
+        check_number("rho", self.rho, low=0.0, high=LARGEST_MEAN)
+
+    def held(self, mean: Tensor) -> Tensor:
+        """Of mean codes (m,), which are so large that the penalty does nothing (m,).
+
+        >>> KLSparse(1.0).held(torch.tensor([0.5, 0.99])).tolist()
+        [False, True]
+        """
+        return mean >= LARGEST_MEAN
 
     def __call__(  # noqa: D102
         self,
-        parameters: Parameters,
+        parameters: Parameters | Decoded,
         data: Tensor,
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
@@ -495,8 +684,8 @@ class KLSparse:
         passed = _forward(parameters, data, activation)
         mean = passed.codes.mean(dim=0)  # (m,)
         least = _SMALLEST_MEAN if self.rho > 0 else -torch.inf
-        inside = (mean > least) & (mean < _LARGEST_MEAN)
-        held = mean.clamp(least, _LARGEST_MEAN)
+        inside = (mean > least) & (mean < LARGEST_MEAN)
+        held = mean.clamp(least, LARGEST_MEAN)
         rho = self.rho
         value = -(1 - rho) * torch.log1p(-held)
         slope = (1 - rho) / (1 - held)
@@ -526,7 +715,7 @@ class L1:
 
     def __call__(  # noqa: D102
         self,
-        parameters: Parameters,
+        parameters: Parameters | Decoded,
         data: Tensor,
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
@@ -542,6 +731,118 @@ class L1:
         )
 
 
+class _MeanFunction(NamedTuple):
+    """An increasing f of a mean code, and where it is defined."""
+
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+    least: float = -math.inf  # at and beyond these the mean is held: no gradient
+    most: float = math.inf
+
+
+# Arbitrary: a unit that never fires has a mean of 0, where the slope of a root is infinite.
+_SMALLEST_ROOT = 1e-6
+
+MEAN_FUNCTIONS: dict[str, _MeanFunction] = {
+    "identity": _MeanFunction(lambda u: u, torch.ones_like),
+    "square": _MeanFunction(torch.square, lambda u: 2.0 * u),
+    "sqrt": _MeanFunction(torch.sqrt, lambda u: 0.5 * u.rsqrt(), least=_SMALLEST_ROOT),
+    "log": _MeanFunction(torch.log1p, lambda u: 1.0 / (1.0 + u), least=-LARGEST_MEAN),
+    "exp": _MeanFunction(torch.expm1, torch.exp),
+    "kl": _MeanFunction(lambda u: -torch.log1p(-u), lambda u: 1.0 / (1.0 - u), most=LARGEST_MEAN),
+}
+"""f by name: u, u^2, sqrt u, log(1 + u), exp(u) - 1, and -log(1 - u), which is eq. (13)."""
+
+
+@dataclass(frozen=True)
+class MeanActivation:
+    """strength * sum_j f(E h_j), the mean over the batch: all of Corollary 1 of Arpit et al. 2016.
+
+    Parameters
+    ----------
+    strength : float
+        lambda.
+    f : str or callable
+        "identity" (:class:`L1` for codes that are never negative), "square" (increasing on means
+        that are not negative), "sqrt", "log" (log(1 + u)), "exp" (exp(u) - 1) or "kl" (-log(1 - u),
+        :class:`KLSparse` with target 0). Or a function of your own, from a tensor of means (m,) to
+        one of values (m,), entry by entry, in torch: its derivative is automatic
+        differentiation's. A model with one can't be saved.
+
+    Raises
+    ------
+    ArgumentError
+        At a name that there isn't, and at a function that doesn't map (m,) to (m,).
+
+    Examples
+    --------
+    >>> from shoal.network.activations import ReLU
+    >>> at = Parameters(torch.eye(2), torch.zeros(2)), torch.tensor([[2.0, 4.0], [0.0, 4.0]])
+    >>> MeanActivation(1.0, "square")(*at, ReLU()).penalty.item()  # means 1 and 4
+    17.0
+    >>> MeanActivation(1.0, lambda u: u**3)(*at, ReLU()).penalty.item()
+    65.0
+    """
+
+    strength: float
+    f: str | Callable[[Tensor], Tensor] = "identity"
+
+    def __post_init__(self) -> None:
+        """Check the number, and try the function."""
+        check_number("strength", self.strength, low=0.0)
+        if callable(self.f):
+            self._own(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+        elif not isinstance(self.f, str) or self.f not in MEAN_FUNCTIONS:
+            needed = f"one of {', '.join(MEAN_FUNCTIONS)}, or an increasing function in torch"
+            raise ArgumentError("f", repr(self.f), needed)
+
+    def held(self, mean: Tensor) -> Tensor:
+        """As :meth:`KLSparse.held`."""
+        most = math.inf if callable(self.f) else MEAN_FUNCTIONS[self.f].most
+        return mean >= most
+
+    def _own(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and derivative of a function of one's own at means (m,)."""
+        assert callable(self.f)
+        needed = "a function in torch from means (m,) to values (m,), entry by entry"
+        with torch.enable_grad():
+            point = mean.detach().clone().requires_grad_()
+            try:
+                value = self.f(point)
+                shape = tuple(value.shape)
+                (slope,) = torch.autograd.grad(value.sum(), point)
+            except Exception as error:  # whatever a function of somebody else's raises
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ArgumentError("f", f"a function that failed ({reason})", needed) from error
+        if shape != tuple(mean.shape):
+            raise ArgumentError("f", f"a function from {tuple(mean.shape)} to {shape}", needed)
+        return value.detach(), slope
+
+    def __call__(  # noqa: D102
+        self,
+        parameters: Parameters | Decoded,
+        data: Tensor,
+        activation: SmoothActivation,
+        generator: torch.Generator | None = None,
+    ) -> Terms:
+        passed = _forward(parameters, data, activation)
+        mean = passed.codes.mean(dim=0)  # (m,)
+        if callable(self.f):
+            value, slope = self._own(mean)
+        else:
+            f = MEAN_FUNCTIONS[self.f]
+            held = mean.clamp(f.least, f.most)
+            value = f.value(held)
+            slope = torch.where((mean > f.least) & (mean < f.most), f.slope(held), 0.0)
+        return _backward(
+            parameters,
+            data,
+            passed,
+            self.strength * value.sum(),
+            to_codes=((self.strength / len(data)) * slope).expand_as(passed.codes),
+        )
+
+
 PENALTIES: dict[str, type] = {
     "none": NoPenalty,
     "dae": Denoising,
@@ -552,16 +853,33 @@ PENALTIES: dict[str, type] = {
     "taylor-dae": SecondOrderDenoising,
     "cae+h": HigherOrderContractive,
     "l1": L1,
+    "mean": MeanActivation,
+    "slope": SlopePenalty,
 }
 """From a name to a penalty, whose first argument is its strength."""
 
 
-def penalty_named(name: str, strength: float) -> Penalty:
-    """The penalty of that name, its other settings as they are by default.
+def penalty_named(name: str, strength: float, **options: Any) -> Penalty:
+    """The penalty of that name; its other settings as `options` say, or as they are by default.
 
+    Raises
+    ------
+    ArgumentError
+        That names what there isn't: the penalty, or one of its settings.
+
+    Examples
+    --------
     >>> penalty_named("cae", 0.25)
     Contractive(strength=0.25, kink=0.0)
+    >>> penalty_named("slope", 0.25, q=1, p=0)
+    SlopePenalty(strength=0.25, q=1, p=0, kink=0.0)
     """
     check_choice("penalty", name, PENALTIES)
-    made: Penalty = PENALTIES[name](check_number("strength", strength, low=0.0))
+    kind = PENALTIES[name]
+    known = [each.name for each in fields(kind) if each.name != "strength"]
+    for option in options:
+        if option not in known:
+            needed = f"one of {', '.join(known)}" if known else "none: it has no other settings"
+            raise ArgumentError("penalty_options", f"{option!r} for {name!r}", needed)
+    made: Penalty = kind(check_number("strength", strength, low=0.0), **options)
     return made

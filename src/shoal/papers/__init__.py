@@ -31,6 +31,7 @@ from shoal.papers.experiment import (
 )
 from shoal.papers.page import (
     check_result_folder,
+    claim_result,
     read_if_same,
     read_result,
     write_page,
@@ -45,6 +46,7 @@ __all__ = [
     "Progress",
     "Table",
     "check_result_folder",
+    "claim_result",
     "configure",
     "configure_all",
     "find",
@@ -76,6 +78,7 @@ _NAMES = (
     "arpit2016/figure4",
     "arpit2016/figure5",
     "beyond/basin",
+    "beyond/penalties",
     "beyond/samples",
 )
 
@@ -104,7 +107,7 @@ def select(name: str) -> list[Experiment]:
     """The experiments that a name stands for: one, those of a paper, or "all".
 
     >>> [each.name for each in select("beyond")]
-    ['beyond/basin', 'beyond/samples']
+    ['beyond/basin', 'beyond/penalties', 'beyond/samples']
     """
     chosen = [each for each in _NAMES if name in ("all", each, each.split("/")[0])]
     if not chosen:

@@ -13,14 +13,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from shoal.files import check_free, check_replaceable, whole_folder, write_bytes
+from shoal.files import Claim, check_free, check_replaceable, claim, whole_folder, write_bytes
 from shoal.papers.experiment import FORMAT, Experiment, versions
 from shoal.report.drawing import PAGE, PRINT, Pen, as_png, as_svg, plain_settings
 from shoal.report.words import compact, plural
 from shoal.theory.assertion import plain
-from shoal.vocabulary import RunError
+from shoal.vocabulary import RunError, printable
 
-__all__ = ["check_result_folder", "read_if_same", "read_result", "write_page", "write_result"]
+__all__ = [
+    "check_result_folder",
+    "claim_result",
+    "read_if_same",
+    "read_result",
+    "write_page",
+    "write_result",
+]
 
 FILES = ("result.json", "figure.png", "index.html")
 
@@ -32,6 +39,11 @@ def check_result_folder(folder: str | os.PathLike[str], *, overwrite: bool = Fal
     return check_free(folder, overwrite=overwrite)
 
 
+def claim_result(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Claim:
+    """:func:`shoal.files.claim` for a result, which may replace a result only."""
+    return claim(folder, overwrite=overwrite, names=FILES)
+
+
 def write_result(
     folder: str | os.PathLike[str],
     experiment: Experiment,
@@ -39,9 +51,11 @@ def write_result(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """The result, its picture and its page in a new folder, all or nothing."""
-    check_result_folder(folder, overwrite=overwrite)
-    with whole_folder(folder, overwrite=overwrite) as partial:
+    """The result, its picture and its page in a new folder, all or nothing.
+
+    A claim that :func:`claim_result` made before the work stands for its path.
+    """
+    with whole_folder(folder, overwrite=overwrite, names=FILES) as partial:
         text = json.dumps(result, indent=1, allow_nan=False)
         (partial / "result.json").write_text(text + "\n", encoding="utf-8")
         (partial / "figure.png").write_bytes(as_png(_figure(experiment, result, PRINT)))
@@ -68,9 +82,10 @@ def read_result(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         known = result["format"] == FORMAT and result["format_version"] == 1
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         needed = "what `shoal reproduce` wrote"
-        raise RunError(f"{path}: not readable ({error}); needed {needed}") from error
+        reason = printable(str(error))
+        raise RunError(f"{path}: not readable ({reason}); needed {needed}") from error
     if not known:
         raise RunError(f"{path}: of another format; needed what this version of shoal wrote")
     return dict(result)

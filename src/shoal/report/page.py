@@ -8,9 +8,11 @@ The same run folder gives the same bytes.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import os
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from shoal.files import write_bytes
 from shoal.report import figures
+from shoal.report.landscape import landscape_svgs, landscape_words
 from shoal.report.run import Run, number, read_run
 from shoal.report.words import (
     chips,
@@ -30,13 +33,14 @@ from shoal.report.words import (
     plural,
     tiles,
 )
+from shoal.run_folder import check_folder, claim_run, page_with_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["write_atoms", "write_report"]
+__all__ = ["atoms_bytes", "report_bytes", "write_atoms", "write_report"]
 
 # Arbitrary; 4096 atoms of 16 x 16 are about a megabyte of page, and still scroll well.
 PIXELS = 1_500_000
@@ -74,19 +78,10 @@ def write_atoms(folder: str | os.PathLike[str]) -> Path:
     Raises
     ------
     RunError
-        Where the folder isn't a run or can't be written to.
+        Where the folder isn't a run, is being written, or can't be written to.
     """
-    from PIL import Image
-
-    run = read_run(folder)
-    order, total = run.order(), len(run.dictionary)
-    if run.feature_shape is not None:
-        order = order[: _most_tiles(run.dictionary.shape[1])]
-    picture = figures.atoms_image(run.dictionary, run.feature_shape, order=order)
-    image = Image.fromarray(picture)
-    if run.feature_shape is not None and len(order) < total:
-        image = _captioned(image, f"first {len(order)} of {total} atoms, by energy")
-    return write_bytes(run.folder / "atoms.png", _png(image))
+    with _held(folder) as run:
+        return write_bytes(run.folder / "atoms.png", atoms_bytes(run))
 
 
 def write_report(folder: str | os.PathLike[str]) -> Path:
@@ -108,15 +103,50 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     Raises
     ------
     RunError
-        Where the folder isn't a run or can't be written to.
+        Where the folder isn't a run, is being written, or can't be written to.
     """
-    run = read_run(folder)
-    return write_bytes(run.folder / "report.html", _render(run).encode())
+    with _held(folder) as run:
+        return write_bytes(run.folder / "report.html", report_bytes(run))
 
 
-def _png(image: Any) -> bytes:
+@contextmanager
+def _held(folder: str | os.PathLike[str]) -> Iterator[Run]:
+    """The run, which nobody replaces while its page is made."""
+    path = Path(os.path.abspath(check_folder(folder)))
+    # Who may not write beside it can't replace it either, nor could a lock be put there.
+    lockable = path.name != "" and os.access(path.parent, os.W_OK | os.X_OK)
+    with claim_run(path, overwrite=True) if lockable else nullcontext():
+        yield read_run(folder)
+
+
+def atoms_bytes(run: Run) -> bytes:
+    """What :func:`write_atoms` writes."""
+    from PIL import Image
+
+    order, total = run.order(), len(run.dictionary)
+    if run.feature_shape is not None:
+        order = order[: _most_tiles(run.dictionary.shape[1])]
+    picture = figures.atoms_image(run.dictionary, run.feature_shape, order=order)
+    image = Image.fromarray(picture)
+    if run.feature_shape is not None and len(order) < total:
+        image = _captioned(image, f"first {len(order)} of {total} atoms, by energy")
+    return _png(image, run.config.get("run_id"))
+
+
+def report_bytes(run: Run) -> bytes:
+    """What :func:`write_report` writes."""
+    return page_with_checksum(_render(run), run.config)
+
+
+def _png(image: Any, name: str | None = None) -> bytes:
+    """`image` as a PNG; with the name of the run that it shows, to be checked by."""
+    from PIL.PngImagePlugin import PngInfo
+
+    said = PngInfo()
+    if name is not None:
+        said.add_text("shoal run", name)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", optimize=True, pnginfo=said)
     return buffer.getvalue()
 
 
@@ -199,7 +229,12 @@ def _render(run: Run) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("template.html").render(_context(run))
+    # The page's policy lets this script run, and no other.
+    script = (Path(__file__).parent / "script.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("template.html").render(
+        script=script, script_hash=f"sha256-{digest}", **_context(run)
+    )
 
 
 def _context(run: Run) -> dict[str, Any]:
@@ -247,6 +282,7 @@ def _context(run: Run) -> dict[str, Any]:
         "codes": _codes(diagnosis),
         "duplicates": _duplicates(diagnosis, set(drawn.tolist())),
         "recovery": _recovery(run),
+        "landscape": _landscape(run),
         "tables": _tables(run),
         "command": run.config.get("command"),
         "count": count,
@@ -492,6 +528,17 @@ def _recovery(run: Run) -> dict[str, Any] | None:
     }
 
 
+def _landscape(run: Run) -> dict[str, Any] | None:
+    """The section on the loss around the dictionary; None where it isn't known."""
+    record = run.section("landscape")
+    if not record:
+        return None
+    try:
+        return {"svgs": landscape_svgs(record), "words": landscape_words(record)}
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError):
+        return None  # a file that another hand has written to
+
+
 def _tables(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything in the configuration that the page doesn't show elsewhere."""
     titles = {
@@ -503,7 +550,7 @@ def _tables(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         "diagnosis": "Diagnosis",
         "versions": "Versions",
     }
-    shown = {"command", "recovery", *titles}
+    shown = {"command", "recovery", "files", "checksum", "landscape", *titles}
     tables = []
     for key, title in titles.items():
         value = run.config.get(key)

@@ -1,13 +1,12 @@
 """A run folder, read: configuration, history and dictionary, checked and made tolerant.
 
-Only ``config.json``, ``history.jsonl`` and ``dictionary.safetensors`` are read. What a run
-must have is checked here, once; what it may lack is `None` or empty in `Run`, so that the
+Only ``config.json``, ``history.jsonl`` and ``dictionary.safetensors`` are read, by
+:mod:`shoal.run_folder`. What a run may lack is `None` or empty in `Run`, so that the
 figures and the page never have to look into a file.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.files import check_free, check_replaceable
-from shoal.vocabulary import RunError
+from shoal.run_folder import read_folder
 
 if TYPE_CHECKING:
     import os
@@ -24,27 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "FORMAT",
-    "FORMAT_VERSION",
-    "RUN_FILES",
     "Run",
-    "check_folder",
-    "check_run_folder",
     "number",
-    "read_config",
     "read_run",
-    "read_tensors",
 ]
-
-FORMAT = "shoal-run"
-FORMAT_VERSION = 1
-RUN_FILES = (
-    "config.json",
-    "dictionary.safetensors",
-    "history.jsonl",
-    "report.html",
-    "atoms.png",
-)
 
 
 @dataclass(frozen=True)
@@ -97,28 +78,6 @@ def number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def check_folder(folder: str | os.PathLike[str]) -> Path:
-    """`folder` as a path, or a `RunError` where it is no folder."""
-    path = Path(folder)
-    if not path.is_dir():
-        found = "a file" if path.exists() else "nothing"
-        raise RunError(f"{path}: found {found}; needed a run folder, as `shoal fit` writes it")
-    return path
-
-
-def check_run_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Whether a run may be written to `folder`; with `overwrite` it may replace a run only.
-
-    Raises
-    ------
-    RunError
-        Where something is in the way.
-    """
-    check_free(folder, overwrite=overwrite)
-    if overwrite:
-        check_replaceable(folder, RUN_FILES)
-
-
 def read_run(folder: str | os.PathLike[str]) -> Run:
     """Read a run folder.
 
@@ -138,104 +97,23 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         Where the folder or one of the three files is missing or can't be used; the text
         names the file and what would do.
     """
-    path = check_folder(folder)
-    config = read_config(path / "config.json")
-    history = read_history(path / "history.jsonl")
-    tensors = read_tensors(path / "dictionary.safetensors")
+    contents = read_folder(folder, history=True)
+    config, tensors = contents.config, contents.tensors
     dictionary = tensors["dictionary"]
     finite = np.isfinite(dictionary)
     m, n = dictionary.shape
     source = config.get("source")
     shape = source.get("feature_shape") if isinstance(source, dict) else None
     return Run(
-        folder=path,
+        folder=contents.path,
         config=config,
-        history=history,
+        history=contents.history,
         dictionary=np.where(finite, dictionary, 0).astype(np.float32),
         activation=_per_atom(tensors, "atom_activation", m),
         energy=_per_atom(tensors, "atom_energy", m),
         feature_shape=_picture_shape(shape, n),
         broken_atoms=int((~finite).any(axis=1).sum()),
     )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RunError(
-            f"{path}: missing; needed a folder that `shoal fit` has finished writing"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise RunError(f"{path}: {reason}; needed a readable file of UTF-8 text") from None
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The configuration in a run's ``config.json``; `RunError` where it isn't one."""
-    text = _text(path)
-    try:
-        config = _finite(json.loads(text))
-    except ValueError as error:
-        raise RunError(f"{path}: not JSON ({error}); needed the configuration of a run") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise RunError(f'{path}: found format {found!r}; needed "format": "{FORMAT}"')
-    version = config.get("format_version")
-    if version != FORMAT_VERSION:
-        raise RunError(
-            f"{path}: found format_version {version!r}; needed {FORMAT_VERSION} "
-            "(a newer run needs a newer shoal)"
-        )
-    return config
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The records in a run's ``history.jsonl``, oldest first."""
-    lines = _text(path).split("\n")
-    records = []
-    for i, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = _finite(json.loads(line))
-        except ValueError:
-            # The last line without its newline is a run cut short in the middle of a write:
-            # everything before it is still worth a report.
-            if i == len(lines):
-                break
-            record = None
-        if not isinstance(record, dict):
-            raise RunError(f"{path}: line {i} is no JSON object; needed one object a line")
-        records.append(record)
-    return records
-
-
-def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of a run's ``dictionary.safetensors``; `RunError` where it can't be used."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise RunError(
-            f"{path}: missing; needed a folder that `shoal fit` has finished writing"
-        ) from None
-    except OSError as error:
-        raise RunError(f"{path}: {error.strerror}; needed a readable file") from None
-    try:
-        tensors = load(data)
-    except (SafetensorError, ValueError, KeyError, TypeError):
-        raise RunError(
-            f"{path}: not a safetensors file that NumPy can hold; "
-            "needed one with `dictionary` in float32 or float64"
-        ) from None
-    dictionary = tensors.get("dictionary")
-    if dictionary is None or dictionary.ndim != 2 or 0 in dictionary.shape:
-        found = "none" if dictionary is None else f"shape {dictionary.shape}"
-        raise RunError(f"{path}: `dictionary`: found {found}; needed atoms as rows, (m, n)")
-    return tensors
 
 
 def _per_atom(tensors: dict[str, NDArray[Any]], name: str, m: int) -> NDArray[np.float64] | None:
@@ -257,14 +135,3 @@ def _picture_shape(shape: Any, n: int) -> tuple[int, ...] | None:
         shape = shape[:2]
     pictured = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
     return tuple(shape) if pictured and math.prod(shape) == n else None
-
-
-def _finite(value: Any) -> Any:
-    """`value` with NaN and infinities, which JSON doesn't have but Python reads, as None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return value

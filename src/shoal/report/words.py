@@ -277,6 +277,12 @@ def chips(run: Run) -> list[Chip]:
             out.append(Chip("warn", plural(len(duplicates), "near-duplicate pair")))
         else:
             out.append(Chip("good", "No near-duplicates"))
+    saturated = number(run.section("usage").get("saturated_units"))
+    if saturated:
+        text = (
+            f"{plural(saturated, 'unit')} of {count(m)} without a penalty: mean code 0.99 or more"
+        )
+        out.append(Chip("bad" if saturated > m / 20 else "warn", text))
     out += _endings(run)
     return out
 

@@ -16,22 +16,40 @@ Nobody knows the truth behind real data. :func:`world_from_codes` makes a world 
 found, with W in place of A*.
 """
 
-from shoal.theory import arpit2016, gradients, nguyen2019, rangamani2017
+from shoal.theory import arpit2016, gradients, modes, nguyen2019, rangamani2017, sizes
 from shoal.theory.assertion import Assertion, Check, plain
 from shoal.theory.examination import examine
-from shoal.theory.worlds import WorldFacts, aligned, open_world, world_from_codes
+from shoal.theory.penalties_examination import PenaltyExamination, examine_penalty
+from shoal.theory.worlds import (
+    PreprocessedWorld,
+    WorldFacts,
+    aligned,
+    open_dictionary,
+    open_world,
+    preprocessed_world,
+    unit_rows,
+    world_from_codes,
+)
 
 __all__ = [
     "Assertion",
     "Check",
+    "PenaltyExamination",
+    "PreprocessedWorld",
     "WorldFacts",
     "aligned",
     "arpit2016",
     "examine",
+    "examine_penalty",
     "gradients",
+    "modes",
     "nguyen2019",
+    "open_dictionary",
     "open_world",
     "plain",
+    "preprocessed_world",
     "rangamani2017",
+    "sizes",
+    "unit_rows",
     "world_from_codes",
 ]

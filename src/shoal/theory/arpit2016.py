@@ -7,12 +7,19 @@ say which form the penalties of known autoencoders have.
 
 There is no world here, only data: **every expectation is the mean over the data given**, in
 float64. Words: a_j = <W_j, x> + b_j is the pre-activation, h_j = s(a_j) the code, r = x - h W the
-residual, J_AE = E |r|^2, without 1/2, as in :mod:`shoal.network.penalties`.
+residual (less b_d, where a decoder bias is given as a third parameter), J_AE = E |r|^2, without
+1/2, as in :mod:`shoal.network.penalties`.
+
+Activations and penalties are told apart by what they do, not by their class: one's own are
+treated as those of the library.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,13 +41,14 @@ from shoal.network.autoencoder import preactivation
 from shoal.network.penalties import (
     L1,
     Contractive,
+    Decoded,
     KLSparse,
     Marginalized,
     NoPenalty,
     Penalty,
     SecondOrderDenoising,
 )
-from shoal.theory.assertion import Assertion, Check, at_least, at_most, true
+from shoal.theory.assertion import TELLING, Assertion, Check, at_least, at_most, true
 from shoal.vocabulary import ArgumentError, Parameters, check_count, check_number
 
 __all__ = [
@@ -51,6 +59,8 @@ __all__ = [
     "corollaries",
     "corollary1",
     "corollary2",
+    "equation3",
+    "form",
     "lemma1",
     "properties",
     "remark1",
@@ -59,6 +69,7 @@ __all__ = [
     "theorem2",
     "theorem3",
     "threshold_strength",
+    "trajectory",
 ]
 
 Floats = NDArray[np.float64]
@@ -66,6 +77,7 @@ Row = dict[str, Any]
 
 _SOURCE = "Arpit et al. 2016"
 _ROUNDING = 1e-9  # of ratios that are at most 1 in exact arithmetic
+_BEYOND = 1e12  # of lambda R beside the loss: what asks for more is what rounding leaves of 0
 
 
 # --- a point: parameters and data --------------------------------------------------------------
@@ -74,7 +86,7 @@ _ROUNDING = 1e-9  # of ratios that are at most 1 in exact arithmetic
 class _Point(NamedTuple):
     """Parameters and data in float64, and one pass through the network."""
 
-    parameters: Parameters
+    parameters: Parameters | Decoded
     data: Tensor  # (N, n)
     z: Tensor  # (N, m)
     activated: Activated  # (N, m) each
@@ -96,10 +108,36 @@ class _Point(NamedTuple):
         return 2.0 * self.sigma * self.data.shape[1] ** 0.5 * self.lengths
 
     @property
+    def encoder(self) -> Parameters:
+        """Without a decoder's bias."""
+        return Parameters(self.parameters.dictionary, self.parameters.bias)
+
+    @property
+    def _pulls(self) -> Tensor:
+        """Each sample's part of dJ_AE/db, (N, m)."""
+        correlation = self.residual @ self.parameters.dictionary.T  # (N, m)
+        return -2.0 * (self.activated.slope * correlation)
+
+    @property
     def plain(self) -> Floats:
         """dJ_AE/db (m,): eq. (15), whose right side lacks a minus."""
-        correlation = self.residual @ self.parameters.dictionary.T  # (N, m)
-        return -2.0 * (self.activated.slope * correlation).mean(dim=0).numpy()
+        return self._pulls.mean(dim=0).numpy()
+
+    @property
+    def plain_weights(self) -> Floats:
+        """dJ_AE/dW (m, n)."""
+        whole = self._pulls.T @ self.data - 2.0 * self.activated.codes.T @ self.residual
+        return (whole / len(self.data)).numpy()
+
+    @property
+    def plain_error(self) -> Floats:
+        """The standard error of `plain` (m,), the data taken for a sample."""
+        return (self._pulls.std(dim=0) / len(self.data) ** 0.5).numpy()
+
+    def residual_of(self, codes: Tensor) -> Tensor:
+        """x less what `codes` (N, m) decode to, (N, n)."""
+        left = self.data - codes @ self.parameters.dictionary
+        return left - self.parameters.decoder_bias if isinstance(self.parameters, Decoded) else left
 
 
 def _float64(argument: str, values: Any, needed: str) -> Tensor:
@@ -117,9 +155,10 @@ def _float64(argument: str, values: Any, needed: str) -> Tensor:
 def _point(parameters: Any, data: Any, activation: SmoothActivation) -> _Point:
     """Check shapes and make one pass."""
     try:
-        dictionary, bias = parameters
+        dictionary, bias, *rest = parameters
+        (decoder,) = rest or [None]
     except (TypeError, ValueError):
-        needed = "Parameters, or a pair of dictionary (m, n) and bias (m,)"
+        needed = "Parameters, or dictionary (m, n), bias (m,) and, if there is one, b_d (n,)"
         raise ArgumentError("parameters", f"a {type(parameters).__name__}", needed) from None
     atoms = _float64("dictionary", dictionary, "atoms as rows, shape (m, n), finite")
     if atoms.ndim != 2 or atoms.numel() == 0:
@@ -132,10 +171,16 @@ def _point(parameters: Any, data: Any, activation: SmoothActivation) -> _Point:
     if samples.ndim != 2 or len(samples) < 2 or samples.shape[1] != n:
         needed = f"shape (N, {n}) with N >= 2, as many features as the atoms have"
         raise ArgumentError("data", f"shape {tuple(samples.shape)}", needed)
-    place = Parameters(atoms, added)
-    z = preactivation(place, samples)
+    encoder = Parameters(atoms, added)
+    z = preactivation(encoder, samples)
     activated = activation(z)
-    return _Point(place, samples, z, activated, samples - activated.codes @ atoms)
+    if decoder is None:
+        return _Point(encoder, samples, z, activated, samples - activated.codes @ atoms)
+    shift = _float64("decoder_bias", decoder, f"shape ({n},), finite")
+    if shift.shape != (n,):
+        raise ArgumentError("decoder_bias", f"shape {tuple(shift.shape)}", f"shape ({n},)")
+    residual = samples - activated.codes @ atoms - shift
+    return _Point(Decoded(*encoder, shift), samples, z, activated, residual)
 
 
 def _quantiles(values: Floats) -> list[float]:
@@ -153,15 +198,15 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 
 
 class Properties(NamedTuple):
-    """What the paper asks of an activation, section 2.1.2: declared, and probed on a grid."""
+    """What the paper asks of an activation, section 2.1.2, probed on a grid of [-40, 40]."""
 
     non_decreasing: bool
     slope_in_unit_interval: bool
     """Lemma 1: s' in [0, 1]."""
     convex: bool
-    """Declared convex, and no second difference is negative."""
+    """No second difference is negative."""
     saturates: bool
-    """Declared so, and s(-40) is 0 within 1e-6."""
+    """s(-1e9) is 0 within 1e-6."""
     non_negative: bool
     """No code is below 0, so that E |h| is E h."""
     twice_differentiable: bool
@@ -171,16 +216,21 @@ class Properties(NamedTuple):
 _GRID = torch.linspace(-40.0, 40.0, 8001, dtype=torch.float64)  # a point at 0, spacing .01
 
 
+def _pieces(activation: SmoothActivation) -> int:
+    """How many units act together; 1 but for maxout."""
+    return int(getattr(activation, "pieces", 1))
+
+
 def _probe(activation: SmoothActivation, z: Tensor) -> Activated:
     """Value and slope of a unit at z (G,); a maxout unit gets the same z in all of its pieces."""
-    pieces = activation.pieces if isinstance(activation, Maxout) else 1
+    pieces = _pieces(activation)
     found = activation(z[:, None].expand(-1, pieces))
     return Activated(found.codes.sum(dim=1), found.slope.sum(dim=1))
 
 
 def _without_kink(activation: SmoothActivation) -> bool:
     """Whether the slope's change over each step of the grid is the integral of the bend."""
-    pieces = activation.pieces if isinstance(activation, Maxout) else 1
+    pieces = _pieces(activation)
     z = torch.zeros(len(_GRID), pieces, dtype=torch.float64)
     z[:, 0] = _GRID  # against the other pieces at 0: where the winner changes is a kink
     found = activation(z)
@@ -191,7 +241,7 @@ def _without_kink(activation: SmoothActivation) -> bool:
 
 
 def properties(activation: SmoothActivation) -> Properties:
-    """What `activation` is like: its own attributes, held against its values on [-40, 40].
+    """What `activation` is like, by its values, slopes and bends alone: one's own is as good.
 
     A maxout unit is probed with the same input in all of its pieces, and for kinks with one piece
     against the others at 0.
@@ -213,8 +263,8 @@ def properties(activation: SmoothActivation) -> Properties:
             ((slope >= 0.0) & (slope <= 1.0)).all()
             and ((steps >= -slack) & (steps <= span + slack)).all()
         ),
-        convex=bool(activation.convex) and bool((steps.diff() >= -slack).all()),
-        saturates=bool(activation.saturates) and abs(float(value[0])) < 1e-6,
+        convex=bool((steps.diff() >= -slack).all()),
+        saturates=abs(float(_probe(activation, torch.tensor([-1e9]).double()).codes)) < 1e-6,
         non_negative=bool((value >= 0.0).all()),
         twice_differentiable=_without_kink(activation),
     )
@@ -294,6 +344,24 @@ def _residual_facts(residual: Tensor) -> dict[str, float]:
     }
 
 
+def _assumed(point: _Point, facts: dict[str, float], tolerance: float) -> tuple[Check, ...]:
+    return (
+        *_whiteness(point.data, tolerance),
+        at_most("residual: largest |mean| of a feature / sigma_r", facts["mean"], tolerance),
+        at_most(
+            "residual: (largest - least) standard deviation of a feature / sigma_r",
+            facts["std_spread"],
+            tolerance,
+        ),
+        at_most("residual: largest correlation", facts["correlation"], tolerance),
+        at_most(
+            "residual: largest |kurtosis - 3| of a feature",
+            facts["kurtosis_apart"],
+            10.0 * tolerance,
+        ),
+    )
+
+
 def assumption1(
     parameters: Any, data: Any, activation: SmoothActivation, *, tolerance: float = 0.1
 ) -> Assertion:
@@ -315,7 +383,8 @@ def assumption1(
     Returns
     -------
     Assertion
-        What is assumed stands among the measurements. sigma_r, everywhere in this module, is the
+        What is assumed stands among the measurements; "confirmed" where all of it holds, else "not
+        promised", as nothing that rests on it is. sigma_r, everywhere in this module, is the
         root mean square of all entries of the residual.
 
     Raises
@@ -334,27 +403,16 @@ def assumption1(
     tolerance = check_number("tolerance", tolerance, low=0.0)
     facts = _residual_facts(point.residual)
     mean, apart = _moments(point.data)
+    measurements = _assumed(point, facts, tolerance)
+    met = all(check.holds for check in measurements)
     return Assertion(
         name="Assumption 1",
         source=f"{_SOURCE}, Assumption 1",
-        hypotheses=(),
+        # An assumption is no claim about all data: data that don't meet it contradict nothing.
+        hypotheses=(true("the data and the residual are as assumed", met),),
         promise="data have mean 0 and covariance I, the entries of the residual are i.i.d."
         f" Gaussian with mean 0: sigma_r = {facts['sigma_r']:.4g}",
-        measurements=(
-            *_whiteness(point.data, tolerance),
-            at_most("residual: largest |mean| of a feature / sigma_r", facts["mean"], tolerance),
-            at_most(
-                "residual: (largest - least) standard deviation of a feature / sigma_r",
-                facts["std_spread"],
-                tolerance,
-            ),
-            at_most("residual: largest correlation", facts["correlation"], tolerance),
-            at_most(
-                "residual: largest |kurtosis - 3| of a feature",
-                facts["kurtosis_apart"],
-                10.0 * tolerance,
-            ),
-        ),
+        measurements=measurements,
         numbers={
             **facts,
             "mean_entry": float(np.abs(mean).max()),
@@ -417,10 +475,61 @@ def lemma1(
             "share_of_bound": _quantiles(share),
             **{f"residual_{key}": value for key, value in _residual_facts(point.residual).items()},
         },
-        notes=(
+        remarks=(
             "With sigma_r as root mean square residual the bound needs neither white data nor an"
             " i.i.d. residual, only s' in [0, 1].",
-            "Eq. (15) lacks a minus before 2 E[s' <r, W_j>]; the bound is symmetric.",
+        ),
+        errata=("Eq. (15) lacks a minus before 2 E[s' <r, W_j>]; the bound is symmetric.",),
+    )
+
+
+def equation3(
+    parameters: Any, data: Any, activation: SmoothActivation, *, tolerance: float = 1e-6
+) -> Assertion:
+    """Eq. (3): without an encoding bias E a_j = <W_j, E x> = 0, whatever W is.
+
+    So that "in order for hidden units to exhibit sparse behaviour, encoding bias needs to be a part
+    of AE optimization", as far as E[a_j] is how they do. That E[a_j] is 0 limits how sparse a unit
+    can be by Cantelli's inequality alone: Pr(a_j > d) <= |W_j|^2 / (|W_j|^2 + d^2), which is 1 at
+    d = 0. A ReLU unit without a bias may be active on as few samples as its data are skewed.
+
+    Parameters and errors are those of :func:`assumption1`; `tolerance` is for the mean of the data.
+
+    Examples
+    --------
+    >>> found = equation3(([[1.0]], [0.0]), [[-1.0], [1.0]], ReLU())
+    >>> found.verdict, found.numbers["activation_fraction"]
+    ('confirmed', 0.5)
+    >>> equation3(([[1.0]], [-0.5]), [[-1.0], [1.0]], ReLU()).verdict
+    'not promised'
+    """
+    point = _point(parameters, data, activation)
+    tolerance = check_number("tolerance", tolerance, low=0.0)
+    mean = point.z.mean(dim=0).numpy()
+    share = (point.activated.codes > activation.delta_min).double().mean(dim=0).numpy()
+    return Assertion(
+        name="Equation (3)",
+        source=f"{_SOURCE}, eq. (3) and what follows it",
+        hypotheses=(
+            _whiteness(point.data, tolerance)[0],
+            at_most("no bias: largest |b_j|", float(point.encoder.bias.abs().max()), 0.0),
+        ),
+        promise="E a_j = 0 for every unit, at every iteration",
+        measurements=(
+            at_most(
+                "largest |E a_j| / |W_j|",
+                float(_ratio(np.abs(mean), point.lengths).max()),
+                tolerance + _ROUNDING,
+            ),
+        ),
+        numbers={
+            "mean": _quantiles(mean),
+            "activation_fraction": float(share.mean()),
+            "activation_fractions": _quantiles(share),
+        },
+        remarks=(
+            "E a_j = 0 bounds no activation fraction at a threshold of 0: skewed data make a ReLU"
+            " unit without a bias as sparse as they are skewed.",
         ),
     )
 
@@ -433,24 +542,49 @@ _STRENGTH = 2.0**40
 
 
 def _of_strength(penalty: Penalty, strength: float) -> Penalty:
-    needed = "a dataclass with a field `strength`, as those of shoal.network.penalties"
     try:
-        return dataclasses.replace(penalty, strength=strength)  # type: ignore[type-var]
-    except TypeError:
+        if dataclasses.is_dataclass(penalty):
+            return dataclasses.replace(penalty, strength=strength)
+        other: Any = copy.copy(penalty)
+        _ = other.strength  # it has one already
+        other.strength = strength
+    except ArgumentError:  # a strength that has an end, as the probability of masking noise
+        needed = "a penalty without noise, that is linear in its strength"
         raise ArgumentError("penalty", repr(penalty), needed) from None
+    except (TypeError, AttributeError):
+        needed = "a penalty with a `strength` that can be set, as those of shoal.network.penalties"
+        raise ArgumentError("penalty", repr(penalty), needed) from None
+    found: Penalty = other
+    return found
 
 
-def _bias_gradient(point: _Point, activation: SmoothActivation, penalty: Penalty) -> Floats:
+class _Push(NamedTuple):
+    """R at strength 1, on all of the data as one batch, and its gradient."""
+
+    value: float
+    dictionary: Floats  # (m, n)
+    bias: Floats  # (m,)
+
+
+def _push(point: _Point, activation: SmoothActivation, penalty: Penalty) -> _Push:
+    """What a penalty does, as the difference that its strength makes: it is linear in it."""
     generator = torch.Generator()
     before = generator.get_state()
-    whole = _of_strength(penalty, _STRENGTH)(
-        point.parameters, point.data, activation, generator
-    ).bias
+    parameters, weights = point.parameters, point.parameters.dictionary
+    strong = _of_strength(penalty, _STRENGTH)(parameters, point.data, activation, generator)
     if not torch.equal(before, generator.get_state()):
         needed = "a penalty without noise, such as SecondOrderDenoising for Denoising"
         raise ArgumentError("penalty", repr(penalty), needed)
-    rest = NoPenalty()(point.parameters, point.data, activation).bias
-    return ((whole - rest) / _STRENGTH).numpy()
+    rest = NoPenalty()(parameters, point.data, activation)
+    return _Push(
+        float(strong.penalty) / _STRENGTH,
+        ((strong.gradient(weights) - rest.gradient(weights)) / _STRENGTH).numpy(),
+        ((strong.bias - rest.bias) / _STRENGTH).numpy(),
+    )
+
+
+def _bias_gradient(point: _Point, activation: SmoothActivation, penalty: Penalty) -> Floats:
+    return _push(point, activation, penalty).bias
 
 
 def bias_gradient(
@@ -463,7 +597,8 @@ def bias_gradient(
     parameters, data, activation
         As for :func:`assumption1`.
     penalty : Penalty
-        Without noise, and linear in its strength; what its strength is does not matter.
+        Without noise, and linear in its strength; what its strength is does not matter. It may be
+        one's own: with a `strength` that can be set, or a dataclass with such a field.
 
     Returns
     -------
@@ -472,7 +607,7 @@ def bias_gradient(
     Raises
     ------
     ArgumentError
-        As :func:`assumption1`, and if the penalty draws noise or isn't a dataclass.
+        As :func:`assumption1`, and if the penalty draws noise or has no strength.
 
     Examples
     --------
@@ -600,12 +735,13 @@ def theorem1(
             "sigma_r": point.sigma,
             "step": step,
         },
-        notes=(
+        remarks=(
             "Sufficient, not necessary: the plain gradient of most units is far from Lemma 1's"
             " bound, and they fall at a much smaller strength. Units that never switch off and"
             " whose residual is constant reach it.",
-            "The proof's last step has epsilon where sigma_r is meant.",
+            "E x = 0 must hold exactly: a step of the weights moves E[a_j] by <dJ/dW_j, E x>.",
         ),
+        errata=("The proof's last step has epsilon where sigma_r is meant.",),
     )
 
 
@@ -627,14 +763,141 @@ def _variance(parameters: Parameters, data: Tensor) -> Floats:
 
 # --- Corollaries 1 and 2 -----------------------------------------------------------------------
 
+_FORMS = {1: "R = sum_j f(E h_j)", 2: "R = E sum_j s'(a_j)^q |W_j|^p"}
+_MOST = 6  # the largest q and p that are looked for; the paper's are 2, and 2 or 4
 
-def _form(penalty: Penalty, found: Properties) -> int | None:
-    """Which corollary's form R has: 1, 2 or neither (None)."""
-    if isinstance(penalty, KLSparse):
-        return 1 if penalty.rho == 0.0 else None  # with a target f falls below it: eq. (12)
-    if isinstance(penalty, L1):
-        return 1 if found.non_negative else None  # E |h| is E h only there
-    return 2 if isinstance(penalty, (Contractive, Marginalized)) else None
+
+class Form(NamedTuple):
+    """What R is like, by its values and gradients."""
+
+    corollary: int | None
+    """1: R = sum_j f(E h_j). 2: R = E sum_j s'^q |W_j|^p. None: neither."""
+    q: int | None = None
+    """None where any would do: all slopes are 0 or 1."""
+    p: int | None = None
+
+
+def form(n_features: int, activation: SmoothActivation, penalty: Penalty) -> Form:
+    """Which corollary's form a penalty has with this activation, library's or one's own.
+
+    Told by what it does at random places: R of the second form is a multiple of E sum_j s'^q
+    |W_j|^p, with q and p up to 6. R of the first is a sum over the units, the same whatever their
+    order, and depends on W and b through the mean codes alone: dR/dW_j = f'(E h_j) E[s'_j x] with
+    dR/db_j = f'(E h_j) E[s'_j]. f may be any; whether it increases is asked where units are.
+
+    Parameters
+    ----------
+    n_features : int
+        n.
+    activation : SmoothActivation
+    penalty : Penalty
+        Without noise, and linear in its strength.
+
+    Returns
+    -------
+    Form
+
+    Raises
+    ------
+    ArgumentError
+        If the penalty draws noise or has no strength.
+
+    Examples
+    --------
+    >>> form(3, Softplus(), Contractive(1.0)), form(3, Sigmoid(), KLSparse(1.0)).corollary
+    (Form(corollary=2, q=2, p=2), 1)
+    >>> form(3, Tanh(), L1(1.0)).corollary  # E |h| is E h of codes that are never negative alone
+    """
+    check_count("n_features", n_features)
+    rng = np.random.default_rng(0)
+    # Some on, some off, some between; atoms of several lengths.
+    points = [_drawn(rng, n_features, activation, scale) for scale in (0.3, 1.0, 2.0, 1.0)]
+    pushes = [_push(point, activation, penalty) for point in points]
+    values = np.array([push.value for push in pushes])
+    for q, p in np.ndindex(_MOST, _MOST + 1):
+        sums = np.array([_of_slopes(point, q + 1, p) for point in points])
+        multiple = values @ sums / (sums @ sums)
+        if multiple > 0 and np.allclose(values, multiple * sums, rtol=1e-8, atol=0.0):
+            return Form(2, None if _hard(points) else q + 1, p)
+    acts = any(push.bias.any() for push in pushes)
+    by_means = acts and all(map(_through_the_means, points, pushes))
+    return Form(1 if by_means and _is_a_sum(points, activation, penalty, values) else None)
+
+
+def _drawn(rng: np.random.Generator, n: int, activation: SmoothActivation, length: float) -> _Point:
+    m = 6 * _pieces(activation)
+    weights = rng.normal(size=(m, n))
+    weights *= length * rng.uniform(0.5, 1.5, (m, 1)) / np.linalg.norm(weights, axis=1)[:, None]
+    return _point((weights, rng.uniform(-1.5, 0.5, m)), rng.normal(size=(40, n)), activation)
+
+
+def _hard(points: list[_Point]) -> bool:
+    """Whether all slopes are 0 or 1."""
+    slopes = [point.activated.slope for point in points]
+    return all(bool(((slope == 0) | (slope == 1)).all()) for slope in slopes)
+
+
+def _of_slopes(point: _Point, q: int, p: int) -> float:
+    """E sum_j s'^q |W_j|^p."""
+    return float(point.activated.slope.pow(q).mean(dim=0).numpy() @ point.lengths**p)
+
+
+def _through_the_means(point: _Point, push: _Push) -> bool:
+    """Whether dR/dW_j is to E[s'_j x] as dR/db_j is to E[s'_j], for every unit."""
+    slope = point.activated.slope
+    own = slope.mean(dim=0).numpy()[:, None]  # (m, 1)
+    along = (slope.T @ point.data / len(point.data)).numpy()  # (m, n)
+    left, right = push.dictionary * own, push.bias[:, None] * along
+    size = np.abs(push.bias).max() * np.abs(along).max() + np.abs(push.dictionary * own).max()
+    return bool((np.abs(left - right) <= 1e-8 * size).all())
+
+
+def _is_a_sum(
+    points: list[_Point], activation: SmoothActivation, penalty: Penalty, values: Floats
+) -> bool:
+    """Whether R of all units is R of those before the middle and R of those after it."""
+    pieces = _pieces(activation)
+    for point, value in zip(points, values, strict=True):
+        m = len(point.parameters.bias)
+        middle = m // pieces // 2 * pieces
+        order = torch.arange(m).reshape(-1, pieces).flip(0).reshape(-1)
+        parts = [
+            _push(_of_units(point, units, activation), activation, penalty).value
+            for units in (slice(0, middle), slice(middle, m), order)
+        ]
+        if not np.allclose([parts[0] + parts[1], parts[2]], value, rtol=1e-8, atol=1e-12):
+            return False
+    return True
+
+
+def _of_units(point: _Point, units: Any, activation: SmoothActivation) -> _Point:
+    return _point(tuple(part[units] for part in point.encoder), point.data, activation)
+
+
+def _slopes_of_f(point: _Point, push: _Push) -> Floats:
+    """f'(E h_j) (m,) of R = sum_j f(E h_j); NaN of units whose mean code does not move."""
+    own = point.activated.slope.mean(dim=0).numpy()
+    return np.where(own != 0, push.bias / np.where(own != 0, own, 1.0), np.nan)
+
+
+def _where_f_is_flat(
+    point: _Point, slopes: Floats, activation: SmoothActivation, penalty: Penalty
+) -> int:
+    """Units at which f does not increase: it falls, or a larger bias leaves R as it is."""
+    falls = slopes < 0
+    flat = np.zeros_like(falls)
+    for unit in np.flatnonzero(slopes == 0)[:_FLAT_UNITS]:  # f' = 0: a flat piece, or u^3 at 0
+        values = []
+        for moved in (-1e-3, 1e-3):
+            bias = point.encoder.bias.clone()
+            bias[unit] += moved
+            there = _point((point.encoder.dictionary, bias), point.data, activation)
+            values.append(_push(there, activation, penalty).value)
+        flat[unit] = values[1] <= values[0]
+    return int((falls | flat).sum())
+
+
+_FLAT_UNITS = 64  # arbitrary: two passes over the data for each
 
 
 def _asks(corollary: int, found: Properties) -> tuple[Check, ...]:
@@ -647,65 +910,172 @@ def _asks(corollary: int, found: Properties) -> tuple[Check, ...]:
     )
 
 
-_FORMS = {1: "R = sum_j f(E h_j), f increasing", 2: "R = E sum_j s'(a_j)^q |W_j|^p"}
+class _Motions(NamedTuple):
+    """How E[a_j] moves under one step of descent, for each unit, and which lambda would do.
+
+    It changes by -eta (plain + lambda push): eq. (5).
+    """
+
+    plain: Floats  # (m,)
+    push: Floats  # (m,)
+    rising: NDArray[np.bool_]  # (m,) it rises whatever lambda is
+    surely: NDArray[np.bool_]  # (m,) and no sampling error is the reason
+    low: float  # no E[a_j] rises for a lambda from here
+    high: float  # to here; there is none where low > high, or high is 0
+
+    @property
+    def exists(self) -> bool:
+        """Whether one lambda > 0 does for all units."""
+        return not self.rising.any() and math.isfinite(self.low) and 0 < self.high >= self.low
+
+
+def _motions(point: _Point, push: _Push, centred: bool) -> _Motions:
+    """Where E x is 0, of the bias alone; else of the weights along E x as well."""
+    moved, pushed = point.plain, push.bias
+    if not centred:
+        mean = point.data.mean(dim=0).numpy()
+        moved = moved + point.plain_weights @ mean
+        pushed = pushed + push.dictionary @ mean
+    slack = _ROUNDING * (point.bound + np.abs(moved - point.plain))
+    need = np.where(moved < -slack, -moved, 0.0)
+    loss = float(point.residual.square().sum()) / len(point.data)
+    # What rounding leaves of a bend that is 0 is no push: with such a lambda the loss is nothing.
+    most = _BEYOND * loss / abs(push.value) if push.value else np.inf
+    up = (pushed > 0) & (need <= most * pushed)
+    down, rising = pushed < 0, (need > 0) & ~up
+    low = float(_ratio(need[up], pushed[up]).max(initial=0.0))
+    high = float((np.maximum(moved[down], 0.0) / -pushed[down]).min(initial=np.inf))
+    surely = rising & (moved < -TELLING * point.plain_error)
+    return _Motions(moved, pushed, rising, surely, low, high)
 
 
 def _corollary(
-    number: int, parameters: Any, data: Any, activation: SmoothActivation, penalty: Penalty
+    number: int,
+    parameters: Any,
+    data: Any,
+    activation: SmoothActivation,
+    penalty: Penalty,
+    tolerance: float,
 ) -> Assertion:
     point = _point(parameters, data, activation)
-    push, plain = _bias_gradient(point, activation, penalty), point.plain
-    need, found = _least_strengths(point, push), properties(activation)
+    tolerance = check_number("tolerance", tolerance, low=0.0)
+    push, found = _push(point, activation, penalty), properties(activation)
+    shape = form(point.data.shape[1], activation, penalty)
+    white = _whiteness(point.data, tolerance)
+    motions = _motions(point, push, white[0].holds)
+    needs = [*white, *_asks(number, found)]
+    needs.append(true(_FORMS[number], shape.corollary == number, _said(penalty, shape)))
+    if number == 1:
+        slopes = _slopes_of_f(point, push)
+        flat = _where_f_is_flat(point, slopes, activation, penalty)
+        needs.append(at_most("units at whose E h_j f does not increase", flat, 0))
+    need = _least_strengths(point, push.bias)
+    rising, unsure = motions.rising, motions.rising.any() and not motions.surely.any()
+    error = math.inf if unsure else 0.0  # more samples may take each of these units away
+    between = f"lambda from {motions.low:.4g} to {motions.high:.4g}" if motions.exists else ""
     return Assertion(
         name=f"Corollary {number}",
         source=f"{_SOURCE}, Corollary {number}",
-        hypotheses=(
-            *_asks(number, found),
-            true(_FORMS[number], _form(penalty, found) == number, repr(penalty)),
+        hypotheses=tuple(needs),
+        promise="with some lambda > 0 a step along the negative gradient raises no E[a_j]",
+        measurements=(
+            at_least(
+                "least dR/db_j, the proof's step",
+                float(push.bias.min()),
+                -abs(push.value) / _BEYOND,
+                "0, and rounding",
+            ),
+            at_most("units whose E[a_j] rises whatever lambda is", rising.sum(), 0, error=error),
+            at_least(
+                "one lambda does for all units", float(motions.exists), 1.0, between, error=error
+            ),
         ),
-        promise="dR/db_j >= 0 for every unit, so that with some lambda no E[a_j] rises",
-        measurements=(at_least("least dR/db_j", float(push.min()), 0.0),),
         numbers={
-            "penalty_gradient": _quantiles(push),
+            "penalty_gradient": _quantiles(push.bias),
+            "plain_gradient": _quantiles(point.plain),
             "threshold": float(need.max()),
             "least_strength": _quantiles(need),
-            "units_at_zero": int((push == 0).sum()),
-            "units_that_rise_whatever_lambda": int(((push <= 0) & (plain < 0)).sum()),
+            "units_at_zero": int((push.bias == 0).sum()),
+            "units_that_rise_whatever_lambda": int(rising.sum()),
+            "units_that_surely_do": int(motions.surely.sum()),
+            "rising_units": np.flatnonzero(rising).tolist(),
+            "lambda": [motions.low, motions.high] if motions.exists else None,
+            "form": shape._asdict(),
             "saturates": found.saturates,
         },
         notes=(
-            "That there is a lambda needs dR/db_j > 0, not >= 0: where dR/db_j is 0 and"
-            " dJ_AE/db_j < 0, E[a_j] rises whatever lambda is. For Corollary 1 both vanish"
-            " together if f' > 0; for Corollary 2 they need not, as ReLU's second derivative, 0"
-            " wherever it is seen, shows.",
+            "One iteration: E[a_j] changes by -eta (dJ_AE/db_j + lambda dR/db_j), eq. (5), and by"
+            " what the weights do along E x where that is not 0. The data given are the"
+            " distribution: a derivative that no sample sees is 0.",
+            "A unit counts against the corollary where dJ_AE/db_j is below 0 by more than"
+            f" {TELLING:g} standard errors.",
         ),
+        errata=(_NO_LAMBDA[number],),
     )
 
 
-def corollary1(
-    parameters: Any, data: Any, activation: SmoothActivation, penalty: Penalty
-) -> Assertion:
-    """Corollary 1: for non-decreasing s and R = sum_j f(E h_j), dR/db_j >= 0.
+_NO_LAMBDA = {
+    1: "The proof shows dR/db_j >= 0; that there is a lambda needs more. dR/db_j = f'(E h_j)"
+    " E[s'_j] is 0 only with dJ_AE/db_j where f' > 0; where f' = 0, as of u^3 at 0, E[a_j] may rise"
+    " whatever lambda is.",
+    2: "The proof shows dR/db_j >= 0; that there is a lambda needs dR/db_j > 0 wherever"
+    " dJ_AE/db_j < 0. Where s'' is 0 at all samples, as of ReLU but for its kink, or of any s that"
+    " is linear there, dR/db_j = 0 and E[a_j] may rise whatever lambda is. Of ReLU on data with a"
+    " density at its kink the Dirac of footnote 1 does push; automatic differentiation does not"
+    " see it: Contractive(kink=...) estimates it.",
+}
 
-    That form have KLSparse with rho = 0, eq. (13), up to where its mean code is held (then the
-    gradient is 0), and L1 for activations that are never negative. Parameters and errors are those
-    of :func:`bias_gradient`.
+
+def _said(penalty: Penalty, shape: Form) -> str:
+    if shape.corollary != 2:
+        return repr(penalty)
+    q = "any q" if shape.q is None else f"q = {shape.q}"
+    return f"{penalty!r}, {q}, p = {shape.p}"
+
+
+def corollary1(
+    parameters: Any,
+    data: Any,
+    activation: SmoothActivation,
+    penalty: Penalty,
+    *,
+    tolerance: float = 1e-6,
+) -> Assertion:
+    """Corollary 1: for non-decreasing s and R = sum_j f(E h_j) some lambda raises no E[a_j].
+
+    Of that form are MeanActivation; KLSparse with rho = 0, eq. (13), up to where its mean code is
+    held (there f does not increase); L1 for activations that are never negative; and whichever of
+    one's own :func:`form` finds to be. Measured are both what the proof shows, dR/db_j >= 0, and
+    what the corollary says: unit by unit, whether some lambda lowers E[a_j] or leaves it.
+
+    Parameters and errors are those of :func:`bias_gradient`; `tolerance` is for |mean| and the
+    spectral norm of covariance - I.
 
     Examples
     --------
     >>> corollary1(([[1.0]], [0.0]), [[-1.0], [1.0]], Sigmoid(), KLSparse(1.0)).verdict
     'confirmed'
     """
-    return _corollary(1, parameters, data, activation, penalty)
+    return _corollary(1, parameters, data, activation, penalty, tolerance)
 
 
 def corollary2(
-    parameters: Any, data: Any, activation: SmoothActivation, penalty: Penalty
+    parameters: Any,
+    data: Any,
+    activation: SmoothActivation,
+    penalty: Penalty,
+    *,
+    tolerance: float = 1e-6,
 ) -> Assertion:
-    """Corollary 2: for non-decreasing convex s and R = E sum_j s'_j^q |W_j|^p, dR/db_j >= 0.
+    """Corollary 2: for non-decreasing convex s and R = E sum_j s'_j^q |W_j|^p some lambda does.
 
-    That form have Contractive (q = 2, p = 2) and Marginalized (p = 4), Remarks 1 and 2. Parameters
-    and errors are those of :func:`bias_gradient`.
+    Of that form are SlopePenalty, Contractive (q = 2, p = 2), Marginalized (p = 4), Remarks 1 and
+    2, and whichever of one's own :func:`form` finds to be. Measured is what
+    :func:`corollary1` measures. **As printed it is false**: s'' may be 0 wherever there are
+    data. Of ReLU, of which the paper says that it applies, no lambda holds down a unit whose
+    dJ_AE/db_j is below 0.
+
+    Parameters and errors are those of :func:`corollary1`.
 
     Examples
     --------
@@ -713,10 +1083,15 @@ def corollary2(
     >>> [corollary2(*at, each, Contractive(1.0)).verdict for each in (Softplus(), Sigmoid())]
     ['confirmed', 'not promised']
     """
-    return _corollary(2, parameters, data, activation, penalty)
+    return _corollary(2, parameters, data, activation, penalty, tolerance)
 
 
-def corollaries(random_state: Any = 0) -> list[Row]:
+def corollaries(
+    random_state: Any = 0,
+    *,
+    activations: Iterable[SmoothActivation] = (),
+    penalties: Mapping[str, Penalty] | None = None,
+) -> list[Row]:
     """Section 2 as a table: which activation with which penalty is promised to make sparse codes.
 
     Parameters
@@ -724,16 +1099,26 @@ def corollaries(random_state: Any = 0) -> list[Row]:
     random_state : None, int or numpy.random.Generator
         The seed of the draw: 8 units of length .7 with biases from -1.5 to .25, so that
         E[h] < 1 as eq. (13) asks, on 2000 whitened samples of 6 features.
+    activations : iterable of SmoothActivation
+        Of one's own, beside the library's five.
+    penalties : mapping from str to Penalty, optional
+        Of one's own, beside the library's five; without noise.
 
     Returns
     -------
     list of dict
-        One row for each of five activations and five penalties: `corollary`, whose form the
-        penalty has (None: neither; for "dae" the first of the second-order terms of eq. (7)); the
-        activation's :class:`Properties`; `applies`, whether it has what that corollary asks;
-        `promised`, whether it saturates at 0 as well; `least_bias_gradient` on the draw, for "dae"
-        of that first term and `whole_form` of all three; `predicted`, whether sparsity is
-        promised and the least bias gradient above 0, which section 3.1 asks beside.
+        One row for each activation and penalty: `corollary`, whose :func:`form` the penalty has
+        (None: neither, or an f that falls at one of the units; for "dae" the first of the
+        second-order terms of eq. (7)); the activation's :class:`Properties`; `applies`, whether it
+        has what that corollary asks; `promised`, whether it saturates at 0 as well;
+        `least_bias_gradient` on the draw, for "dae" of that first term and `whole_form` of all
+        three; `rises`, how many of the 8 units rise whatever the strength; `predicted`, whether
+        sparsity is promised and the least bias gradient above 0, which section 3.1 asks beside.
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`bias_gradient`, of the penalties given.
 
     Examples
     --------
@@ -748,18 +1133,19 @@ def corollaries(random_state: Any = 0) -> list[Row]:
     data -= data.mean(axis=0)
     data = data @ np.linalg.inv(np.linalg.cholesky(data.T @ data / len(data))).T
     place = (weights, np.linspace(-1.5, 0.25, 8))
-    activations = (ReLU(), Softplus(), Sigmoid(), Tanh(), Maxout())
-    penalties: dict[str, Penalty] = {
+    known: list[SmoothActivation] = [ReLU(), Softplus(), Sigmoid(), Tanh(), Maxout()]
+    named: dict[str, Penalty] = {
         "dae": Marginalized(1.0),
         "cae": Contractive(1.0),
         "mdae": Marginalized(1.0),
         "sae": KLSparse(1.0),
         "l1": L1(1.0),
     }
+    named |= penalties or {}
     return [
         _entry(place, data, activation, name, penalty)
-        for activation in activations
-        for name, penalty in penalties.items()
+        for activation in [*known, *activations]
+        for name, penalty in named.items()
     ]
 
 
@@ -771,8 +1157,11 @@ def _entry(
     penalty: Penalty,
 ) -> Row:
     point, found = _point(place, data, activation), properties(activation)
-    corollary = _form(penalty, found)
-    least = float(_bias_gradient(point, activation, penalty).min())
+    push = _push(point, activation, penalty)
+    corollary = form(data.shape[1], activation, penalty).corollary
+    if corollary == 1 and bool((_slopes_of_f(point, push) < 0).any()):
+        corollary = None
+    least = float(push.bias.min())
     applies = corollary is not None and all(check.holds for check in _asks(corollary, found))
     promised = applies and found.saturates
     row = {
@@ -783,6 +1172,7 @@ def _entry(
         "applies": applies,
         "promised": promised,
         "least_bias_gradient": least,
+        "rises": int(_motions(point, push, centred=True).rising.sum()),
         "predicted": promised and least > 0,
     }
     if name == "dae":
@@ -845,7 +1235,7 @@ def theorem2(
     point, found = _point(parameters, data, activation), properties(activation)
     step = check_number("step", step, low=0.0, open_low=True)
     a_min = activation_threshold(activation)
-    mean, variance = point.z.mean(dim=0).numpy(), _variance(point.parameters, point.data)
+    mean, variance = point.z.mean(dim=0).numpy(), _variance(point.encoder, point.data)
     bound = _chebyshev(mean, variance, a_min)
     assumed = _chebyshev(mean, np.square(point.lengths), a_min)
     share = (point.activated.codes <= activation.delta_min).double().mean(dim=0).numpy()
@@ -905,10 +1295,102 @@ def theorem2(
         numbers=numbers,
         notes=(
             "Var[a_j] is measured on the data; bound_of_lengths has |W_j|^2, which it is for"
-            " white data alone. Cantelli's one-sided bound, 1 - Var / (Var + gap^2), is higher"
-            " and never below 0.",
+            " white data alone.",
+        ),
+        remarks=(
+            "Cantelli's one-sided bound, 1 - Var / (Var + gap^2), is higher and never below 0.",
+        ),
+        errata=(
+            'The proof defines a_min by "delta_min = max s(a_min)"; the largest a with s(a) <='
+            " delta_min is meant.",
         ),
     )
+
+
+def trajectory(points: Iterable[Any], data: Any, activation: SmoothActivation) -> Assertion:
+    """Theorems 1 and 2 along a training: where E[a_j] falls, and where eq. (22)'s bound rises.
+
+    Theorem 2 says that for some strengths there are T_min and T_max between which the bound of eq.
+    (22) never falls. For each unit T_min and T_max are here the ends of the longest such stretch,
+    from the first iteration on at which E[a_j] < a_min.
+
+    Parameters
+    ----------
+    points : iterable of Parameters or (dictionary, bias)
+        The parameters, iteration by iteration or epoch by epoch, at least 2: such as
+        ``[epoch.parameters for epoch in model.iter_fit(X)]``.
+    data, activation
+        As for :func:`assumption1`; `data` as the network sees them, preprocessed.
+
+    Returns
+    -------
+    Assertion
+        Its numbers have `t_min` and `t_max`, an entry a unit (None where E[a_j] is never below
+        a_min), `falls`, the share of units whose E[a_j] falls at each step, and `mean` and
+        `bound`, quartiles over the units at each point.
+
+    Raises
+    ------
+    ArgumentError
+        As :func:`assumption1`, and if there are fewer than 2 points.
+
+    Examples
+    --------
+    >>> points = [([[1.0]], [bias]) for bias in (0.5, -1.5, -2.0, -3.0, -2.5)]
+    >>> found = trajectory(points, [[-1.0], [1.0]], ReLU()).numbers
+    >>> found["t_min"], found["t_max"], found["falls"]
+    ([1], [3], [1.0, 1.0, 1.0, 0.0])
+    """
+    a_min, found = activation_threshold(activation), properties(activation)
+    means, bounds = [], []
+    for each in points:
+        point = _point(each, data, activation)
+        means.append(point.z.mean(dim=0).numpy())
+        bounds.append(_chebyshev(means[-1], _variance(point.encoder, point.data), a_min))
+    if len(means) < 2:
+        raise ArgumentError("points", f"{len(means)}", "the parameters of 2 iterations or more")
+    mean, bound = np.stack(means), np.stack(bounds)  # (T, m)
+    stretches = [_longest_rise(each) for each in bound.T]
+    told = [each for each in stretches if each is not None]
+    share = float(np.mean([last > first for first, last in told])) if told else np.nan
+    return Assertion(
+        name="Theorem 2, along a training",
+        source=f"{_SOURCE}, Theorems 1 and 2",
+        hypotheses=(
+            true("s is non-decreasing", found.non_decreasing),
+            true("s' in [0, 1]", found.slope_in_unit_interval),
+            true("the strength is in the theorem's S", False, "which nobody knows"),
+        ),
+        promise="from some T_min to some T_max the lower bound of Pr(h_j <= delta_min) never falls",
+        measurements=(
+            at_least("share of units, E[a_j] once below a_min, whose bound ever rises", share, 1.0),
+        )
+        if told
+        else (),
+        numbers={
+            "a_min": a_min,
+            "t_min": [None if each is None else each[0] for each in stretches],
+            "t_max": [None if each is None else each[1] for each in stretches],
+            "falls": (np.diff(mean, axis=0) < 0).mean(axis=1).tolist(),
+            "mean": [_quantiles(each) for each in mean],
+            "bound": [
+                _quantiles(each[np.isfinite(each)]) if np.isfinite(each).any() else None
+                for each in bound
+            ],
+        },
+    )
+
+
+def _longest_rise(bound: Floats) -> tuple[int, int] | None:
+    """First and last place of the longest stretch (T,) that never falls; None if all are NaN."""
+    best: tuple[int, int] | None = None
+    first = 0
+    for place, value in enumerate(bound):
+        if place == 0 or not value >= bound[place - 1] - _ROUNDING:
+            first = place
+        if np.isfinite(value) and (best is None or place - first > best[1] - best[0]):
+            best = (first, place)
+    return best
 
 
 # --- Remarks 1 and 2 ---------------------------------------------------------------------------
@@ -918,7 +1400,7 @@ def _jacobian(point: _Point, activation: SmoothActivation, sample: Tensor) -> Te
     """dh/dx (m, n) at one sample (n,), by automatic differentiation."""
 
     def code(x: Tensor) -> Tensor:
-        return activation(preactivation(point.parameters, x[None]))[0][0]
+        return activation(preactivation(point.encoder, x[None]))[0][0]
 
     return torch.autograd.functional.jacobian(code, sample)
 
@@ -1121,8 +1603,11 @@ def theorem3(
         notes=(
             "The terms are those of eq. (7) in order, sigma^2 in them: s'_j^2 |W_j|^4, the pairs"
             " s'_j s'_k <W_j, W_k>^2, and the one with s''.",
+            "b_d is 0 in the decoder of section 2, and here where none is given.",
+        ),
+        errata=(
             "Eq. (30) has the sum over features on its right alone, and lacks the 2 of dl/dh that"
-            " the 1/2 of eq. (28) cancels; b_d is 0 in the decoder of section 2.",
+            " the 1/2 of eq. (28) cancels.",
         ),
     )
 
@@ -1139,9 +1624,8 @@ def _added_by_noise(
     rest = point.residual.square().sum()
 
     def added(noise: Tensor) -> float:
-        codes = activation(preactivation(point.parameters, point.data + noise)).codes
-        residual = point.data - codes @ point.parameters.dictionary
-        return float(residual.square().sum() - rest) / len(point.data)
+        codes = activation(preactivation(point.encoder, point.data + noise)).codes
+        return float(point.residual_of(codes).square().sum() - rest) / len(point.data)
 
     alone, mirrored = np.empty(n_draws), np.empty(n_draws)
     for index in range(n_draws):

@@ -13,7 +13,8 @@ from shoal.network.activations import HardThreshold
 from shoal.network.gradients import sample_gradient
 from shoal.theory import nguyen2019, rangamani2017
 from shoal.theory.assertion import Assertion
-from shoal.theory.worlds import aligned, is_mixture, is_signed
+from shoal.theory.gradients import exact_gradient
+from shoal.theory.worlds import aligned, distances, is_mixture, is_signed
 from shoal.vocabulary import Parameters, check_count
 
 __all__ = ["examine"]
@@ -56,12 +57,16 @@ def examine(
     check_count("n_samples", n_samples, low=80)
     draws: dict[str, Any] = {"n_samples": n_samples, "random_state": random_state}
     found = [nguyen2019.definition1(world), nguyen2019.definition2(world, dictionary)]
+    found.append(nguyen2019.claim1(world, dictionary))
+    if world.noise > 0:
+        found.append(nguyen2019.claim2(world, dictionary, **draws))
     if is_signed(world):
         found.append(nguyen2019.theorem3(world, dictionary, case="i", **draws))
     else:
         found.append(rangamani2017.theorem31(world, dictionary, **draws))
         found.append(nguyen2019.theorem3(world, dictionary, case="ii", **draws))
         found.append(nguyen2019.theorem3(world, dictionary, case="iii", **draws))
+        found.append(nguyen2019.bias_conflict(world, dictionary))
         found.append(rangamani2017.lemma51(world, dictionary, **draws))
         found.append(rangamani2017.lemma52(world, dictionary, **draws))
     if is_signed(world) and world.kappa1 != 0:
@@ -70,14 +75,20 @@ def examine(
     found.append(nguyen2019.equation4(world, dictionary, threshold, **draws))
     found.append(nguyen2019.expected_gradient(world, dictionary, **draws))
     if is_mixture(world):
+        found.append(nguyen2019.bias_gradient(world, dictionary, -world.a1 / 2, **draws))
         found.append(nguyen2019.lemma1(world, dictionary))
     elif is_signed(world):
         found.append(nguyen2019.lemma2(world, dictionary))
+        found.append(nguyen2019.lemma3(world, dictionary))
     else:
         found.append(nguyen2019.claim3(world, dictionary))
         found.append(nguyen2019.claim4(world, dictionary))
+        found.append(nguyen2019.remainder(world, dictionary))
         found.append(nguyen2019.lemma4(world, dictionary))
-    found.append(nguyen2019.lemma5(world, _one_step(world, dictionary, threshold, **draws)))
+    weights, moved = _one_step(world, dictionary, threshold, **draws)
+    delta = float(distances(world, weights).max())
+    # Theorem 4's tau > 3/4 is about squares: of the distance itself half is left.
+    found.append(nguyen2019.lemma5(world, moved, tau=0.5, delta=delta))
     found.append(nguyen2019.theorem4(world, dictionary, **draws))
     return found
 
@@ -88,10 +99,15 @@ def _one_step(
     activation: HardThreshold,
     n_samples: int,
     random_state: int,
-) -> NDArray[np.float64]:
-    """W - zeta g with the certified step and the gradient of a sample (m, n), not normalised."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """W, and W - zeta g before normalisation, each (m, n): by the expected gradient if there is."""
     weights = aligned(world, dictionary)
-    data = torch.from_numpy(world.sample(n_samples, random_state).data.astype(np.float64))
-    parameters = Parameters(torch.from_numpy(weights), torch.zeros(len(weights)).double())
-    gradient = sample_gradient(parameters, data, activation).dictionary.numpy()
-    return weights - nguyen2019.step_size(world, weights) * gradient
+    exact = exact_gradient(world, weights)
+    if exact is None:
+        data = torch.from_numpy(world.sample(n_samples, random_state).data.astype(np.float64))
+        parameters = Parameters(torch.from_numpy(weights), torch.zeros(len(weights)).double())
+        gradient = sample_gradient(parameters, data, activation).dictionary.numpy()
+    else:
+        gradient, _ = exact
+    zeta = nguyen2019.step_size(world, weights, nguyen2019.best_step(world))
+    return weights, weights - zeta * gradient

@@ -24,16 +24,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from shoal.generative import DiscreteSupport, GenerativeModel, UniformSupport
+from shoal.generative import (
+    BernoulliSupport,
+    DiscreteSupport,
+    GenerativeModel,
+    UniformSupport,
+)
 from shoal.vocabulary import ArgumentError, active
 
 __all__ = [
     "MAX_SUPPORTS",
+    "alike_chances",
     "alpha_beta",
+    "bias_gradient",
     "can_enumerate",
     "enumerated_gradient",
+    "exact_gradient",
     "leading_gradient",
     "mixture_gradient",
+    "moment_gradient",
     "oracle_gradient",
     "remainder",
     "signed_gradient",
@@ -180,7 +189,224 @@ def enumerated_gradient(
     return on_rows.reshape(m, m) @ rows + on_atoms.reshape(m, m) @ atoms
 
 
+# --- exchangeable supports: by moments ----------------------------------------------------
+
+
+def alike_chances(world: GenerativeModel) -> tuple[float, ...] | None:
+    """P[r given units in S], r = 1..4, where it is the same for all units; None elsewhere.
+
+    >>> from shoal.generative import SparseCoding
+    >>> [round(each, 4) for each in alike_chances(SparseCoding(np.eye(5), 2))]
+    [0.4, 0.1, 0.0, 0.0]
+    """
+    law, m = world.support, world.n_atoms
+    if isinstance(law, UniformSupport):
+        ratios = [max(law.k - t, 0) / max(m - t, 1) for t in range(4)]
+        return tuple(np.cumprod(ratios).tolist())
+    if isinstance(law, BernoulliSupport) and len(set(np.atleast_1d(law.p).tolist())) == 1:
+        return tuple(float(world.p[0]) ** r for r in range(1, 5))
+    return None
+
+
+def _partitions(letters: str) -> list[tuple[str, ...]]:
+    """All set partitions of letters, each block in their order."""
+    if not letters:
+        return [()]
+    first, rest = letters[0], _partitions(letters[1:])
+    found = []
+    for blocks in rest:
+        found.append((first, *blocks))
+        for at, block in enumerate(blocks):
+            found.append((*blocks[:at], first + block, *blocks[at + 1 :]))
+    return found
+
+
+def _expected(chances: tuple[float, ...], letters: str, terms: str, *tables: Floats) -> Floats:
+    """E of d_a d_b ... for `letters` = "ab...", times tables, summed as np.einsum's `terms` say.
+
+    With d_a the indicator of a in S, E[d_a d_b ...] is the chance of as many units as there are
+    different ones among a, b, ... That is a sum over partitions of the letters, each term with the
+    indices of a block equal and the blocks free: Moebius inversion gives the weights.
+    """
+    source, out = terms.split("->")
+    total = np.zeros((len(tables[0]),) * len(out))
+    for blocks in _partitions(letters):
+        weight = _moebius([len(block) for block in blocks], chances)
+        if weight == 0:
+            continue
+        rename = {letter: block[0] for block in blocks for letter in block}
+        inputs = "".join(rename.get(each, each) for each in source)
+        kept = "".join(dict.fromkeys(rename[each] for each in out))
+        found = weight * np.einsum(f"{inputs}->{kept}", *tables, optimize=True)
+        if len(kept) < len(out):
+            total[np.diag_indices(len(found))] += found
+        else:
+            total += found
+    return total
+
+
+def _moebius(sizes: list[int], chances: tuple[float, ...]) -> float:
+    """The weight of a partition with blocks of these sizes."""
+    weights = np.array([1.0])  # over how many different units
+    for size in sizes:
+        weights = np.convolve(weights, _SPLITS[size])
+    return float(sum(w * chances[r - 1] for r, w in enumerate(weights) if r > 0))
+
+
+# By size s and number r of parts: (-1)^(r-1) (r-1)! times the ways to split s letters into r.
+_SPLITS = {
+    1: np.array([0.0, 1.0]),
+    2: np.array([0.0, 1.0, -1.0]),
+    3: np.array([0.0, 1.0, -3.0, 2.0]),
+    4: np.array([0.0, 1.0, -7.0, 12.0, -6.0]),
+}
+
+
+def moment_gradient(world: GenerativeModel, weights: Any, bias: ArrayLike = 0.0) -> Floats:
+    """g_i of eq. (5), exact, for supports whose law is the same for all units.
+
+    :func:`enumerated_gradient`'s sum needs of the supports only how probable it is that one to
+    four given units are in S together. Where that depends on their number alone (uniform supports
+    of size k, independent units of one frequency) it is a handful of products of (m, m) tables,
+    whatever k is: O(m^3).
+
+    Parameters
+    ----------
+    world : GenerativeModel
+        Its supports are uniform, or independent with one probability.
+    weights : array_like of shape (m, n)
+        W, aligned; rows of any length.
+    bias : float or array_like of shape (m,)
+        b.
+
+    Returns
+    -------
+    ndarray of shape (m, n)
+
+    Raises
+    ------
+    ArgumentError
+        If shapes don't fit, or the law is another.
+
+    References
+    ----------
+    Nguyen, Wong, Hegde 2018, eq. (5), under Theorem 3.
+
+    Examples
+    --------
+    >>> from shoal.generative import NonnegativeSparseCoding, random_dictionary
+    >>> world = NonnegativeSparseCoding(random_dictionary(8, 6, random_state=0), 3)
+    >>> by_supports = enumerated_gradient(world, 2 * world.dictionary, -0.1)
+    >>> bool(np.allclose(moment_gradient(world, 2 * world.dictionary, -0.1), by_supports))
+    True
+    """
+    atoms, rows, b = _read(world, weights, bias)
+    chances = alike_chances(world)
+    if chances is None:
+        found = f"{type(world.support).__name__} of {len(rows)} units"
+        raise ArgumentError("world", found, "uniform supports, or independent ones all alike")
+    k1, k2, noise = world.kappa1, world.kappa2, world.noise**2
+    g, h = rows @ rows.T, rows @ atoms.T  # (m, m): <W_i, W_j>, <W_i, A_j>
+    spread, mean = k2 - k1**2, k1**2  # E[x x^T | S] = spread on the diagonal, and mean everywhere
+
+    def expected(letters: str, terms: str, *tables: Floats) -> Floats:
+        return _expected(chances, letters, terms, *tables)
+
+    # [i, j]: what A_j, or W_l, contributes to g_i; the letters are those of the docstring's sums.
+    on_atoms = -2 * spread * expected("ij", "ij->ij", h)
+    on_atoms += spread * expected("ijl", "lj,il->ij", h, g)
+    on_rows = spread * expected("ijl", "lj,ij->il", h, h)
+    if mean:
+        ones = np.ones(len(rows))
+        on_atoms -= 2 * mean * expected("ijl", "il,j->ij", h, ones)
+        on_atoms += mean * expected("ijlq", "lq,il,j->ij", h, g, ones)
+        on_rows += mean * expected("ijlq", "lj,iq->il", h, h)
+        if b.any():
+            on_atoms += k1 * expected("ijl", "il,l,j->ij", g, b, ones)
+            on_atoms -= k1 * expected("ij", "i,j->ij", b, ones)
+            on_rows += k1 * expected("ijl", "l,ij->il", b, h)
+            on_rows += k1 * expected("ijl", "i,lj->il", b, h)
+    on_rows += 2 * noise * (expected("il", "il->il", g) - chances[0] * np.eye(len(rows)))
+    if b.any():
+        on_rows += expected("il", "i,l->il", b, b)
+    return on_rows @ rows + on_atoms @ atoms
+
+
+def exact_gradient(
+    world: GenerativeModel, weights: Any, bias: ArrayLike = 0.0
+) -> tuple[Floats, str] | None:
+    """g_i of eq. (5) without sampling, by the cheapest way there is, and that way's name.
+
+    Parameters
+    ----------
+    world : GenerativeModel
+        The truth.
+    weights : array_like of shape (m, n)
+        W, aligned; unit rows where codes have mean 0.
+    bias : float or array_like of shape (m,)
+        b.
+
+    Returns
+    -------
+    (ndarray of shape (m, n), str), or None
+        None where it takes more supports than can be listed: units of unlike frequencies whose
+        codes have a mean.
+    """
+    if alike_chances(world) is not None:
+        return moment_gradient(world, weights, bias), "moments of the supports"
+    if can_enumerate(world):
+        return enumerated_gradient(world, weights, bias), "all supports"
+    if world.kappa1 == 0 and not np.any(bias):
+        return signed_gradient(world, weights), "eq. (15), complete"
+    return None
+
+
 # --- closed forms -------------------------------------------------------------------------
+
+
+def bias_gradient(
+    world: GenerativeModel, weights: Any, bias: ArrayLike = 0.0, *, printed: bool = False
+) -> Floats:
+    """(g_b)_i of section 4 for mixtures: +p_i b_i; the print has -p_i b_i.
+
+    With one unit a support and |W_i| = 1, (g_b)_i = -E[1_i W_i.(y - W_i (W_i.y + b_i))] is
+    -E[1_i (W_i.y - W_i.y - b_i)] = p_i b_i. Descent on it brings the bias to 0, which the update
+    b <- b/2 imitates; along the print's it would grow.
+
+    Parameters
+    ----------
+    world : GenerativeModel
+        A mixture: k = 1.
+    weights : array_like of shape (m, n)
+        W, aligned, unit rows.
+    bias : float or array_like of shape (m,)
+        b.
+    printed : bool
+        Whether to give the print.
+
+    Returns
+    -------
+    ndarray of shape (m,)
+
+    Raises
+    ------
+    ArgumentError
+        If supports have more than one unit, or shapes don't fit.
+
+    References
+    ----------
+    Nguyen, Wong, Hegde 2018, section 4, after Lemma 1.
+
+    Examples
+    --------
+    >>> from shoal.generative import MixtureOfGaussians
+    >>> bias_gradient(MixtureOfGaussians(np.eye(4)), np.eye(4), -0.2).tolist()
+    [-0.05, -0.05, -0.05, -0.05]
+    """
+    _, _, b = _read(world, weights, bias)
+    if world.k != 1:
+        raise ArgumentError("world", f"k = {world.k}", "one unit a support")
+    return (-1.0 if printed else 1.0) * world.p * b
 
 
 def leading_gradient(
@@ -354,6 +580,14 @@ def triple_sums(world: GenerativeModel, weights: Any) -> tuple[Floats, Floats]:
     """
     atoms, rows, _ = _read(world, weights, 0.0)
     gram, cross = rows @ rows.T, rows @ atoms.T
+    alike = alike_chances(world)
+    if alike is not None:  # the same sums, with one p_ijl for all
+        own = np.diag(cross)
+        away = cross - np.diag(own)
+        squares = away.sum(axis=1) ** 2 - (away**2).sum(axis=1)
+        apart = gram - np.diag(np.diag(gram))
+        mixed = apart @ away.sum(axis=1) - (apart * away.T).sum(axis=1)
+        return alike[2] * squares, alike[2] * mixed
     squares, mixed = np.zeros(len(rows)), np.zeros(len(rows))
     for i, triples in _triples(world):
         apart = np.array(triples)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from shoal.data import open_source
+from shoal.data import FittedPreprocessing, open_source, validate
 from shoal.diagnosis import align
 from shoal.diagnosis.matching import Signs
 from shoal.generative import Custom, DiscreteSupport, GenerativeModel, coherence, world_of
@@ -20,12 +20,16 @@ from shoal.generative._checks import check_dictionary
 from shoal.vocabulary import ArgumentError, active
 
 __all__ = [
+    "PreprocessedWorld",
     "WorldFacts",
     "aligned",
     "distances",
     "is_mixture",
     "is_signed",
+    "open_dictionary",
     "open_world",
+    "preprocessed_world",
+    "unit_rows",
     "world_from_codes",
 ]
 
@@ -163,6 +167,159 @@ def open_world(source: Any) -> GenerativeModel | None:
         return None
     rows = data.rows(np.arange(min(data.n_samples, _MOST_ROWS), dtype=np.intp))
     return world_from_codes(data.truth.dictionary, data.truth.codes[: len(rows)], data=rows)
+
+
+def open_dictionary(path: str | Path, key: str | None = None) -> Floats:
+    """Atoms as rows (m, n), float64, from a .npy, .npz or .safetensors file; of any length.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    key : str, optional
+        Which array, in an .npz or .safetensors file; by default the one named `dictionary`, or
+        the only one there is.
+
+    Raises
+    ------
+    ArgumentError
+        That names `dictionary` or `key`, if the file, or an array in it, is none such.
+    """
+    path = Path(path)
+    needed = "a run folder, or a .npy, .npz or .safetensors file of atoms as rows"
+    if not path.is_file() or path.suffix.lower() not in (".npy", ".npz", ".safetensors"):
+        found = f"no file at {str(path)!r}" if not path.exists() else repr(path.name)
+        raise ArgumentError("dictionary", found, needed)
+    try:
+        source = open_source(path, key=key or _named_dictionary(path))
+        validate(source)
+        rows = source.rows(np.arange(source.n_samples or 0, dtype=np.intp))
+    except ArgumentError as error:
+        name = error.argument if error.argument == "key" else "dictionary"
+        needed = error.needed
+        if needed.startswith("an array named data"):
+            needed = "an array named dictionary, or a key (--key) that names one of them"
+        raise ArgumentError(name, error.found, needed) from None
+    return rows.astype(np.float64)
+
+
+def _named_dictionary(path: Path) -> str | None:
+    """ "dictionary" where the file has an array of that name."""
+    try:
+        if path.suffix.lower() == ".npz":
+            # An open file, since NumPy leaves its own open when the zip turns out broken.
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
+                names = list(archive.files)
+        elif path.suffix.lower() == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, framework="np") as file:
+                names = list(file.keys())
+        else:
+            return None
+    except Exception:  # open_source says what is wrong with it
+        return None
+    return "dictionary" if "dictionary" in names else names[0] if len(names) == 1 else None
+
+
+def unit_rows(rows: Floats) -> tuple[Floats, Floats]:
+    """Rows divided by their lengths (m, n), and the lengths (m,).
+
+    Raises
+    ------
+    ArgumentError
+        If a row is 0.
+    """
+    lengths = np.linalg.norm(rows, axis=1)
+    if not (lengths > 0).all():
+        dead = int(np.flatnonzero(~(lengths > 0))[0])
+        raise ArgumentError("dictionary", f"atom {dead} of length 0", "atoms that have a direction")
+    return rows / lengths[:, None], lengths
+
+
+class PreprocessedWorld(NamedTuple):
+    """A world as data that went through the linear part of a preprocessing have it."""
+
+    world: GenerativeModel
+    lengths: Floats  # (m,), of the true atoms there, before they are divided by them
+    noise: tuple[float, float]  # least and largest standard deviation of the noise, by direction
+
+
+def preprocessed_world(world: GenerativeModel, fitted: FittedPreprocessing) -> PreprocessedWorld:
+    """The world that a linear map makes of another: y T, with atoms A_i T.
+
+    y = sum x_i A_i + noise becomes sum (x_i l_i) (A_i T / l_i) + noise T, with l_i = |A_i T|. What
+    centring takes away is a constant, of which no theorem speaks; it is left in. Where the l_i
+    differ, so do the laws of the units; theorems know one law for all, and it is that of x l with
+    l drawn from all l_i as often as units are active. Noise that the map stretches is taken as
+    spherical, of the same mean square.
+
+    Parameters
+    ----------
+    world : GenerativeModel
+        The truth.
+    fitted : FittedPreprocessing
+        Of a run.
+
+    Returns
+    -------
+    PreprocessedWorld
+
+    Raises
+    ------
+    ArgumentError
+        If it is no linear map, as "samples" isn't, has other features, or leaves nothing of an
+        atom.
+
+    Examples
+    --------
+    >>> from shoal.data import Preprocessing
+    >>> from shoal.generative import SparseCoding
+    >>> world = SparseCoding(np.eye(4), 2, low=1.0, high=1.0)
+    >>> fitted = Preprocessing("scale").fit(world.sample(1000, 0).data)
+    >>> there = preprocessed_world(world, fitted)
+    >>> bool(np.allclose(there.world.dictionary, np.eye(4))), there.world.k
+    (True, 2)
+    """
+    kind = fitted.spec.kind
+    if kind == "none":
+        return PreprocessedWorld(world, np.ones(world.n_atoms), (world.noise, world.noise))
+    if kind == "samples":
+        found = "a run with preprocessing 'samples', which divides each sample by its own scale"
+        needed = "a run with a linear one (none, center, scale, whiten): atoms have no image here"
+        raise ArgumentError("dictionary", found, needed)
+    truth = world.dictionary.astype(np.float64)
+    if fitted.n_features != truth.shape[1]:
+        found = f"a run on {fitted.n_features} features"
+        raise ArgumentError("dictionary", found, f"{truth.shape[1]}, as the world's")
+    nothing = np.zeros((1, truth.shape[1]))
+    rows, lengths = unit_rows(fitted.apply(truth) - fitted.apply(nothing))
+    directions = fitted.apply(np.eye(truth.shape[1])) - fitted.apply(nothing)  # T, (n, n)
+    gains = np.linalg.svd(directions, compute_uv=False)
+    noise = world.noise * float(np.sqrt(np.mean(gains**2)))
+    law = _stretched(world, lengths)
+    there = GenerativeModel(rows, world.support, law, noise)
+    return PreprocessedWorld(
+        there, lengths, (world.noise * float(gains.min()), world.noise * float(gains.max()))
+    )
+
+
+def _stretched(world: GenerativeModel, lengths: Floats) -> Custom:
+    """The law of x l, l drawn from `lengths` (m,) as often as units are active."""
+    values, share = world.values, world.p / world.p.sum()
+    used = lengths[share > 0]
+
+    def draw(rng: np.random.Generator, size: Any) -> Floats:
+        return values.draw(rng, size) * rng.choice(lengths, size=size, p=share)
+
+    return Custom(
+        draw,
+        kappa1=float(values.kappa1 * (share @ lengths)),
+        kappa2=float(values.kappa2 * (share @ lengths**2)),
+        a1=float(values.a1 * used.min()),
+        a2=float(values.a2 * used.max()),
+        signed=bool(values.signed),
+    )
 
 
 # Arbitrary: enough for the frequencies of pairs at a hundred atoms.

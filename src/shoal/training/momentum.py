@@ -18,11 +18,20 @@ from torch import Tensor
 from shoal.data import Source
 from shoal.network import autoencoder
 from shoal.network.activations import SmoothActivation
-from shoal.network.penalties import Penalty, Terms
+from shoal.network.penalties import Decoded, Penalty, Terms
 from shoal.training.constraints import unit_atoms
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count, check_number
 
-__all__ = ["WEIGHT_LENGTHS", "Epoch", "Momentum", "Usage", "normalized_start", "train", "usage"]
+__all__ = [
+    "WEIGHT_LENGTHS",
+    "Epoch",
+    "Momentum",
+    "Usage",
+    "held_units",
+    "normalized_start",
+    "train",
+    "usage",
+]
 
 WEIGHT_LENGTHS = ("unit", "max-norm", "free")
 """Every atom of length 1; of length at most 1; of any length."""
@@ -52,6 +61,11 @@ class Momentum:
         does along the atoms then has no effect at all, not even by rounding.
     weight_decay : float
         Its gradient is weight_decay W.
+    encoder_bias : bool
+        Whether b_e is trained; else it stays as it is at the start, 0. Without one E a_j = 0 of
+        centred data, whatever is trained: Arpit et al. 2016, eq. (3).
+    decoder_bias : bool
+        Whether there is a b_d, y = h W + b_d, as in eq. (7); it starts at 0.
     """
 
     learning_rate: float = 0.001
@@ -61,6 +75,8 @@ class Momentum:
     weight_length: str = "unit"
     tangent: bool = False
     weight_decay: float = 0.0
+    encoder_bias: bool = True
+    decoder_bias: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -71,6 +87,8 @@ class Momentum:
         check_count("n_epochs", self.n_epochs)
         check_choice("weight_length", self.weight_length, WEIGHT_LENGTHS)
         check_number("weight_decay", self.weight_decay, low=0.0)
+        for name in ("encoder_bias", "decoder_bias"):
+            check_choice(name, getattr(self, name), (True, False))
         if self.tangent and self.weight_length != "unit":
             found = f"True with weight_length={self.weight_length!r}"
             raise ArgumentError("tangent", found, "weight_length='unit', which has a tangent")
@@ -88,7 +106,7 @@ class Epoch(NamedTuple):
 
     number: int  # from 1
     steps: int  # updates so far
-    parameters: Parameters
+    parameters: Parameters | Decoded  # the second where there is a decoder bias
     loss: float  # mean |x - y|^2 of the epoch's batches, each before its update
     penalty: float  # mean lambda R of the same
     usage: Usage  # of the parameters, on at most 10 000 samples
@@ -105,18 +123,42 @@ def normalized_start(m: int, n: int, rng: np.random.Generator, weight_length: st
     return Parameters(unit_atoms(rows) if weight_length == "unit" else rows, torch.zeros(m))
 
 
-def usage(parameters: Parameters, source: Source, activation: SmoothActivation) -> Usage:
+def usage(parameters: Parameters | Decoded, source: Source, activation: SmoothActivation) -> Usage:
     """Activation fraction and dead units over all samples of `source`."""
     counts = torch.zeros(len(parameters.bias), dtype=torch.float64)
     total = 0
     for batch in source.batches(1024):
         codes = autoencoder.encode(
-            parameters, torch.from_numpy(batch).to(parameters.bias), activation
+            Parameters(parameters.dictionary, parameters.bias),
+            torch.from_numpy(batch).to(parameters.bias),
+            activation,
         )
         counts += (codes > activation.delta_min).sum(dim=0).cpu()
         total += len(batch)
     share = float(counts.sum()) / (total * len(counts))
     return Usage(share, float((counts == 0).double().mean()))
+
+
+def held_units(
+    parameters: Parameters | Decoded,
+    source: Source,
+    activation: SmoothActivation,
+    penalty: Penalty,
+) -> int:
+    """How many units' mean codes over `source` are so large that `penalty` does nothing to them.
+
+    By its `held`, where it has one: :meth:`shoal.network.penalties.KLSparse.held`.
+    """
+    held = getattr(penalty, "held", None)
+    if held is None or penalty.strength == 0:
+        return 0
+    total, size = torch.zeros(len(parameters.bias), dtype=torch.float64), 0
+    encoder = Parameters(parameters.dictionary, parameters.bias)
+    for batch in source.batches(1024):
+        data = torch.from_numpy(batch).to(parameters.bias)
+        total += autoencoder.encode(encoder, data, activation).double().sum(dim=0).cpu()
+        size += len(batch)
+    return int(held(total / size).sum())
 
 
 def train(
@@ -156,9 +198,11 @@ def train(
     if source.once or source.n_samples is None:
         raise ArgumentError("source", "a stream", "data that can be read once for every epoch")
     weights, bias = (part.clone() for part in parameters)
+    decoder = bias.new_zeros(weights.shape[1]) if settings.decoder_bias else None
     generator = torch.Generator(device=bias.device)
     generator.manual_seed(int(rng.integers(2**62)))
     velocity, speed = torch.zeros_like(weights), torch.zeros_like(bias)
+    drift = None if decoder is None else torch.zeros_like(decoder)
     sample = _sample(source)
     steps = 0
     for epoch in range(1, settings.n_epochs + 1):
@@ -167,8 +211,14 @@ def train(
         batches = 0
         for batch in source.batches(settings.batch_size, rng=rng):
             data = torch.from_numpy(batch).to(weights)
-            terms = penalty(Parameters(weights, bias), data, activation, generator)
+            terms = penalty(_whole(weights, bias, decoder), data, activation, generator)
             _move_(weights, bias, velocity, speed, terms, settings)
+            if decoder is not None and drift is not None:
+                if terms.decoder is None:
+                    needed = "one that gives `Terms.decoder` where it is called with a `Decoded`"
+                    raise ArgumentError("penalty", f"{penalty!r} with a decoder bias", needed)
+                drift.mul_(settings.momentum).add_(terms.decoder, alpha=-settings.learning_rate)
+                decoder += drift
             loss += terms.loss
             extra += terms.penalty
             batches += 1
@@ -178,8 +228,13 @@ def train(
             found = f"{settings.learning_rate:g}, with which epoch {epoch} diverged"
             needed = "a smaller one, weight_length='unit', or standardised data"
             raise ArgumentError("learning_rate", found, needed)
-        now = Parameters(weights.clone(), bias.clone())
+        kept = None if decoder is None else decoder.clone()
+        now = _whole(weights.clone(), bias.clone(), kept)
         yield Epoch(epoch, steps, now, mean_loss, mean_extra, usage(now, sample, activation))
+
+
+def _whole(weights: Tensor, bias: Tensor, decoder: Tensor | None) -> Parameters | Decoded:
+    return Parameters(weights, bias) if decoder is None else Decoded(weights, bias, decoder)
 
 
 def _sample(source: Source) -> Source:
@@ -203,8 +258,9 @@ def _move_(
 ) -> None:
     """One step, in place."""
     rate, keep = settings.learning_rate, settings.momentum
-    speed.mul_(keep).add_(terms.bias, alpha=-rate)
-    bias += speed
+    if settings.encoder_bias:
+        speed.mul_(keep).add_(terms.bias, alpha=-rate)
+        bias += speed
     if settings.tangent:
         gradient = terms.left.T @ terms.right
         if terms.dense is not None:

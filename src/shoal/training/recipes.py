@@ -13,17 +13,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from shoal.generative import GenerativeModel
 from shoal.network.activations import (
+    ACTIVATIONS,
     Activation,
     HardThreshold,
     Maxout,
     ReLU,
     Sigmoid,
+    SmoothActivation,
     Softplus,
     Tanh,
     TopK,
@@ -33,7 +36,8 @@ from shoal.network.inference import (
     OrthogonalMatchingPursuit,
     SubspacePursuit,
 )
-from shoal.network.penalties import PENALTIES
+from shoal.network.penalties import PENALTIES, Penalty
+from shoal.network.pursuit import Pursuit
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.constraints import Nearness
 from shoal.training.polish import Polish
@@ -49,7 +53,7 @@ from shoal.training.schedules import (
     Schedule,
     StepSize,
 )
-from shoal.vocabulary import ArgumentError, check_choice, check_count, check_number
+from shoal.vocabulary import ArgumentError, check_choice, check_count, check_number, fits
 
 __all__ = [
     "MODELS",
@@ -277,8 +281,8 @@ def mean_curvature(world: GenerativeModel) -> float:
     step of c / (p kappa2) multiplies the error along 1 by 1 - c L: it is stable for c L < 2. That
     codes move with W adds a share of about k^2 / (4 m).
 
-    Theorem 4 (iii) of Nguyen et al. 2018 has no such condition, and its tau > 3/4 means c > 3/4:
-    with L near k, both hold for k <= 2 only.
+    Theorem 4 (iii) of Nguyen et al. 2018 has no such condition. Its fall of the squared distance to
+    a quarter wants |1 - c| and |1 - c L| of at most 1/2, which some c meets for L <= 3 only.
 
     Parameters
     ----------
@@ -394,38 +398,43 @@ def recipe_named(name: str, model: str, n_components: int, k: int, n_samples: in
     return RECIPES[name](model, n_components, k, n_samples)
 
 
+# What a description may name, by what it stands for in a recipe.
+_FAMILIES: dict[Any, tuple[type, ...]] = {
+    Activation: (ReLU, HardThreshold, TopK, Sigmoid, Softplus, Tanh, Maxout),
+    SmoothActivation: tuple(type(each) for each in ACTIVATIONS.values()),
+    Penalty: tuple(PENALTIES.values()),
+    StepSize: (NormalizedStep, FixedStep),
+    Schedule: (Constant, ExponentialDecay, InverseDecay, Halving),
+    Pursuit: (OrthogonalMatchingPursuit, SubspacePursuit, IterativeHardThresholding),
+}
 _PARTS: dict[str, type] = {
     part.__name__: part
     for part in (
         Recipe,
-        ReLU,
-        HardThreshold,
-        TopK,
-        Sigmoid,
-        Softplus,
-        Tanh,
-        Maxout,
-        *PENALTIES.values(),
-        NormalizedStep,
-        FixedStep,
-        Constant,
-        ExponentialDecay,
-        InverseDecay,
-        Halving,
+        *(part for family in _FAMILIES.values() for part in family),
         BiasAdaptation,
         Revival,
         Refinement,
-        OrthogonalMatchingPursuit,
-        SubspacePursuit,
-        IterativeHardThresholding,
         Polish,
         Nearness,
     )
 }
 
 
-def describe(part: Any) -> Any:
+@cache
+def _hints(part: type) -> dict[str, Any]:
+    return get_type_hints(part)
+
+
+def describe(part: Any, argument: str = "recipe") -> Any:
     """A recipe (or a part of one) as plain values for JSON; :func:`restore` undoes it.
+
+    Parameters
+    ----------
+    part : Recipe, activation, penalty, ...
+        Parts within parts, numbers, words.
+    argument : str
+        What an error calls it.
 
     Raises
     ------
@@ -442,20 +451,49 @@ def describe(part: Any) -> Any:
     if part is None or isinstance(part, (bool, int, float, str)):
         return part
     if isinstance(part, tuple):
-        return [describe(each) for each in part]
+        return [describe(each, argument) for each in part]
     name = type(part).__name__
     if _PARTS.get(name) is not type(part):
-        raise ArgumentError("recipe", f"a part of type {name}", "parts from shoal to write it down")
-    values = {field.name: describe(getattr(part, field.name)) for field in fields(_PARTS[name])}
+        raise ArgumentError(argument, f"a part of type {name}", "parts from shoal to write it down")
+    values = {
+        field.name: describe(getattr(part, field.name), argument) for field in fields(_PARTS[name])
+    }
     return {"kind": name, **values}
 
 
-def restore(description: Any) -> Any:
-    """What :func:`describe` described."""
+def restore(description: Any, family: Any = None) -> Any:
+    """What :func:`describe` described.
+
+    Parameters
+    ----------
+    description : plain values
+    family : type, optional
+        What it must turn out to be: a part's class, or one of `Activation`, `Penalty`, ...
+
+    Raises
+    ------
+    ArgumentError
+        That names the part, or the value in it, that is none or is of another type.
+    """
+    found = _restored(description)
+    if family is not None and not fits(found, family, _FAMILIES):
+        raise ArgumentError("recipe", repr(found), f"the description of a {family.__name__}")
+    return found
+
+
+def _restored(description: Any) -> Any:
     if isinstance(description, list):
-        return tuple(map(restore, description))
+        return tuple(map(_restored, description))
     if not isinstance(description, dict):
         return description
-    values = {name: restore(value) for name, value in description.items() if name != "kind"}
     kind = check_choice("recipe", description.get("kind"), _PARTS)
-    return _PARTS[kind](**values)
+    part, hints = _PARTS[kind], _hints(_PARTS[kind])
+    values = {name: _restored(value) for name, value in description.items() if name != "kind"}
+    known = [field.name for field in fields(part)]
+    for name, value in values.items():
+        if name not in known:
+            raise ArgumentError(kind, f"a value {name!r}", f"one of {', '.join(known) or 'none'}")
+        if not fits(value, hints[name], _FAMILIES):
+            needed = getattr(hints[name], "__name__", str(hints[name]))
+            raise ArgumentError(f"{kind}.{name}", repr(value), f"a value of type {needed}")
+    return part(**values)

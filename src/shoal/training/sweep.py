@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from shoal.data import Source, open_source
 from shoal.network.activations import ACTIVATIONS, SmoothActivation
 from shoal.network.penalties import PENALTIES, Penalty
-from shoal.training.momentum import Momentum, normalized_start, train
+from shoal.training.momentum import Momentum, held_units, normalized_start, train
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count, check_number
 
 __all__ = ["Point", "Record", "Trace", "canonical", "grid", "sweep"]
@@ -105,6 +105,7 @@ class Record(NamedTuple):
     epochs: tuple[Trace, ...]
     seconds: float  # of the run, which several points may share
     parameters: Parameters | None = None
+    saturated_units: int = 0  # whose mean code is beyond where the penalty acts
 
 
 def grid(
@@ -130,7 +131,8 @@ def canonical(point: Point, settings: Momentum) -> Point:
     """
     if point.penalty == "none" or point.strength == 0.0:
         return Point("none", point.activation, 0.0)
-    if point.penalty == "mdae" and settings.weight_length == "unit" and settings.tangent:
+    even = all(name != "variances" for name, _ in point.options)
+    if point.penalty == "mdae" and even and settings.weight_length == "unit" and settings.tangent:
         return Point("cae", point.activation, point.strength, point.options)
     return point
 
@@ -258,7 +260,8 @@ def _train(fixed: _Fixed, point: Point, seed: int) -> Record:
     kept: Any = tuple(part.numpy() for part in epoch.parameters) if fixed.keep_parameters else None
     seconds = time.perf_counter() - start
     fractions = (last.activation_fraction, last.dead_fraction)
-    return Record(point, seed, *fractions, last.loss, tuple(traces), seconds, kept)
+    held = held_units(epoch.parameters, source, point.encoder(), point.objective())
+    return Record(point, seed, *fractions, last.loss, tuple(traces), seconds, kept, held)
 
 
 def _whole(record: Record) -> Record:

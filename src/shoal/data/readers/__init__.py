@@ -16,11 +16,21 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
+import stat
 from pathlib import Path
 from typing import Any
 
 from shoal.data.access import Source
-from shoal.data.readers._base import Options, Reader, array_source, as_rows, readers, register
+from shoal.data.readers._base import (
+    Options,
+    Reader,
+    array_source,
+    as_rows,
+    check_regular,
+    readers,
+    register,
+)
 from shoal.vocabulary import ArgumentError, SourceError
 
 __all__ = [
@@ -36,6 +46,9 @@ __all__ = [
     "refuse_options",
     "register",
 ]
+
+# A path loses the second slash: `Path("s3://a")` is "s3:/a". One letter is a drive.
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     if not _module.name.rpartition(".")[2].startswith("_"):
@@ -56,10 +69,21 @@ def refuse_options(options: Options, takes: tuple[str, ...], name: str) -> None:
 
 def open_path(path: Path, options: Options) -> Source:
     """The source in a file or folder, by its ending."""
-    path = path.expanduser()
-    path = path if path.name else path.resolve()  # "." has no name
-    if not path.exists():
-        raise SourceError("source", f"no file at {str(path)!r}", "a path that exists")
+    try:
+        path = path.expanduser()
+        path = path if path.name else path.resolve()  # "." has no name
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if _URL.match(str(path)):
+            raise SourceError(
+                "source", f"the URL {str(path)!r}", "a file on this machine: fetch it first"
+            ) from None
+        raise SourceError("source", f"no file at {str(path)!r}", "a path that exists") from None
+    except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, no home, a loop
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SourceError("source", f"{str(path)!r} ({reason})", "a path that exists") from error
+    if not stat.S_ISDIR(mode):
+        check_regular(mode, path.name)
     reader = _reader(path)
     refuse_options(options, reader.options, path.name)
     assert reader.open is not None  # `_reader` asks only those that open paths
@@ -68,18 +92,21 @@ def open_path(path: Path, options: Options) -> Source:
 
 def _reader(path: Path) -> Reader:
     asked = [reader for reader in readers() if reader.open is not None]
+    ending = path.suffix.lower()
+    name = path.name.lower()
+    by_ending = next((reader for reader in asked if name.endswith(reader.suffixes)), None)
     if path.is_dir():
         for reader in asked:
             if reader.folder is not None and reader.folder(path):
                 return reader
+        if by_ending is not None and by_ending.folder is None:
+            found = f"{path.name}, which is a folder"
+            raise SourceError("source", found, f"{by_ending.name}, or a folder of another name")
         images = " ".join(asked[-1].suffixes)
         raise SourceError("source", f"a folder without images, {path.name!r}", f"images ({images})")
-    name = path.name.lower()
-    for reader in asked:
-        if name.endswith(reader.suffixes):
-            return reader
-    ending = path.suffix.lower()
-    raise SourceError("source", f"the ending {ending!r} of {path.name}", f"one of {endings()}")
+    if by_ending is None:
+        raise SourceError("source", f"the ending {ending!r} of {path.name}", f"one of {endings()}")
+    return by_ending
 
 
 def open_object(value: Any, options: Options) -> Source | None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+import stat
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,8 +97,10 @@ def reading(name: str, needed: str, argument: str = "source") -> Iterator[None]:
     """Turn whatever a library raises into a `SourceError` of one line."""
     try:
         yield
-    except (ShoalError, MemoryError):
+    except ShoalError:
         raise
+    except MemoryError as error:
+        raise no_memory(name) from error
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise SourceError(argument, f"{name}, which can't be read ({reason})", needed) from error
@@ -112,15 +117,154 @@ def require(module: str, name: str, extra: str) -> Any:
         ) from error
 
 
+_KINDS = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a folder"),
+)
+
+
+def check_regular(mode: int, name: str) -> None:
+    """Refuse, by its mode, what isn't a regular file: to read a FIFO may never end."""
+    if not stat.S_ISREG(mode):
+        kind = next((word for test, word in _KINDS if test(mode)), "no regular file")
+        raise SourceError("source", f"{name}, which is {kind}", "a regular file")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to be read; of anything else nothing is read, nor waited for."""
+    with reading(path.name, "a file that can be read"):
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+        except OSError:
+            check_regular(path.stat().st_mode, path.name)  # a socket, a folder on some systems
+            raise
+        try:
+            check_regular(os.fstat(descriptor).st_mode, path.name)
+            return os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+class Stamp(NamedTuple):
+    """What tells that a file was written to since: checked at each reading."""
+
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, file: BinaryIO | int | Path) -> Stamp:
+        state = os.stat(file if isinstance(file, (int, Path)) else file.fileno())
+        return cls(state.st_size, state.st_mtime_ns)
+
+    def check(self, file: BinaryIO | int | Path, name: str) -> None:
+        """Refuse a file that isn't as it was: rows of a part that is cut off are lost."""
+        state = os.stat(file if isinstance(file, (int, Path)) else file.fileno())
+        if (state.st_size, state.st_mtime_ns) != self:
+            now = Stamp(state.st_size, state.st_mtime_ns)
+            cut = f", and cut from {self.size} to {now.size} bytes" if now.size < self.size else ""
+            raise SourceError(
+                "source",
+                f"{name}, which was written to after it was opened{cut}",
+                "a file that stays as it is while it is read",
+            )
+
+
+class Mapped:
+    """The rows of a matrix in a file: any of them, without the others being read.
+
+    Rows side by side are read by the system's `read`; single ones come from a memory map,
+    since a call for each would take longer than a step of training. Touching the map
+    beyond the end of a file that was cut meanwhile ends the process, so each call first
+    looks whether the file is as it was.
+
+    Parameters
+    ----------
+    file : file
+        Open; may be closed afterwards.
+    start : int
+        Where its numbers begin, in bytes.
+    by_columns : bool
+        Whether a column's numbers lie side by side, not a row's.
+
+    Attributes
+    ----------
+    fresh : bool
+        Whether a slice gives a new array, not a view of the map.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        dtype: np.dtype,
+        shape: tuple[int, int],
+        start: int,
+        name: str,
+        *,
+        by_columns: bool = False,
+    ) -> None:
+        self._name, self._start, self._stamp = name, start, Stamp.of(file)
+        self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+        if start + math.prod(shape) * dtype.itemsize > self._stamp.size:
+            raise SourceError("source", f"{name} cut off at {self._stamp.size} bytes", "all of it")
+        order: Literal["C", "F"] = "F" if by_columns else "C"
+        mapped = np.memmap(file, dtype, mode="r", offset=start, shape=shape, order=order)
+        self.view = np.asarray(mapped)  # without the subclass, which is slower
+        self.fresh = not by_columns and hasattr(os, "preadv")
+
+    def __call__(self, index: Any) -> NDArray:
+        self._stamp.check(self._file, self._name)
+        if self.fresh and isinstance(index, slice):
+            with reading(self._name, "a file that can be read"):
+                return self._run(*index.indices(len(self.view))[:2])
+        return self.view[index]
+
+    def _run(self, first: int, stop: int) -> NDArray:
+        rows = np.empty((max(0, stop - first), self.view.shape[1]), self.view.dtype)
+        left = as_bytes(rows)
+        at = self._start + first * self.view.shape[1] * rows.itemsize
+        while left.nbytes:
+            count = os.preadv(self._file, [left], at)
+            if count == 0:
+                self._stamp.check(self._file, self._name)
+                raise OSError(f"the file ends at byte {at}")
+            left, at = left[count:], at + count
+        return rows
+
+
+def as_bytes(array: NDArray) -> memoryview:
+    """The memory of a C-ordered array, to read into."""
+    return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+
+
+def no_memory(name: str) -> SourceError:
+    """The error for data that doesn't fit."""
+    return SourceError("source", f"{name}, which needs more memory than there is", "smaller data")
+
+
 def check_magic(path: Path, magic: bytes, kind: str) -> None:
     """Refuse an empty file, and one whose first bytes are another format's."""
-    with reading(path.name, "a file that can be read"), path.open("rb") as file:
-        head = file.read(8)
+    with open_regular(path) as file:
+        check_start(file, path.name, magic, kind)
+
+
+def check_start(file: BinaryIO, name: str, magic: bytes, kind: str) -> None:
+    """As `check_magic`, of a file that is open."""
+    with reading(name, "a file that can be read"):
+        file.seek(0)
+        # A file of /proc has no length, and reading it may wait for ever.
+        head = file.read(8) if os.fstat(file.fileno()).st_size else b""
+        file.seek(0)
     if not head:
-        raise SourceError("source", f"{path.name}, which is empty (0 bytes)", f"a {kind} file")
+        raise SourceError("source", f"{name}, which is empty (0 bytes)", f"a {kind} file")
     if not head.startswith(magic):
         other = next((word for start, word in _MAGIC.items() if head.startswith(start)), None)
-        found = f"{path.name}, which is {other}" if other else f"{path.name}, which starts {head!r}"
+        found = f"{name}, which is {other}" if other else f"{name}, which starts {head!r}"
         raise SourceError("source", found, f"a {kind} file, or the ending that fits")
 
 

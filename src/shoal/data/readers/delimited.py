@@ -27,7 +27,15 @@ from numpy.typing import NDArray
 
 from shoal.data.access import Source
 from shoal.data.columns import NUMBER, Column, choose, clipped
-from shoal.data.readers._base import Options, Reader, array_source, check_magic, reading, register
+from shoal.data.readers._base import (
+    Options,
+    Reader,
+    array_source,
+    check_magic,
+    open_regular,
+    reading,
+    register,
+)
 from shoal.vocabulary import ArgumentError, SourceError
 
 # Limits, so that no file takes more memory than its rows do. All arbitrary.
@@ -102,7 +110,7 @@ def _open(path: Path, options: Options) -> Source:
 
 
 def _refuse_binary(path: Path) -> None:
-    with reading(path.name, "a file that can be read"), path.open("rb") as file:
+    with reading(path.name, "a file that can be read"), open_regular(path) as file:
         start = file.read(512)
     packed = path.suffix == ".gz" or start[:2] in (b"\xff\xfe", b"\xfe\xff")  # or UTF-16
     if not packed and (start[:4] in (b"PK\x03\x04", b"PAR1") or b"\0" in start):
@@ -117,7 +125,7 @@ class _lines:
         self.path = path
 
     def __enter__(self) -> _Lines:
-        raw: Any = self.path.open("rb")
+        raw: Any = open_regular(self.path)
         if self.path.suffix == ".gz":
             raw = _Gzip(raw, self.path)
         start = raw.read(2)

@@ -17,30 +17,24 @@ from shoal.data.readers._base import (
     Options,
     Reader,
     check_magic,
-    reading,
     register,
     require,
 )
+from shoal.data.readers._parquet_pages import Checked
 
 
 def _open(path: Path, options: Options) -> Source:
     parquet = require("pyarrow.parquet", path.name, "parquet")
     check_magic(path, b"PAR1", ".parquet")
-    needed = "a complete Parquet file"
-    with reading(path.name, needed), parquet.ParquetFile(path) as file:
-        schema, metadata = file.schema_arrow, file.metadata
-        lengths = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    checked = Checked(path, parquet)
+    schema, lengths = checked.schema, checked.lengths
     choice = choose(table_columns(schema), options, path.name)
     fields = [schema.field(i) for i in choice.positions]
     columns = [field.name for field in fields]
     dtype = common_dtype(schema, choice, path.name)
 
     def pieces(group: int) -> Iterator[NDArray]:
-        # pre_buffer would hold the whole row group.
-        with (
-            reading(path.name, needed),
-            parquet.ParquetFile(path, pre_buffer=False, memory_map=True) as opened,
-        ):
+        with checked.group(int(group)) as opened:
             flow = opened.iter_batches(PIECE_ROWS, row_groups=[int(group)], columns=columns)
             for record in flow:
                 if choice.a_list:
@@ -59,9 +53,10 @@ def _open(path: Path, options: Options) -> Source:
     if choice.a_list:
         known = list_width(fields[0].type)
         width = known or 0
-        if known is None and sum(lengths):
-            with reading(path.name, needed), parquet.ParquetFile(path) as file:
-                first = next(file.iter_batches(1, columns=columns)).column(0)
+        if known is None and any(lengths):
+            filled = next(i for i, length in enumerate(lengths) if length)
+            with checked.group(filled) as file:
+                first = next(file.iter_batches(1, row_groups=[filled], columns=columns)).column(0)
                 width = first.value_lengths()[0].as_py() or 0
     source = ChunkSource(
         pieces,

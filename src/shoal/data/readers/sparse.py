@@ -78,13 +78,15 @@ def holds_sparse(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return {"format", "shape", "data"} <= set(shapes) and shapes["format"] == ()
 
 
-def from_arrays(arrays: Mapping[str, NDArray], name: str, **named: Any) -> Source:
-    """The source in the arrays of an `.npz` that :func:`holds_sparse` knows."""
+def from_arrays(arrays: Any, name: str, **named: Any) -> Source:
+    """The source in the archive of an `.npz` that :func:`holds_sparse` knows.
+
+    `arrays` gives an array by its name, its `shapes` have the names.
+    """
     from scipy import sparse
 
     needed = "what scipy.sparse.save_npz writes: csr, csc, bsr, coo or dia"
-    form = arrays["format"].item()
-    form = form.decode("ascii", "replace") if isinstance(form, bytes) else str(form)
+    form = arrays.text("format")
     parts = {
         "csr": ("indices", "indptr"),
         "csc": ("indices", "indptr"),
@@ -92,9 +94,12 @@ def from_arrays(arrays: Mapping[str, NDArray], name: str, **named: Any) -> Sourc
         "coo": ("row", "col"),
         "dia": ("offsets",),
     }
-    if form not in parts or any(word not in arrays for word in parts[form]):
+    if form not in parts or any(word not in arrays.shapes for word in parts[form]):
         raise SourceError("source", f"{name}, a sparse array of format {form!r}", needed)
-    shape = tuple(int(length) for length in np.ravel(arrays["shape"]))
+    sides = arrays["shape"].ravel()
+    if sides.dtype.kind not in "iu":
+        raise SourceError("source", f"shape of dtype {sides.dtype} in {name}", "integers")
+    shape = tuple(map(int, sides))
     check_matrix(shape, name)
     float_dtype(arrays["data"].dtype, "source", name)
     make = getattr(sparse, f"{form}_array")

@@ -23,8 +23,9 @@ from shoal.generative import (
 from shoal.network.activations import Activation, HardThreshold, ReLU
 from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.report.drawing import HUES, panels
+from shoal.theory import sizes
 from shoal.theory.assertion import Check, at_least, at_most
-from shoal.theory.nguyen2019 import bias_interval, consistency
+from shoal.theory.nguyen2019 import bias_interval, consistency, lemma1_interval
 from shoal.vocabulary import check_count, check_number
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Settings:
     delta: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
     n_mixture: tuple[int, ...] = (64, 256, 784)
     m_mixture: int = 10
+    n_hadamard: int = 8192  # the least power of two for which mu = 1 is allowed
     n_samples: int = 5000
     seed: int = 0
 
@@ -73,12 +75,14 @@ def run(settings: Settings) -> Run:
         yield Progress(0.95, f"mixture, n = {n}")
         cells += _mixture(n, settings)
     intervals = _intervals(settings)
+    yield Progress(0.97, f"[I | Hadamard], n = {settings.n_hadamard}")
+    crowds = _crowds(settings)
     yield Progress(1.0, "done")
     return Outcome(
-        numbers={"cells": cells, "intervals": intervals},
-        verdicts=tuple(_verdicts(cells, intervals)),
-        departures=("the bias interval is empty",),
-        tables=(_table(cells, settings), _interval_table(intervals)),
+        numbers={"cells": cells, "intervals": intervals, "crowds": crowds},
+        verdicts=(*_verdicts(cells, intervals), *_verdicts_of_crowds(crowds)),
+        departures=("the bias interval is empty", "no bias meets Lemma 1 too", "k = n / log n"),
+        tables=(_table(cells, settings), _interval_table(intervals), _crowd_table(crowds)),
         notes=NOTES,
     )
 
@@ -168,9 +172,49 @@ def _intervals(settings: Settings) -> list[dict[str, Any]]:
                 "low": low.tolist(),
                 "high": high.tolist(),
                 "empty_from": float(empty[0]) if len(empty) else None,
+                # How far the least bias of Lemmas 1 and 4 is above the greatest of (ii).
+                "gap_to_lemma1": min(
+                    lemma1_interval(world, float(delta))[0] - end
+                    for delta, start, end in zip(_FINE, low, high, strict=True)
+                    if delta > 0 and start <= end
+                ),
             }
         )
     return found
+
+
+def _crowds(settings: Settings) -> list[dict[str, Any]]:
+    """Theorem 3 (i) at W = A = [I | Hadamard], up to the k that it allows."""
+    n = settings.n_hadamard
+    most = n / np.log(n)
+    found = []
+    for share in (0.125, 0.25, 0.5, 1.0):
+        k = max(1, int(share * most))
+        n_samples = min(settings.n_samples, 200)
+        each = sizes.theorem3(n, k, n_samples, settings.seed)
+        found.append({"n": n, "k": k, "of_n_log_n": share, "verdict": each.verdict, **each.numbers})
+    return found
+
+
+def _verdicts_of_crowds(crowds: list[dict[str, Any]]) -> list[Check]:
+    if crowds[0]["n"] < 8192:
+        return []  # there the theorem does not allow mu = 1
+    few, most = crowds[0], crowds[-1]
+    claim = f"(i) [I | Hadamard], n = {few['n']}, W = A, k = {{}}: share with all signs right"
+    return [
+        at_least(claim.format(few["k"]), few["share"], 0.99),
+        at_most(claim.format(most["k"]) + ", k = n / log n", most["share"], 0.01),
+    ]
+
+
+def _crowd_table(crowds: list[dict[str, Any]]) -> Table:
+    rows = tuple(
+        (each["k"], each["of_n_log_n"], each["share"], each["wrong_units"], each["predicted"])
+        for each in crowds
+    )
+    head = ("k", "of n / log n", "all signs right", "wrong units a sample", "normal law")
+    note = f"W = A = [I | Hadamard], n = {crowds[0]['n']}, mu = 1, codes of +-1, threshold 1/2."
+    return Table("How many active units Theorem 3 (i) can bear", head, rows, note)
 
 
 def _verdicts(cells: list[dict[str, Any]], intervals: list[dict[str, Any]]) -> list[Check]:
@@ -211,6 +255,10 @@ def _verdicts(cells: list[dict[str, Any]], intervals: list[dict[str, Any]]) -> l
         if each["k"] in (3, 5) and each["empty_from"] is not None:
             claim = f"(ii) k = {each['k']}: the delta from which the bias interval is empty"
             checks.append(at_most(claim, each["empty_from"], 0.18))
+    if intervals:
+        claim = "(ii) no bias meets Lemma 1 too: least distance of the intervals, delta > 0"
+        gaps = [each["gap_to_lemma1"] for each in intervals]
+        checks.append(at_least(claim, min(gaps), 1e-9))
     return checks
 
 
@@ -251,6 +299,11 @@ NOTES = (
     "ten or so is right: the theorem's n is large.",
     "The bias interval of (ii) is a sufficient condition and empties early; a constant bias of "
     "-a1/2 serves at distances where the interval has nothing to offer.",
+    "No bias meets both Theorem 3 (ii), b <= -2 delta, and Lemma 1, b >= -delta^2: section 4 says "
+    "that all of the former do.",
+    "k <= n / log n does not do in (i): a silent unit is beyond 1/2 with a probability of about "
+    "exp(-n / 4k), so that the number of wrong units a sample grows as n^(3/4) there. "
+    "k = o(n / log n) is needed.",
 )
 
 
@@ -309,6 +362,7 @@ EXPERIMENT = Experiment(
     scales={
         "smoke": {
             "n": (64, 128), "k": (1, 3), "delta": (0.0, 0.5), "n_mixture": (64,), "n_samples": 300,
+            "n_hadamard": 1024,
         },
         "reduced": {"n_samples": 2000},
     },

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from shoal.generative import sparsity_from_power
+from shoal.diagnosis import landscape
+from shoal.generative.models import Rounding
+from shoal.network import ReLU
 from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.papers.rangamani2017 import setting
 from shoal.report.drawing import HUES, panels
 from shoal.theory.assertion import Check, at_least, at_most
-from shoal.vocabulary import check_count, check_number
+from shoal.vocabulary import check_choice, check_count, check_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +36,10 @@ class Settings:
     n_points: int = 21
     n_seeds: int = 3
     seed: int = 0
+    rounding: Rounding = "ceil"  # of h^p: floor is section 2's "at most"
 
     def __post_init__(self) -> None:
+        check_choice("rounding", self.rounding, ("ceil", "floor", "nearest"))
         for name in ("n", "n_samples", "n_seeds"):
             check_count(name, getattr(self, name))
         check_count("n_points", self.n_points, low=2)
@@ -48,27 +52,32 @@ class Settings:
 def line(h: int, p: float, settings: Settings, seed: int) -> dict[str, Any]:
     """One dictionary and one direction: loss and mean gradient norm over t."""
     rng = setting.generator(seed, h, p)
-    model = setting.world(h, p, settings.n, rng)
+    model = setting.world(h, p, settings.n, rng, settings.rounding)
     data = torch.from_numpy(model.sample(settings.n_samples, rng).data)
     truth = torch.from_numpy(model.dictionary)
     direction = torch.from_numpy(rng.standard_normal(truth.shape).astype(np.float32))
     direction /= direction.norm(dim=1, keepdim=True)
     eps = setting.bias_at_truth(model)
     bias = torch.full((h,), -eps)
-    losses, norms = [], []
-    for t in _grid(settings):
-        weights = truth + float(t) * direction
-        loss, gradient = setting.loss_and_gradient(weights, bias, data)
-        losses.append(loss)
-        norms.append(float(setting.column_norms(gradient.numpy()).mean()))
+    found = landscape(
+        model.dictionary,
+        data.numpy(),
+        ReLU(),
+        bias.numpy(),
+        directions={"random": direction.numpy()},
+        t=_grid(settings),
+        plane=None,
+    )
+    (along,) = found.lines
     answered = data @ truth.T + bias > 0  # (N, m)
     return {
+        "k": model.k,
         "eps": eps,
-        "loss": losses,
-        "norm": norms,
-        "silent": float((~answered.any(dim=1)).float().mean()),
+        "loss": along.loss.tolist(),
+        "norm": along.gradient.tolist(),
+        "silent": found.silent,
         "active": float(answered.sum(dim=1).float().mean()),
-        "energy": float(0.5 * data.square().sum(dim=1).mean()),
+        "energy": found.zero,
     }
 
 
@@ -99,7 +108,7 @@ def run(settings: Settings) -> Run:
             each["loss_fall"] = largest_fall(each["loss"])
             each["norm_fall"] = largest_fall(each["norm"])
             each["dip"] = dip(each["loss"])
-        curves.append({"h": h, "p": p, "k": sparsity_from_power(h, p), "runs": runs})
+        curves.append({"h": h, "p": p, "k": runs[0]["k"], "runs": runs})
     yield Progress(1.0, "done")
     return Outcome(
         numbers={"t": _grid(settings).tolist(), "curves": curves},

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from shoal.generative import GenerativeModel, random_dictionary
+from shoal.generative.models import Rounding
 from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.papers.rangamani2017 import setting
 from shoal.report.drawing import HUES, panels
-from shoal.theory.assertion import Check, at_least, at_most
-from shoal.vocabulary import check_count, check_number
+from shoal.theory.assertion import Check, at_least, at_most, between
+from shoal.vocabulary import check_choice, check_count, check_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,10 +66,12 @@ class Settings:
     p: tuple[float, ...] = PAPER_P
     n_seeds: int = 1
     seed: int = 0
+    rounding: Rounding = "ceil"  # of h^p: floor is section 2's "at most"
     # Arbitrary: 10 to 40 steps are usual; a start near the truth may crawl.
     max_steps: int = 200
 
     def __post_init__(self) -> None:
+        check_choice("rounding", self.rounding, ("ceil", "floor", "nearest"))
         for name in ("n", "n_samples", "n_seeds", "max_steps"):
             check_count(name, getattr(self, name))
         for h, p in product(self.h, self.p):
@@ -122,6 +125,19 @@ def covered_by_zero(distance: float) -> float:
     return 100.0 * (1.0 - 1.0 / distance)
 
 
+def printed_ends() -> dict[tuple[int, float], float]:
+    """Where the printed percentages say that descent ended: the mean column distance, by h and p.
+
+    The start is (h/5) delta = h^(1 - 2p) / 5 from the truth; what is not covered is left. At more
+    than 1 the end is farther from the truth than W = 0, whose columns are all 1 away.
+    """
+    return {
+        (h, p): (1.0 - share / 100.0) * h ** (1.0 - 2.0 * p) / 5.0
+        for h, row in PAPER.items()
+        for p, share in zip(PAPER_P, row, strict=True)
+    }
+
+
 def covered(weights: Tensor, start: Tensor, truth: Tensor) -> float:
     """How many percent of the mean column distance between start and truth are gone."""
     before, after = ((each - truth).norm(dim=1).mean() for each in (start, weights))
@@ -147,7 +163,7 @@ def start_of(
 def cell(h: int, p: float, settings: Settings, seed: int) -> dict[str, dict[str, float]]:
     """One dictionary and one start for each variant."""
     rng = setting.generator(seed, h, p)
-    model = setting.world(h, p, settings.n, rng)
+    model = setting.world(h, p, settings.n, rng, settings.rounding)
     data = torch.from_numpy(model.sample(settings.n_samples, rng).data)
     truth = torch.from_numpy(model.dictionary)
     delta = 2 * setting.radius(h, p)
@@ -205,6 +221,7 @@ def run(settings: Settings) -> Run:
         departures=(
             "does not give the paper",
             "W = 0 covers nearly all",
+            "farther from the truth than W = 0",
             "literal protocol does not align",
         ),
         paper={"h": list(PAPER), "p": list(PAPER_P), "covered": list(PAPER.values())},
@@ -226,6 +243,7 @@ def _verdicts(cells: list[dict[str, Any]]) -> list[Check]:
     close = sum(difference <= CLOSE for difference in apart("common"))
     least = min(min(apart(name)) for name in LITERAL)
     zero = min(each["zero"] for each in known)
+    ends = [printed_ends()[each["h"], each["p"]] for each in known]
     literal = max(map(abs, _each(known, LITERAL, "alignment")))
     common = float(np.mean(_each(known, ("common",), "alignment")))
     control = max(map(abs, _each(known, ("control",), "alignment")))
@@ -246,6 +264,13 @@ def _verdicts(cells: list[dict[str, Any]]) -> list[Check]:
             CLOSE,
         ),
         at_least("W = 0 covers nearly all the distance: least of the cells, %", zero, 94.0),
+        between(
+            "the printed ends are farther from the truth than W = 0 in some cells, and nearer in "
+            f"the others: of {len(known)}, those farther",
+            sum(end > 1 for end in ends),
+            0.4 * len(known),
+            0.4 * len(known),
+        ),
         at_most("the literal protocol does not align: largest |mean cos(W_i, A_i)|", literal, 0.1),
         at_least("one direction, no bias, to 1e-6: cos(W_i, A_i), mean of the cells", common, 0.5),
         at_most(
@@ -285,9 +310,12 @@ def _table(cells: list[dict[str, Any]]) -> Table:
 
 NOTES = (
     "The start is (h/5) delta = h^(1 - 2p)/5 away from columns of length 1: so far that W = 0, "
-    "which knows nothing of the truth, covers 94.1 to 99.7 % of the way at the paper's sizes. "
-    "Where that is above the paper's number, its descent ended farther from the truth than 0 is. "
-    "The measure says little of recovery; the alignment of columns says more.",
+    "which knows nothing of the truth, covers 94.1 to 99.7 % of the way at the paper's sizes. What "
+    "the printed percentages leave of the way is a mean distance of .52 to 2.14 from the truth. In "
+    "6 of the 10 cells it is below 1 (.52 to .89): nearer than W = 0, so that columns of length 1 "
+    "would have a cosine of .6 or more with the true ones. In the other 4 it is 1.02, 1.24, 1.53 "
+    "and 2.14: farther than W = 0 (the first by less than the print's rounding, which is .05 "
+    "there). The percentage hardly tells the two apart; the alignment of columns does.",
     "The paper states no bias here. With that of Theorem 3.1 nearly all units fall silent while "
     "columns are still long, and the gradient vanishes there. Without a bias, independent random "
     "directions and the stated factor 2e-5 end early as well: far away the gradient grows like "
@@ -296,8 +324,8 @@ NOTES = (
     "numbers. This is our reconstruction, found after the fact, and not the paper's words.",
     "There columns end aligned with the truth, but they were so from the start: all columns "
     "share one long displacement, and descent takes it away and leaves by what they differ, the "
-    "true atoms. The control starts from another dictionary with such a displacement: within "
-    "about two points it covers as much of the distance, and it does not align with the truth.",
+    "true atoms. The control starts from another dictionary with such a displacement: it ends "
+    "farther than W = 0 in every cell, .3 to 3.4 points below the paper, and does not align.",
     "Steps are chosen by Armijo's rule, a doubling after each; the paper's step size isn't stated. "
     "Where a stopping rule is met depends on the path: a search for longer steps ends a few tenths "
     "of a point elsewhere, and with more alignment at large h, where descent is stopped while "
@@ -361,7 +389,7 @@ def _left_over(axes: Axes, column: list[dict[str, Any]], result: dict[str, Any],
 
 EXPERIMENT = Experiment(
     name="rangamani2017/table2",
-    title="Table 2: descent from far away covers most of the distance, and so does W = 0",
+    title="Table 2: descent from far away covers most of the distance, and W = 0 nearly as much",
     source="Rangamani et al. 2017, Table 2",
     about=(
         "Gradient descent starts columnwise (h/5) delta away from the truth, delta = h^(-2p), and "

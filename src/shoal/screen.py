@@ -1,0 +1,86 @@
+"""What reaches the terminal: every line and table that the command line prints goes through here.
+
+File names, column names and the strings of a file may hold control characters, which can clear a
+screen, set its title or turn text around. They are shown as escapes, and never sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+__all__ = ["bar", "error", "line", "note", "printable", "record", "table"]
+
+_LONGEST = 1000  # characters of an error: what it quotes may be of any length
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line, with all that isn't printed written as an escape.
+
+    >>> printable("a\x1b[2Jb\n\u202e")
+    'a\\x1b[2Jb\\n\\u202e'
+    """
+    return "".join(
+        each if each.isprintable() or each == "\u00a0" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
+def line(text: object = "") -> None:
+    """A line of a result."""
+    typer.echo(printable(str(text)))
+
+
+def note(text: object) -> None:
+    """A line beside the result."""
+    typer.echo(printable(str(text)), err=True)
+
+
+def error(text: object) -> None:
+    """What was wrong, in one line."""
+    said = " ".join(str(text).splitlines())
+    if len(said) > _LONGEST:
+        said = f"{said[: _LONGEST // 2]}…{said[-_LONGEST // 2 :]}"
+    typer.echo(f"error: {printable(said)}", err=True)
+
+
+def record(values: Any) -> None:
+    """Plain values as JSON, which has escapes of its own."""
+    text = json.dumps(values, indent=2, allow_nan=False)
+    typer.echo(text.replace("\x7f", "\\u007f"))  # the one that json.dumps lets pass
+
+
+def table(title: str, head: list[str], rows: list[list[str]]) -> None:
+    """A table; its first column is words, the others are numbers."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table(title=escape(printable(title)), title_justify="left")
+    for number, name in enumerate(head):
+        made.add_column(escape(printable(name)), justify="left" if number == 0 else "right")
+    for row in rows:
+        made.add_row(*(escape(printable(cell)) for cell in row))  # an interval is not markup
+    Console().print(made)
+
+
+@contextmanager
+def bar(*columns: str, quiet: bool) -> Iterator[Any]:
+    """A progress bar on the error stream."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description:>10}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        *(TextColumn(column, markup=False) for column in columns),
+        console=Console(stderr=True),
+        disable=quiet,
+    ) as progress:
+        yield progress
