@@ -1,8 +1,10 @@
 """The command line: the chain a newcomer types, and what each mistake is answered with."""
 
+import ast
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from scipy import sparse
 
 import shoal
 from commands import done, refused, shoal_
+from run_folders import of_format_1
 from shoal.cli import Method
 from shoal.estimators import METHODS
 
@@ -646,6 +649,119 @@ def test_a_signal_half_way_leaves_nothing_unfinished(
     assert errors == "interrupted: no unfinished result was left behind\n"
     assert names(here) == (["run"] if existed else [])
     assert not existed or names(here / "run") == ["config.json"]
+
+
+def test_an_interrupted_sweep_says_that_it_goes_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save("x.npy", np.random.default_rng(0).normal(size=(60, 4)))
+    words = ["sweep", "x.npy", "-o", "s", "--strength", "0:1:3", "--penalty", "dae", "--epochs", 1,
+             "--jobs", 1]  # fmt: skip
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shoal.sweeps.write_result", stop)
+        result = shoal_(*words, "-q")
+    assert result.exit_code == 130
+    assert result.stderr == (
+        "interrupted: what is finished is kept; the same command goes on from there\n"
+    )
+    assert names(here) == [".s.unfinished.jsonl", "x.npy"]
+    done(*words, "-q")
+    assert names(here) == ["s", "x.npy"]
+
+
+def test_two_fits_into_one_new_run(shared: Path, here: Path) -> None:
+    """The second hears of the first before its own fit."""
+    words = ["fit", shared / "planted.npz", "-m", 24, "-k", 2, "-o", "r/run", "-q"]
+    with process(DURING_THE_FIT, *words) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "now\n"
+            for more in ((), ("--force",)):
+                line = refused(*words, *more)
+                assert f"r/run: process {first.pid} on " in line
+                assert "is writing it; needed a new name, or to wait" in line
+        finally:
+            first.kill()
+    assert names(here / "r") == [".run.shoal.lock"]
+    done(*words)  # the lock has ended with its process
+    assert names(here / "r") == ["run"]
+
+
+# ------------------------------------------------------------------ what reaches the terminal
+
+
+HOSTILE = "\x1b[2J\x1b]0;mine\x07\x9b2J\u202e\x7f\r\n"
+
+
+def is_plain(result: Any) -> bool:
+    text = result.stdout + result.stderr
+    return all(each.isprintable() or each == "\n" for each in text)
+
+
+def test_no_control_character_reaches_the_terminal(here: Path) -> None:
+    name = f"x{HOSTILE}.npy"
+    np.save(name, np.random.default_rng(0).normal(size=(60, 4)))
+    run = f"r{HOSTILE}"
+    for words in (
+        ["fit", name, "-m", 5, "-k", 2, "-o", run],
+        ["fit", name, "-m", 5, "-k", 2, "-o", run],  # exists already
+        ["info", run],
+        ["info", run, "--verify"],
+        ["report", run],
+        ["score", run, name],
+        ["score", run, name, "--json"],
+        ["transform", run, name, "-o", f"{HOSTILE}.npz"],
+        ["generate", "sparse", "--samples", 20, "-o", f"g{HOSTILE}.npz"],
+        ["info", f"nothing{HOSTILE}"],
+        ["fit", f"nothing{HOSTILE}.npy", "-o", "x"],
+        ["fit", name, "-o", "x", "--recipe", HOSTILE],
+        ["fit", name, "-o", "x", "--model", HOSTILE],
+        ["fit", name, f"--{HOSTILE}"],
+        [f"--{HOSTILE}"],
+        [HOSTILE],
+    ):
+        result = shoal_(*words)
+        assert is_plain(result), (words, result.output)
+        assert result.output
+        assert result.exit_code in (0, 2), result.output
+        assert result.exit_code == 0 or len(result.stderr.splitlines()) == 1
+    path = Path(run) / "config.json"
+    config = json.loads(path.read_text())
+    config["created"] = config["preprocessing"]["kind"] = HOSTILE
+    path.write_text(json.dumps(config))
+    of_format_1(Path(run))
+    for words in (
+        ["info", run],
+        ["info", run, "--verify"],
+        ["transform", run, name, "-o", "y.npz"],
+    ):
+        assert is_plain(shoal_(*words))
+
+
+def test_all_output_goes_by_the_screen() -> None:
+    tree = ast.parse(Path(shoal.cli.__file__).read_text())
+    named = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    called = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert not {each for each in named if each.startswith(("typer.echo", "typer.secho", "sys.std"))}
+    assert not {"print", "Console"} & called
+
+
+def test_a_damaged_run_is_told_file_by_file(shared: Path, here: Path) -> None:
+    shutil.copytree(shared / "run", "run")
+    assert done("info", "run", "--verify").stdout.count("sound") == 5
+    data = bytearray(Path("run/dictionary.safetensors").read_bytes())
+    data[-3] ^= 1
+    Path("run/dictionary.safetensors").write_bytes(data)
+    result = shoal_("info", "run", "--verify", COLUMNS="200")
+    assert result.exit_code == 2
+    assert result.stdout.count("sound") == 4
+    assert result.stdout.count("DAMAGED") == 1
+    assert "error: run: damaged: dictionary.safetensors; needed" in result.stderr
+    assert "dictionary.safetensors: does not match its checksum" in refused("info", "run")
 
 
 def test_exit_codes_and_streams_of_the_real_command(shared: Path, here: Path) -> None:

@@ -163,9 +163,8 @@ def _save(
     with whole_folder(held) as partial:
         for name, data in files.items():
             (partial / name).write_bytes(data)
-        (partial / "config.json").write_bytes(
-            sealed({**json.loads(_json(config)), "run_id": named}, files)
-        )
+        whole = {**json.loads(_json(config)), "run_id": named}
+        (partial / "config.json").write_bytes(sealed(whole, files))
         try:
             run = read_run(partial)  # what can't be read again is no result
         except RunError as error:

@@ -287,14 +287,15 @@ def operations(scratch: Path) -> dict[str, tuple[str, Callable[[Path], Any], Any
     result = reproduce("rangamani2017/table1", "smoke", h=64, n_samples=100)
 
     def quick(work: Callable[[], Any]) -> Any:
+        page, picture = pictures["report.html"], pictures["atoms.png"]
         with (
-            mock.patch.object(runs, "_evaluate", lambda *_: evaluated),
-            mock.patch.object(runs, "atoms_bytes", lambda _: pictures["atoms.png"]),
-            mock.patch.object(runs, "report_bytes", lambda _: pictures["report.html"]),
-            mock.patch("shoal.report.page.atoms_bytes", lambda _: pictures["atoms.png"]),
-            mock.patch("shoal.report.page.report_bytes", lambda _: pictures["report.html"]),
-            mock.patch("shoal.papers.page.as_png", lambda _: pictures["atoms.png"]),
-            mock.patch("shoal.papers.page._render", lambda _: "<html></html>\n"),
+            mock.patch.object(runs, "_evaluate", return_value=evaluated),
+            mock.patch.object(runs, "atoms_bytes", return_value=picture),
+            mock.patch.object(runs, "report_bytes", return_value=page),
+            mock.patch("shoal.report.page.atoms_bytes", return_value=picture),
+            mock.patch("shoal.report.page.report_bytes", return_value=page),
+            mock.patch("shoal.papers.page.as_png", return_value=picture),
+            mock.patch("shoal.papers.page._render", return_value="<html></html>\n"),
         ):
             return work()
 

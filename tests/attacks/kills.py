@@ -63,14 +63,14 @@ def kills(
 # --------------------------------------------------------------------------- shoal
 
 
-def killed_runs(count: int, plain: bool) -> Counter[str]:
+def killed_runs(count: int, plain: bool, given: Any = None) -> Counter[str]:
     """Kills of a process that replaces a run; `plain`: without a rename that exchanges."""
     import shoal
     import shoal.files
     from shoal.files import whole_folder, write_bytes
 
     root = Path(tempfile.mkdtemp())
-    runs, _ = two_runs(root)
+    runs, _ = given or two_runs(root)
     place = root / "place" / "run"
     shutil.copytree(runs[0], place)
     if plain:

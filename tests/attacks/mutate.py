@@ -10,6 +10,7 @@ or a run on the memory is seen and counted. To point it at another library, repl
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import random
@@ -29,6 +30,7 @@ import numpy as np
 N, F = 48, 8
 ROWS = np.random.default_rng(0).normal(size=(N, F)).astype(np.float32)
 SECONDS = 30  # for one file; a healthy one takes a hundredth
+FIRST = 60  # more, for the first file: its imports
 SPARE = 64 * 2**20  # what a reader may take beyond four times the file
 
 OUTCOMES = ["refused", "same", "other values", "rows", "raw", "hang", "memory", "died"]
@@ -243,6 +245,7 @@ def outcome(path: Path, expected: np.ndarray) -> tuple[str, str]:
 
 def _work(jobs: list[tuple[str, int]], folder: Path, out: int) -> None:
     """In a child: the outcome of each job, a line each."""
+    faulthandler.disable()  # a death is told by the parent
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     resource.setrlimit(resource.RLIMIT_AS, (used + 6 * 2**30, resource.RLIM_INFINITY))
     made: dict[str, tuple[Path, np.ndarray]] = {}
@@ -280,7 +283,7 @@ def run(jobs: list[tuple[str, int]], folder: Path) -> Iterator[list]:
         with os.fdopen(source, "rb", 0) as lines:
             held, since = b"", time.monotonic()
             while True:
-                limit = SECONDS + 60 * (not end)  # the first pays for the imports
+                limit = SECONDS + FIRST * (not end)
                 if not select.select([lines], [], [], max(0, since + limit - time.monotonic()))[0]:
                     end = "hang"
                     os.kill(child, signal.SIGKILL)

@@ -129,7 +129,7 @@ def two_runs(root: Path) -> tuple[list[Path], list[Any]]:
     return runs, [rows, *codes]
 
 
-def loads(count: int) -> Counter[str]:
+def loads(count: int, given: Any = None) -> Counter[str]:
     """Of a run that is replaced by another all the time."""
     import numpy as np
 
@@ -137,7 +137,7 @@ def loads(count: int) -> Counter[str]:
     from shoal.files import whole_folder
 
     root = Path(tempfile.mkdtemp())
-    runs, (rows, *codes) = two_runs(root)
+    runs, (rows, *codes) = given or two_runs(root)
     place = root / "run"
     shutil.copytree(runs[0], place)
 

@@ -3,8 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zarr
+from safetensors.numpy import save_file
+from sklearn.base import clone
 
+import shoal
 from shoal.data import open_source
 from shoal.data import readers as readers_package
 from shoal.data.readers import Reader, array_source, endings, readers, register
@@ -74,3 +80,53 @@ def test_the_help_names_the_endings():
     for reader in readers():
         if reader.rank == 0 and reader.suffixes:
             assert reader.suffixes[0] in app.info.help
+
+
+# --- the same rows are the same data, wherever they lie ----------------------------------------
+
+
+def _save(rows, ending, folder):
+    path = folder / f"a.{ending}"
+    if ending == "npy":
+        np.save(path, rows)
+    elif ending == "npz":
+        np.savez_compressed(path, data=rows)
+    elif ending == "safetensors":
+        save_file({"data": np.ascontiguousarray(rows)}, path)
+    elif ending == "parquet":
+        columns = {f"c{i}": column for i, column in enumerate(rows.T)}
+        pq.write_table(pa.table(columns), path, row_group_size=170)
+    elif ending == "zarr":
+        zarr.create_array(path, data=rows, chunks=(190, 3))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:n_components=12")  # that some atoms are left out
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int16", "int64", "uint8"])
+def test_a_fit_has_the_same_bits_from_every_kind_of_file(dtype, tmp_path):
+    rng = np.random.default_rng(3)  # 2 of 12 atoms in each row: rows without any take long
+    codes = np.zeros((1000, 12))
+    np.put_along_axis(codes, rng.random((1000, 12)).argsort(axis=1)[:, :2], 1.0, axis=1)
+    rows = (codes @ rng.uniform(0, 100, size=(12, 8))).astype(dtype)
+    model = shoal.DictionaryAutoencoder(12, 2, random_state=0)
+    expected = clone(model).fit(rows).components_
+    for ending in ("npy", "npz", "safetensors", "parquet", "zarr"):
+        source = open_source(_save(rows, ending, tmp_path))
+        assert source.dtype == open_source(rows).dtype
+        found = clone(model).fit(source).components_
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected, err_msg=ending)
+
+
+def test_batches_of_a_chunked_file_are_those_of_the_array_if_it_fits_the_window(tmp_path):
+    rows = np.random.default_rng(3).normal(size=(1000, 8))
+    source = open_source(_save(rows, "zarr", tmp_path))
+    for window, same in ((1000, True), (999, False)):
+        source._window = window
+        one, two = (
+            list(each.batches(64, rng=np.random.default_rng(5)))
+            for each in (source, open_source(rows))
+        )
+        assert [len(batch) for batch in one] == [len(batch) for batch in two]
+        assert np.array_equal(np.concatenate(one), np.concatenate(two)) == same
+        np.testing.assert_array_equal(np.sort(np.concatenate(one)[:, 0]), np.sort(rows[:, 0]))

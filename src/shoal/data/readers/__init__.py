@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 # A path loses the second slash: `Path("s3://a")` is "s3:/a". One letter is a drive.
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.:-]+:/")
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     if not _module.name.rpartition(".")[2].startswith("_"):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from shoal.data.access import ChunkSource, Source, float_dtype
 from shoal.data.readers._base import (
     PIECE_ROWS,
+    TRUTH_KEYS,
     Options,
     Reader,
     as_rows,
@@ -351,16 +352,25 @@ def _open(path: Path, options: Options) -> Source:
         stored = _Stored(path, root, raw, name)
         as_rows(stored.layout.shape, name)
         return _checked(stored, missing, name, feature_shape=feature_shape)
-    arrays = {}
+    arrays, groups = {}, []
     with reading(name, "a Zarr group of arrays"):
         for entry in sorted(os.listdir(path)):
             part = _inside(path / entry, root, name)
-            if part.is_dir() and (described := _description(part, root, f"{entry} in {name}")):
-                is_array, raw = described
-                if is_array:  # all are judged, those too that nobody will read
-                    arrays[entry] = _Stored(part, root, raw, f"{entry} in {name}")
+            if entry.startswith(".") or not part.is_dir():
+                continue
+            described = _description(part, root, f"{entry} in {name}")
+            if described is None:  # lost: another array would be taken for the data
+                raise FileNotFoundError(f"no {', '.join(_MARKS)} in its folder {entry}")
+            is_array, raw = described
+            if is_array:  # all are judged, those too that nobody will read
+                arrays[entry] = _Stored(part, root, raw, f"{entry} in {name}")
+            else:
+                groups.append(entry)
     shapes = {word: stored.layout.shape for word, stored in arrays.items()}
     chosen = choose_key(shapes, key, name)
+    if key is None and chosen in TRUTH_KEYS and groups:
+        found = f"{name} that holds {chosen}, and groups {', '.join(groups)}"
+        raise SourceError("source", found, f"an array named data, or key={chosen!r}")
     as_rows(shapes[chosen], f"{chosen} in {name}")
     truth = truth_beside(lambda word: arrays[word].rows(missing).whole(), shapes, chosen, name)
     return _checked(arrays[chosen], missing, name, truth=truth, feature_shape=feature_shape)
