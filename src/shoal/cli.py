@@ -56,6 +56,11 @@ __all__ = ["app", "main"]
 _UsageError: Any = typer.BadParameter.__base__
 
 
+def _show_note(message: Warning | str, *rest: Any, **more: Any) -> None:
+    """A warning without the line of code that a library's user would want."""
+    screen.note(f"note: {message}")
+
+
 @contextmanager
 def _in_one_line() -> Iterator[None]:
     """Turns the errors a person can mend into one line and an exit code."""
@@ -86,7 +91,9 @@ class _Group(TyperGroup):
             return super().make_context(*arguments, **named)
 
     def invoke(self, ctx: Any) -> Any:
-        with _in_one_line():
+        with _in_one_line(), warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _show_note
             return super().invoke(ctx)
 
 
@@ -103,8 +110,8 @@ app = typer.Typer(
 
         shoal fit sample:patches -m 256 -k 2 --preprocess whiten -o runs/patches
 
-    A SOURCE is a file (.npy, .npz, .safetensors, .parquet, .zarr), a folder of images, or a
-    named sample (sample:patches, sample:digits). A RUN is the folder that `fit` writes.
+    A SOURCE is a file (.npy, .npz, .safetensors, .parquet, .csv, .tsv, .zarr), a folder of images,
+    or a named sample (sample:patches, sample:digits). A RUN is the folder that `fit` writes.
 
     Exit codes: 0 done; 1 failed at work (a full disk, no memory); 2 refused (bad input, a name that
     is taken); 130 interrupted; 143 terminated.""",
@@ -137,6 +144,27 @@ SourceSpec = Annotated[
 Key = Annotated[str | None, typer.Option(help="Which array, in a file that holds several.")]
 PatchSize = Annotated[int | None, typer.Option(help="Side of the patches, for a folder of images.")]
 PatchCount = Annotated[int | None, typer.Option(help="How many patches, for a folder of images.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[,NAME...]",
+        help="Of a table: its columns to use, by name or by number from 0. May be repeated.",
+    ),
+]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[,NAME...]", help="Of a table: its columns to leave out. May be repeated."
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="Between the cells of a .csv; `tab`. Default: what its lines agree on."),
+]
+Header = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether a .csv has names. Default: as it looks."),
+]
 Power = Annotated[
     float | None, typer.Option(help="Instead of -k: as many active atoms as atoms to this power.")
 ]
@@ -296,6 +324,10 @@ def fit(
     key: Key = None,
     patch_size: PatchSize = None,
     n_patches: PatchCount = None,
+    columns: Columns = None,
+    drop: Drop = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -328,8 +360,9 @@ def fit(
         if spec.kind not in ("scale", "samples"):
             raise ArgumentError("added", str(added), "--preprocess scale or samples with it")
         spec = replace(spec, added=added)
+    table = _table(columns, drop, delimiter, header)
     data = open_source(
-        source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed
+        source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed, **table
     )
     from shoal.runs import save_run
 
@@ -371,15 +404,15 @@ def fit(
 
         estimator = RegularizedAutoencoder(n_components, penalty, **given, **shared)
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as noted:
+    with warnings.catch_warnings(record=True) as noted:  # shown when the progress bar is gone
         warnings.simplefilter("default")
         if penalty is None:
             _follow(estimator.iter_fit(data), quiet=quiet)
         else:
             _follow_epochs(estimator.iter_fit(data), estimator.n_epochs, quiet=quiet)
     seconds = time.perf_counter() - start
-    for note in noted:  # without the line of code that a library's user would want
-        screen.note(f"note: {note.message}")
+    for note in noted:
+        _show_note(note.message)
     command = shlex.join(["shoal", *sys.argv[1:]]) if sys.argv[1:2] == ["fit"] else None
     run = _kept(
         lambda place: save_run(estimator, place, data, command=command, seconds=seconds), held
@@ -423,6 +456,10 @@ def sweep(
     key: Key = None,
     patch_size: PatchSize = None,
     n_patches: PatchCount = None,
+    columns: Columns = None,
+    drop: Drop = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -447,8 +484,9 @@ def sweep(
         weight_length=weight_length,
         tangent=tangent,
     )
+    table = _table(columns, drop, delimiter, header)
     data = open_source(
-        source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed
+        source, key=key, patch_size=patch_size, n_patches=n_patches, random_state=seed, **table
     )
     steps = run_sweep(
         data,
@@ -492,6 +530,10 @@ def transform(
     key: Key = None,
     patch_size: PatchSize = None,
     n_patches: PatchCount = None,
+    columns: Columns = None,
+    drop: Drop = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -507,7 +549,8 @@ def transform(
     from shoal.runs import load_run
 
     model = load_run(run, device=device).set_params(sparse_output=True)
-    data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
+    table = _table(columns, drop, delimiter, header)
+    data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches, **table)
     blocks = list(_counted(model.iter_transform(data, method), data, quiet=quiet))
     codes = sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
 
@@ -600,13 +643,18 @@ def score(
     key: Key = None,
     patch_size: PatchSize = None,
     n_patches: PatchCount = None,
+    columns: Columns = None,
+    drop: Drop = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
 ) -> None:
     """Say how well RUN explains SOURCE, and how much of its true dictionary it recovered."""
     from shoal.data import open_source, validate
     from shoal.runs import evaluate, load_run
 
     model = load_run(run, device=device)
-    data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches)
+    table = _table(columns, drop, delimiter, header)
+    data = open_source(source, key=key, patch_size=patch_size, n_patches=n_patches, **table)
     validate(data)
     result = evaluate(model, data)
     if as_json:
@@ -966,6 +1014,14 @@ def info(
 
 
 # ---------------------------------------------------------------------- helpers
+
+
+def _table(
+    columns: list[str] | None, drop: list[str] | None, delimiter: str | None, header: bool | None
+) -> dict[str, Any]:
+    """What was said of a table, for `open_source`."""
+    named = {"columns": columns or None, "drop": drop or None}
+    return {**named, "delimiter": delimiter, "header": header}
 
 
 def _check_suffix(path: Path, suffix: str) -> None:

@@ -18,8 +18,10 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
+from shoal.data.columns import aligned
+from shoal.data.readers import reader_of
 from shoal.diagnosis import CodeStatistics, Diagnosis, Landscape, landscape
-from shoal.network.activations import Activation, at_rest, gate_of
+from shoal.network.activations import Activation, TopK, at_rest, gate_of
 from shoal.network.inference import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
@@ -41,6 +43,7 @@ from shoal.training import (
     pruned,
     recipe_named,
     run,
+    units,
 )
 from shoal.training.adaptation import Adapted
 from shoal.training.fit import SEARCHED, drawn, narrowed, rested, searched, started, tenth
@@ -52,6 +55,7 @@ from shoal.vocabulary import (
     Step,
     check_choice,
     check_count,
+    warn,
 )
 
 __all__ = ["METHODS", "DictionaryAutoencoder", "TiedAutoencoder"]
@@ -84,6 +88,10 @@ _CHUNK = 4096
 _CROWDED = 0.2
 
 
+# Arbitrary: rows of a later batch that say its magnitude.
+_LOOKED_AT = 64
+
+
 class Carried(NamedTuple):
     """What one call of `partial_fit` hands to the next beside the model."""
 
@@ -97,28 +105,33 @@ class Carried(NamedTuple):
 
 
 def _is_source(X: Any) -> bool:
-    """Whether shoal opens `X` itself; arrays and frames go through scikit-learn's checks."""
+    """Whether shoal opens `X` itself; arrays and lists of rows go through scikit-learn's checks."""
+    if isinstance(X, (list, tuple)):
+        return bool(X) and _is_nested(X[0])
+    if isinstance(X, np.ndarray) and X.ndim > 2:
+        return True
     # A data loader has a length, but no items by number as array-likes have.
     array_like = any(hasattr(X, name) for name in ("__array__", "__getitem__", "toarray"))
     stream = hasattr(X, "__iter__") and not array_like
     opened = (Source, str, Path, torch.Tensor, np.ma.MaskedArray)  # the last is refused there
-    chunked = type(X).__module__.partition(".")[0] == "zarr"  # scikit-learn would read it whole
-    return isinstance(X, opened) or callable(X) or stream or chunked
+    # Zarr's arrays, which scikit-learn would read whole; tables, and sparse arrays.
+    known = reader_of(X) is not None
+    return isinstance(X, opened) or callable(X) or stream or known
 
 
-def _check_magnitude(sample: NDArray) -> None:
-    """Refuse data whose squares leave the range of its floats: sums of them are everywhere."""
-    largest = float(np.abs(sample).max())
-    # Arbitrary: what is left of the range holds sums over 10^8 squares, and squares of the
-    # least stay far above the smallest normal float32.
-    least, most = 1e-12, float(np.finfo(sample.dtype).max) ** 0.5 / 1e4
-    if largest and not least <= largest <= most:
-        raise ArgumentError(
-            "X",
-            f"values of up to {largest:.3g} in {sample.dtype}",
-            f"a largest one from {least:.3g} to {most:.3g}: change the unit, or use "
-            "preprocessing='scale'",
-        )
+def _is_nested(item: Any) -> bool:
+    """Whether an item of a list is a batch, or a row that is no list of numbers."""
+    if isinstance(item, (list, tuple)):
+        inner = item[0] if item else None
+        return isinstance(inner, (list, tuple)) or getattr(inner, "ndim", 0) > 0
+    known = reader_of(item) is not None and not isinstance(item, str)
+    return known or isinstance(item, torch.Tensor) or getattr(item, "ndim", 0) > 1
+
+
+def _beyond(largest: float) -> ArgumentError:
+    """The error for data that can be coded, but not be measured."""
+    needed = f"a largest one from {units.LEAST_SQUARED:g} to {units.MOST_SQUARED:g}, to be squared"
+    return ArgumentError("X", f"values of up to {largest:.3g}", needed)
 
 
 class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -198,16 +211,19 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_components)
-            Codes.
+        X : array-like, sparse matrix, path or Source of shape (n_samples, n_components)
+            Codes; those of a table are taken by the names that `get_feature_names_out` gives.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
         m = self.components_.shape[0]
+        if _is_source(X) and not sparse.issparse(X):
+            codes = self._codes(X)
+        else:
+            codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
         if codes.shape[1] != m:
             raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
         return self.preprocessing_.undo(self._decode(codes).astype(codes.dtype, copy=False))
@@ -216,6 +232,15 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """y = x D + c (B, n) of codes (B, m), in the preprocessed space."""
         rebuilt = np.asarray(codes @ self.components_.astype(codes.dtype, copy=False))
         return rebuilt if self.offset_ is None else rebuilt + self.offset_
+
+    def _codes(self, X: Any) -> NDArray:
+        """Codes in a table, a file or whatever else is opened, the atoms in their order."""
+        source, names = open_source(X), tuple(self.get_feature_names_out())
+        # A table whose names are others, such as a pipeline's longer ones, is as it stands.
+        if source.feature_names is not None and set(source.feature_names) & set(names):
+            source = aligned(source, names, "of the model's atoms")
+        validate(source)
+        return np.concatenate(list(source.batches(source.rows_at_once(_CHUNK))))
 
     def score(self, X: Any, y: None = None, method: str = "encoder") -> float:
         """Explained variance of `X` by its reconstruction: 1 - FVU, at most 1.
@@ -304,11 +329,17 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self, parameters: Parameters, batches: Iterator[NDArray], method: str
     ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
         without_zeros = method != "encoder" or gate_of(self._encoder()) is not None
+        largest = 0.0
         for batch in batches:
-            codes = self._code(parameters, batch, method, without_zeros)
+            largest = max(largest, float(np.abs(batch).max()))
+            if not largest <= units.MOST_SQUARED:
+                raise _beyond(largest)
+            codes = self._code_rows(parameters, batch, method, without_zeros)
             yield batch, codes, self._decode(codes).astype(batch.dtype, copy=False)
             if isinstance(codes, sparse.csr_array):
                 without_zeros = codes.nnz <= _CROWDED * codes.shape[0] * codes.shape[1]
+        if 0 < largest < units.LEAST_SQUARED:
+            raise _beyond(largest)
 
     def _blocks(
         self, source: Source, method: str, batch_size: int
@@ -316,7 +347,7 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """The codes (B, m), in the form of `sparse_output`."""
         without_zeros = self._sparse_output()
         parameters, batches = self._batches(source, method, batch_size)
-        return (self._code(parameters, batch, method, without_zeros) for batch in batches)
+        return (self._code_rows(parameters, batch, method, without_zeros) for batch in batches)
 
     def _batches(
         self, source: Source, method: str, batch_size: int
@@ -324,7 +355,27 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """The weights, and the preprocessed batches (B, n) to code with them."""
         check_choice("method", method, self.methods)
         parameters = self._parameters(source.dtype, self._device())
-        return parameters, self.preprocessing_.through(source).batches(batch_size)
+        size = source.rows_at_once(check_count("batch_size", batch_size))
+        return parameters, self.preprocessing_.through(source).batches(size)
+
+    def _code_rows(
+        self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
+    ) -> NDArray | sparse.csr_array:
+        """The codes of a preprocessed batch (B, n), rows of any magnitude: shape (B, m).
+
+        Where codes are as large as the data are, a row whose squares could get lost is coded in
+        another unit.
+        """
+        free = type(self._encoder()) is TopK and not self.bias_.any()
+        exponents = units.exponents(np.abs(batch).max(axis=1)) if free or method in PURSUITS else 0
+        if not np.any(exponents):
+            return self._code(parameters, batch, method, without_zeros)
+        scaled = np.ldexp(batch, np.asarray(exponents)[:, None])
+        codes = self._code(parameters, scaled, method, without_zeros)
+        if isinstance(codes, sparse.csr_array):
+            codes.data = np.ldexp(codes.data, np.repeat(-exponents, np.diff(codes.indptr)))
+            return codes
+        return np.asarray(np.ldexp(codes, -np.asarray(exponents)[:, None]))
 
     def _code(
         self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
@@ -359,22 +410,38 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """`X` as a checked source of the features that the model was fitted with."""
         if not _is_source(X):
             return open_source(validate_data(self, X, reset=False, dtype="numeric"))
-        source = open_source(X)
+        source = self.by_name(open_source(X))
         validate(source)  # before the width, as scikit-learn does for arrays
         if source.n_features != self.n_features_in_:
             needed = f"{self.n_features_in_} features, as the model was fitted with"
             raise ArgumentError("X", f"{source.n_features} features", needed)
         return source
 
+    def by_name(self, source: Source) -> Source:
+        """`source` with its columns in the order of those that the model was fitted with.
+
+        Scikit-learn refuses another order; a name says what a column is wherever it stands. Where
+        only one of the two has names, columns are what their places say, as in scikit-learn.
+        """
+        names = getattr(self, "feature_names_in_", None)
+        if names is not None and source.feature_names is not None:
+            return aligned(source, tuple(names), "the model was fitted with")
+        kind = type(self).__name__
+        if names is not None:
+            warn(f"X does not have valid feature names, but {kind} was fitted with feature names")
+        elif source.feature_names is not None:
+            warn(f"X has feature names, but {kind} was fitted without feature names")
+        return source
+
     def _new_source(self, X: Any) -> tuple[Source, NDArray | None]:
         """`X` as a checked source to fit to, and its columns' names; the model stays as it is."""
         if not _is_source(X):
-            face = copy.copy(self)  # scikit-learn's check notes what it sees on the estimator
-            source = open_source(validate_data(face, X, reset=True, dtype="numeric"))
-            return source, getattr(face, "feature_names_in_", None)
+            # Scikit-learn's check notes what it sees on the estimator.
+            return open_source(validate_data(copy.copy(self), X, reset=True, dtype="numeric")), None
         source = open_source(X)
         validate(source)
-        return source, None
+        names = source.feature_names
+        return source, None if names is None else np.array(names, dtype=object)
 
     def _seed(self) -> int:
         try:
@@ -413,8 +480,9 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return device
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn should know: float32 and float64 are kept."""
+        """What scikit-learn should know: float32 and float64 are kept, and what X may be."""
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -598,7 +666,6 @@ class DictionaryAutoencoder(TiedAutoencoder):
             self.model,
             rng,
             device=device,
-            check=_check_magnitude,
         )
         history = History()
         for state, sums in run(problem, state):
@@ -652,7 +719,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
             fitted = self._preprocessing(source.n_samples).fit(source)
             prepared = fitted.through(source)
             sample, kept = drawn(prepared, self._init(), m, SEARCHED if k is None else 0, rng)
-            _check_magnitude(sample)
+            exponent = units.exponent(sample, recipes(k or 1))
+            sample = np.ldexp(sample, exponent)
+            prepared, kept = units.changed(prepared, exponent), units.changed(kept, exponent)
             parameters = started(self._init(), sample, m, device, rng)
             if k is None:
                 if len(sample) < 10 * m:
@@ -665,6 +734,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
             source, k = self._source(X), self.n_nonzero_coefs_
             recipe, start, fitted = self.recipe_, self.n_steps_, self.preprocessing_
             prepared = fitted.through(source)
+            # A generator of its own, so that all later steps are those of an ordinary unit.
+            few = prepared.draw(_LOOKED_AT, np.random.default_rng(0), strict=False)
+            prepared = units.changed(prepared, units.exponent(few, recipe))
             parameters, rng = self._parameters(self.components_.dtype, device), self._generator()
         plan = recipe.plan(endless=True)
         carried = self._carried or Carried(Place.at(rng))
@@ -674,7 +746,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         parameters = state.parameters
         if not prepared.once:
             parameters = rested(parameters, prepared, recipe.activation)
-        self._keep(parameters, recipe, k, fitted, source.feature_shape, state.number)
+        shape = source.feature_shape or getattr(self, "feature_shape_", None)
+        self._keep(parameters, recipe, k, fitted, shape, state.number)
         self._carried = Carried(state.place, state.activity, state.adapted)
         if first:
             self._keep_names(source.n_features, names)

@@ -454,13 +454,16 @@ def _evaluate(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
     }
     if source.n_samples is None:  # a stream is gone; what it taught is in the history
         return {"diagnosis": dictionary, "recovery": None}, None
-    most = min(source.n_samples, _EVALUATED)
-    index = np.linspace(0, source.n_samples - 1, most).round().astype(np.intp)
+    source = model.by_name(source)
+    most = min(source.n_samples or 0, _EVALUATED)
+    index = np.linspace(0, (source.n_samples or 1) - 1, most).round().astype(np.intp)
     rows = source.rows(index)
     if rows.shape[1] != model.n_features_in_:
         needed = f"{model.n_features_in_} features, as the model was fitted with"
         raise ArgumentError("source", f"{rows.shape[1]} features", needed)
-    sample = open_source(rows)  # as a source: column names were left behind
+    sample = open_source(rows)
+    names = getattr(model, "feature_names_in_", None)
+    sample.feature_names = None if names is None else tuple(names)  # in their order by now
     true_codes = None if source.truth is None else source.truth.codes
     results, inferred = {}, {}
     for method in ("encoder", "pursuit"):

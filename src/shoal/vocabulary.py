@@ -20,6 +20,8 @@ activation fraction and dead atoms all follow from that one definition.
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from collections.abc import Callable
 from types import UnionType
 from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin
@@ -33,6 +35,7 @@ __all__ = [
     "RunError",
     "ShoalError",
     "SourceError",
+    "SourceWarning",
     "Step",
     "WriteError",
     "__version__",
@@ -42,6 +45,7 @@ __all__ = [
     "check_number",
     "fits",
     "printable",
+    "warn",
 ]
 
 
@@ -94,6 +98,10 @@ class ArgumentError(ShoalError, ValueError):
 
 class SourceError(ArgumentError):
     """A data source is missing, unreadable, of another type or inconsistent."""
+
+
+class SourceWarning(UserWarning):
+    """Something about the data that their user should know: what was left out, for one."""
 
 
 class RunError(ShoalError):
@@ -158,6 +166,14 @@ def active(codes: Any) -> Any:
     Works on NumPy arrays and torch tensors alike.
     """
     return codes != 0
+
+
+def warn(text: str, kind: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside of shoal that led here, so that Python shows it once a line."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == "shoal":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, kind, stacklevel=level)
 
 
 def check_count(argument: str, value: Any, *, low: int = 1, high: int | None = None) -> int:

@@ -437,7 +437,7 @@ def test_an_odd_file_is_passed_over_with_a_note(kind, tmp_path):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("kind", set(ODD) - {"hidden", "folder", "link", "circle"})
+@pytest.mark.parametrize("kind", sorted(set(ODD) - {"hidden", "folder", "link", "circle"}))
 def test_an_odd_file_that_was_asked_for_is_an_error(kind, tmp_path):
     ODD[kind](tmp_path)
     (file,) = tmp_path.iterdir()

@@ -54,8 +54,8 @@ def test_a_reader_of_ones_own(dat, tmp_path):
     np.testing.assert_array_equal(next(source.batches(30)), ROWS)
     assert ".dat .tab" in endings()
     assert open_source(3j + 2).n_samples == 2
-    with pytest.raises(SourceError, match=r"the ending '.csv' of a.csv; needed one of .*\.dat"):
-        open_source((tmp_path / "a.dat").rename(tmp_path / "a.csv"))
+    with pytest.raises(SourceError, match=r"the ending '.xls' of a.xls; needed one of .*\.dat"):
+        open_source((tmp_path / "a.dat").rename(tmp_path / "a.xls"))
 
 
 def test_an_option_is_refused_by_all_that_do_not_declare_it(dat, tmp_path):

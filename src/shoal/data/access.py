@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +30,7 @@ from shoal.vocabulary import ArgumentError, SourceError, check_count, printable
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ChunkSource", "RowSource", "Source", "StreamSource", "Truth", "validate"]
+__all__ = ["ChunkSource", "RowSource", "Source", "StreamSource", "Truth", "View", "validate"]
 
 # Rows of a chunked file are shuffled within this much memory. Arbitrary: large enough to
 # hold several Parquet row groups of small data, small enough for any machine.
@@ -61,6 +61,12 @@ class Source(ABC):
         as float64.
     feature_shape : tuple of int or None
         How to draw a row (and so an atom) as an image.
+    feature_names : tuple of str or None
+        The names of the columns, of a table that has them.
+    left_out : dict of str to str
+        The columns of a table that aren't among the features, with what they hold.
+    notes : tuple of str
+        What the user should know about the opening, a sentence each; `open_source` warns.
     truth : Truth or None
         The dictionary (and codes) that made the data, where the file holds them.
     array : ndarray or None
@@ -75,6 +81,7 @@ class Source(ABC):
     array: NDArray | None = None
     tensor: Tensor | None = None
     once: bool = False
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -85,6 +92,8 @@ class Source(ABC):
         argument: str = "source",
         feature_shape: Sequence[int] | None = None,
         truth: Truth | None = None,
+        feature_names: Sequence[str] | None = None,
+        left_out: Mapping[str, str] | None = None,
     ) -> None:
         self.n_samples, self.n_features = shape
         self.name, self.argument, self.truth = printable(name), argument, truth
@@ -99,6 +108,8 @@ class Source(ABC):
                 str(self.feature_shape),
                 f"a shape of {self.n_features} values, the features of {name}",
             )
+        self.feature_names = None if feature_names is None else tuple(feature_names)
+        self.left_out = {} if left_out is None else dict(left_out)
 
     def __repr__(self) -> str:
         samples = "?" if self.n_samples is None else self.n_samples
@@ -108,6 +119,29 @@ class Source(ABC):
     def in_memory(self) -> bool:
         """Whether `array` is there: the data lies in ordinary memory."""
         return self.array is not None
+
+    def rows_at_once(self, most: int, size: int = 16 * 2**20) -> int:
+        """How many rows to ask for where `most` would do: fewer of rows that are long and sparse.
+
+        Parameters
+        ----------
+        most : int
+            At least 1.
+        size : int
+            The bytes that they may take when they are dense; arbitrary by default.
+
+        Returns
+        -------
+        int
+            From 1 to `most`.
+        """
+        return most
+
+    def column(self, index: int) -> str:
+        """What to call a column in a message: its position, and its name where it has one."""
+        if self.feature_names is None:
+            return f"column {index}"
+        return f"column {index} ({self.feature_names[index]!r})"
 
     def batches(
         self, batch_size: int, *, rng: np.random.Generator | None = None
@@ -222,6 +256,13 @@ class Source(ABC):
             n = min(check_count("n", n), self.n_samples)
         with self._memory():
             return self._draw(check_count("n", n, high=self.n_samples), rng, strict)
+
+    def check(self, batch_size: int) -> None:
+        """Refuse NaN and infinity, see :func:`validate`."""
+        seen = 0
+        for batch in self.batches(self.rows_at_once(batch_size)):
+            check_finite(batch, seen, self)
+            seen += len(batch)
 
     @abstractmethod
     def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]: ...
@@ -371,8 +412,10 @@ class StreamSource(Source):
     Parameters
     ----------
     start : callable
-        Starts a pass: gives an iterator of batches (arrays or tensors of shape
-        (rows, n_features), or tuples and lists whose first item is one).
+        Starts a pass: gives an iterator of batches.
+    convert : callable
+        From a batch, and the stream (None for its first batch), to a counted source of the
+        batch's rows with the stream's columns; None for a batch without rows.
     once : bool
         Whether only one pass is possible.
     name, feature_shape
@@ -385,31 +428,41 @@ class StreamSource(Source):
     """
 
     def __init__(
-        self, start: Callable[[], Iterator[Any]], *, once: bool, name: str, **named: Any
+        self,
+        start: Callable[[], Iterator[Any]],
+        convert: Callable[[Any, Source | None], Source | None],
+        *,
+        once: bool,
+        name: str,
+        **named: Any,
     ) -> None:
-        self._start, self.once = start, once
+        self._start, self._open, self.once = start, convert, once
         self._live: Iterator[Any] | None = start()
         self._ahead: list[NDArray] = []
-        first = next((batch for batch in map(self._convert, self._live) if len(batch)), None)
+        opened = (convert(item, None) for item in self._live)
+        first = next((batch for batch in opened if batch is not None), None)
         if first is None:
             raise SourceError("source", f"{name} without rows", "an iterable that gives batches")
-        super().__init__((None, first.shape[1]), first.dtype, name=name, **named)
-        self._ahead.append(first.copy())  # a loader may reuse its buffer
+        named = {"feature_shape": first.feature_shape} | {
+            word: value for word, value in named.items() if value is not None
+        }
+        super().__init__(
+            (None, first.n_features),
+            first.dtype,
+            name=name,
+            feature_names=first.feature_names,
+            left_out=first.left_out,
+            **named,
+        )
+        self.notes = first.notes
+        self._ahead.append(whole(first))  # a copy: a loader may reuse its buffer
 
-    @staticmethod
-    def _convert(item: Any) -> NDArray:
-        """The batch in `item`, as stored, of shape (rows, columns)."""
-        if isinstance(item, (tuple, list)) and item:
-            item = item[0]
-        needed = "batches that are 2-d arrays or tensors (n_samples, n_features)"
-        if is_tensor(item):
-            item = tensor_rows(item)
-        if not isinstance(item, np.ndarray):
-            raise SourceError("source", f"a batch that is a {type(item).__name__}", needed)
-        if item.ndim != 2 or item.shape[1] == 0:
-            raise SourceError("source", f"a batch of shape {item.shape}", needed)
-        float_dtype(item.dtype, "source", "a batch")
-        return item
+    def _convert(self, item: Any) -> NDArray:
+        """The rows of a batch."""
+        batch = self._open(item, self)
+        if batch is None:
+            return np.empty((0, self.n_features), dtype=self.dtype)
+        return whole(batch) if batch.array is None else batch.array
 
     def _pass(self) -> Iterator[NDArray]:
         """The batches of the pass under way, or of a new one."""
@@ -434,7 +487,7 @@ class StreamSource(Source):
                     f"{piece.shape[1]} columns in batch {number} of {self.name}",
                     f"{self.n_features} columns, as in its first batch",
                 )
-            check_finite(piece, seen, self.argument, self.name)
+            check_finite(piece, seen, self)
             seen += len(piece)
             yield piece
         if seen == 0:
@@ -466,6 +519,54 @@ class StreamSource(Source):
         return rows
 
 
+def whole(source: Source) -> NDArray:
+    """All rows of a counted source: a copy."""
+    assert source.n_samples is not None
+    return next(source.batches(source.n_samples))
+
+
+class View(Source):
+    """Another source with every batch, row and draw changed on the way out. Nothing is held.
+
+    Parameters
+    ----------
+    source : Source
+        What is changed.
+    change : callable
+        From a batch of its rows to the rows given instead: new, writable, C-contiguous.
+    **changed
+        What of the source's shape and words is another.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        change: Callable[[NDArray], NDArray],
+        *,
+        n_features: int | None = None,
+        **changed: Any,
+    ) -> None:
+        words = ("name", "argument", "feature_shape", "truth", "feature_names", "left_out")
+        width = source.n_features if n_features is None else n_features
+        named = {word: getattr(source, word) for word in words} | changed
+        super().__init__((source.n_samples, width), source.dtype, **named)
+        self.source, self.change = source, change
+        self.once, self.notes = source.once, source.notes
+
+    def rows_at_once(self, most: int, size: int = 16 * 2**20) -> int:
+        """As for the source behind."""
+        return self.source.rows_at_once(most, size)
+
+    def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
+        return map(self.change, self.source.batches(size, rng=rng))
+
+    def _rows(self, index: NDArray[np.intp]) -> NDArray:
+        return self.change(self.source.rows(index))
+
+    def _draw(self, n: int, rng: np.random.Generator, strict: bool) -> NDArray:
+        return self.change(self.source.draw(n, rng, strict=strict))
+
+
 def validate(source: Source, *, batch_size: int = 4096) -> None:
     """Read a source once and refuse NaN and infinity, before any work starts.
 
@@ -492,24 +593,25 @@ def validate(source: Source, *, batch_size: int = 4096) -> None:
     shoal.vocabulary.ArgumentError: data: found nan at row 1, column 0 of array; needed finite \
 numbers: drop or fill such rows first
     """
-    if source.n_samples is None:
-        return
-    seen = 0
-    for batch in source.batches(batch_size):
-        check_finite(batch, seen, source.argument, source.name)
-        seen += len(batch)
+    if source.n_samples is not None:
+        source.check(batch_size)
 
 
-def check_finite(batch: NDArray, first_row: int, argument: str, name: str) -> None:
-    """Refuse NaN and infinity in rows that start at `first_row` of `name`."""
+def check_finite(batch: NDArray, first_row: int, source: Source) -> None:
+    """Refuse NaN and infinity in rows that start at `first_row` of `source`."""
     finite = np.isfinite(batch)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
-        raise ArgumentError(
-            argument,
-            f"{batch[row, column]} at row {first_row + row}, column {column} of {name}",
-            "finite numbers: drop or fill such rows first",
-        )
+        raise not_finite(batch[row, column], first_row + int(row), int(column), source)
+
+
+def not_finite(value: Any, row: int, column: int, source: Source) -> ArgumentError:
+    """The error for a value that isn't a finite number."""
+    return ArgumentError(
+        source.argument,
+        f"{value} at row {row}, {source.column(column)} of {source.name}",
+        "finite numbers: drop or fill such rows first",
+    )
 
 
 def float_dtype(stored: DTypeLike, argument: str, name: str) -> np.dtype:

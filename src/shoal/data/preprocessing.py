@@ -6,14 +6,14 @@ Golub & LeVeque (1983), so neither the batch size nor a mean far from 0 matters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.data.access import Source, StreamSource
+from shoal.data.access import Source, View
 from shoal.data.sources import open_source
 from shoal.vocabulary import ArgumentError, check_choice, check_count, check_number
 
@@ -268,7 +268,7 @@ class FittedPreprocessing:
 
     def through(self, source: Source) -> Source:
         """`source` with every batch, row and draw passed through :meth:`apply`."""
-        return source if self.spec.kind == "none" else _PreprocessedSource(source, self)
+        return source if self.spec.kind == "none" else View(source, self.apply)
 
     def tensors(self) -> dict[str, NDArray]:
         """All numbers by name, for safetensors; `from_tensors` takes them back."""
@@ -308,37 +308,12 @@ class FittedPreprocessing:
         return cls(spec, n, arrays)
 
 
-class _PreprocessedSource(Source):
-    """Another source, preprocessed on the way out. Nothing is held."""
-
-    def __init__(self, source: Source, fitted: FittedPreprocessing) -> None:
-        super().__init__(
-            (source.n_samples, source.n_features),
-            source.dtype,
-            name=source.name,
-            argument=source.argument,
-            feature_shape=source.feature_shape,
-            truth=source.truth,
-        )
-        self.source, self.fitted, self.once = source, fitted, source.once
-
-    def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
-        return map(self.fitted.apply, self.source.batches(size, rng=rng))
-
-    def _rows(self, index: NDArray[np.intp]) -> NDArray:
-        return self.fitted.apply(self.source.rows(index))
-
-    def _draw(self, n: int, rng: np.random.Generator, strict: bool) -> NDArray:
-        return self.fitted.apply(self.source.draw(n, rng, strict=strict))
-
-
 def _first_batches(source: Source, size: int, limit: int | None) -> Iterable[NDArray]:
-    if isinstance(source, StreamSource):
-        yield source.head(limit or STREAM_ROWS, strict=False)
+    if source.n_samples is None:  # its next rows, which it keeps: nothing is random
+        yield source.draw(limit or STREAM_ROWS, np.random.default_rng(0), strict=False)
         return
     left = limit if limit is not None else source.n_samples
-    assert left is not None
-    for batch in source.batches(size):
+    for batch in source.batches(source.rows_at_once(size)):
         yield batch[:left]
         left -= len(batch)
         if left <= 0:

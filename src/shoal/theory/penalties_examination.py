@@ -186,6 +186,7 @@ def _taken(
     source = open_source(X)
     if source.n_samples is None or source.once:
         raise ArgumentError("X", "a stream", "data that can be read again")
+    source = model.by_name(source)
     if source.n_features != model.n_features_in_:
         needed = f"{model.n_features_in_} features, as the model was fitted with"
         raise ArgumentError("X", f"{source.n_features} features", needed)

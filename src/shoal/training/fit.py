@@ -13,9 +13,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from shoal.data import Source, open_source
 from shoal.network import autoencoder
 from shoal.network.activations import Activation, is_rowwise
 from shoal.network.objective import StepSums, Terms
+from shoal.training import units
 from shoal.training.descent import Plan, begin, descend
 from shoal.training.initialization import initialize, rows_wanted
 from shoal.training.polish import begin_polish, polish
@@ -38,6 +38,9 @@ __all__ = ["Problem", "narrowed", "prepare", "pruned", "run", "step_of", "steps"
 
 # Rows of a stream that the search for a number of non-zeros keeps, to read them many times.
 SEARCHED = 50_000
+
+# Arbitrary: the memory of the rows that a polish is made on, where they are sparse at home.
+_POLISHED_BYTES = 48 * 2**20
 
 # Arbitrary: batches of so many rows, and so many of them, that a threshold is the mean over.
 _RESTED, _MOST_BATCHES = 256, 64
@@ -101,6 +104,8 @@ class Problem:
         From the number k of active units to the recipe.
     model : str
         One of `shoal.training.MODELS`.
+    exponent : int
+        The unit that `source` and `kept` are in: 2^-exponent of the data's own.
     """
 
     source: Source
@@ -109,7 +114,7 @@ class Problem:
     narrow: Parameters
     recipe_of: Callable[[int], Recipe]
     model: str
-
+    exponent: int = 0
     _plans: dict[tuple[bool, int], Plan] = field(default_factory=dict, repr=False)
 
     def plan(self, state: State) -> Plan:
@@ -127,7 +132,10 @@ class Problem:
         return self._plans[searching, k]
 
     def step(self, state: State, sums: StepSums | Terms) -> Step:
-        """The record of the step that led to `state`."""
+        """The record of the step that led to `state`, in the unit of the data."""
+        return units.told_in(self._step(state, sums), self.exponent)
+
+    def _step(self, state: State, sums: StepSums | Terms) -> Step:
         if state.polished is None:
             step = step_of(self.plan(state), state, sums)
             return step if state.k is not None else step._replace(phase="search")
@@ -136,9 +144,9 @@ class Problem:
         progress = 1.0 if state.finished else state.number / polish.max_rounds
         return _record(state, sums, "polish", progress, None)
 
-    def draw(self, n: int, rng: np.random.Generator) -> Tensor:
-        """At most `n` random rows to polish on."""
-        rows = self.kept.draw(n, rng, strict=False)
+    def draw(self, n: int, rng: np.random.Generator, *, most: int) -> Tensor:
+        """At most `n` random rows to polish on, and at most `most`."""
+        rows = self.kept.draw(min(n, most), rng, strict=False)
         return torch.from_numpy(rows).to(self.start.bias.device)
 
 
@@ -166,7 +174,6 @@ def prepare(
     rng: np.random.Generator,
     *,
     device: torch.device | str = "cpu",
-    check: Callable[[NDArray], Any] = lambda sample: None,
 ) -> tuple[Problem, State]:
     """A fit that may begin, and the state that it begins with.
 
@@ -186,17 +193,22 @@ def prepare(
         The only randomness.
     device : torch.device or str
         Where parameters lie.
-    check : callable
-        Looks at the rows to start from, before any work on them.
+
+    Raises
+    ------
+    ArgumentError
+        Where the data leave the range of what can be squared.
     """
     recipe_of = cache(recipe_of)  # recipes may warn, once
     settings = recipe_of(k or 1).polish
     again = max(0 if settings is None else settings.max_samples, SEARCHED if k is None else 0)
     sample, kept = drawn(source, init, m, again, rng)
-    check(sample)
+    exponent = units.exponent(sample, recipe_of(k or 1))
+    sample = np.ldexp(sample, exponent)
+    source, kept = units.changed(source, exponent), units.changed(kept, exponent)
     start = started(init, sample, m, device, rng)
     narrow = narrowed(start, sample)
-    problem = Problem(source, kept, start, narrow, recipe_of, model)
+    problem = Problem(source, kept, start, narrow, recipe_of, model, exponent)
     if k is None:
         return problem, begin_search(narrow, rng)
     return problem, _begun(problem, k, rng)
@@ -273,7 +285,11 @@ def run(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Term
     if state.polished is None:
         wide = state.parameters.map(lambda part: part.to(problem.start.bias.dtype))
         state = begin_polish(wide, recipe.polish, state.place, state)
-    yield from polish(state, problem.draw, recipe.polish)
+    # Of long sparse rows, as many as memory lets, if these are some for each atom.
+    most = recipe.polish.max_samples
+    room = problem.kept.rows_at_once(most, _POLISHED_BYTES)
+    most = min(max(room, 10 * len(problem.start.bias)), most)
+    yield from polish(state, partial(problem.draw, most=most), recipe.polish)
 
 
 def steps(problem: Problem, state: State) -> Iterator[Step]:

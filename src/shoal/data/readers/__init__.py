@@ -22,16 +22,26 @@ from pathlib import Path
 from typing import Any
 
 from shoal.data.access import Source
-from shoal.data.readers._base import Options, Reader, array_source, check_regular, readers, register
+from shoal.data.readers._base import (
+    Options,
+    Reader,
+    array_source,
+    as_rows,
+    check_regular,
+    readers,
+    register,
+)
 from shoal.vocabulary import ArgumentError, SourceError
 
 __all__ = [
     "Options",
     "Reader",
     "array_source",
+    "as_rows",
     "endings",
     "open_object",
     "open_path",
+    "reader_of",
     "readers",
     "refuse_options",
     "register",
@@ -83,7 +93,8 @@ def open_path(path: Path, options: Options) -> Source:
 def _reader(path: Path) -> Reader:
     asked = [reader for reader in readers() if reader.open is not None]
     ending = path.suffix.lower()
-    by_ending = next((reader for reader in asked if ending in reader.suffixes), None)
+    name = path.name.lower()
+    by_ending = next((reader for reader in asked if name.endswith(reader.suffixes)), None)
     if path.is_dir():
         for reader in asked:
             if reader.folder is not None and reader.folder(path):
@@ -100,8 +111,16 @@ def _reader(path: Path) -> Reader:
 
 def open_object(value: Any, options: Options) -> Source | None:
     """The source over an open object of a kind that a reader knows; None for any other."""
-    for reader in readers():
-        if reader.holds is not None and reader.open_object is not None and reader.holds(value):
-            refuse_options(options, reader.options, f"a {type(value).__name__}")
-            return reader.open_object(value, options)
-    return None
+    reader = reader_of(value)
+    if reader is None or reader.open_object is None:
+        return None
+    refuse_options(options, reader.options, f"a {type(value).__name__}")
+    return reader.open_object(value, options)
+
+
+def reader_of(value: Any) -> Reader | None:
+    """The reader that a file (by its ending) or an open object has, if any."""
+    if isinstance(value, (str, Path)):
+        name = Path(value).name.lower()
+        return next((each for each in readers() if name.endswith(each.suffixes)), None)
+    return next((each for each in readers() if each.holds is not None and each.holds(value)), None)

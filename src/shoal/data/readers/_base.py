@@ -93,7 +93,7 @@ def readers() -> list[Reader]:
 
 
 @contextmanager
-def reading(name: str, needed: str) -> Iterator[None]:
+def reading(name: str, needed: str, argument: str = "source") -> Iterator[None]:
     """Turn whatever a library raises into a `SourceError` of one line."""
     try:
         yield
@@ -103,7 +103,7 @@ def reading(name: str, needed: str) -> Iterator[None]:
         raise no_memory(name) from error
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise SourceError("source", f"{name}, which can't be read ({reason})", needed) from error
+        raise SourceError(argument, f"{name}, which can't be read ({reason})", needed) from error
 
 
 def require(module: str, name: str, extra: str) -> Any:
@@ -278,17 +278,46 @@ def check_matrix(shape: tuple[int, ...], name: str, argument: str = "source") ->
     return int(shape[0]), int(shape[1])
 
 
+def as_rows(
+    shape: tuple[int, ...], name: str, argument: str = "source"
+) -> tuple[tuple[int, int], tuple[int, ...] | None]:
+    """Samples and features of an array, and the shape of a sample that has more than one axis."""
+    if len(shape) <= 2:
+        return check_matrix(shape, name, argument), None
+    return (int(shape[0]), math.prod(map(int, shape[1:]))), tuple(map(int, shape[1:]))
+
+
 def array_source(
     array: NDArray, name: str, *, argument: str = "source", held: bool = True, **named: Any
 ) -> RowSource:
-    """A source over an array as it is; `held` says that it lies in memory."""
+    """A source over an array as it is; `held` says that it lies in memory.
+
+    Of an array of more than two axes the others are one row, whose shape is kept.
+    """
     view = np.asarray(array)  # without np.memmap's subclass
-    shape = check_matrix(view.shape, name, argument)
+    shape, of_a_row = as_rows(view.shape, name, argument)
+    named["feature_shape"] = named.get("feature_shape") or of_a_row
+    fetch: Callable[[Any], NDArray] = view.__getitem__
+    flat = view
+    if of_a_row is not None:
+        n_features = shape[1]
+        flat = view.view()
+        try:  # of any order that has no flat view, a batch at a time is copied
+            flat.shape = shape
+        except AttributeError:
+            flat, held = view, False
+
+            def fetch(index: Any) -> NDArray:
+                rows: NDArray = view[index]
+                return rows.reshape(len(rows), n_features)
+
+        else:
+            fetch = flat.__getitem__
     return RowSource(
-        view.__getitem__,
+        fetch,
         shape,
         view.dtype,
-        array=view if held else None,
+        array=flat if held else None,
         name=name,
         argument=argument,
         **named,
@@ -309,7 +338,8 @@ def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, name: str
         return "data"
     others = [word for word in shapes if word not in TRUTH_KEYS]
     matrices = [word for word in others if len(shapes[word]) == 2]
-    for candidates in (list(shapes), others, matrices):
+    tensors = [word for word in others if len(shapes[word]) > 2]
+    for candidates in (list(shapes), others, matrices or tensors):
         if len(candidates) == 1:
             return candidates[0]
     raise SourceError(
@@ -324,9 +354,9 @@ def truth_beside(
     name: str,
 ) -> Truth | None:
     """The dictionary and codes beside the data, refused where their shapes don't fit it."""
-    if "dictionary" not in shapes or chosen in TRUTH_KEYS or len(shapes[chosen]) != 2:
+    if "dictionary" not in shapes or chosen in TRUTH_KEYS or len(shapes[chosen]) < 2:
         return None
-    n_samples, n_features = shapes[chosen]
+    (n_samples, n_features), _ = as_rows(shapes[chosen], name)
     shape = shapes["dictionary"]
     if len(shape) != 2 or shape[1] != n_features:
         raise SourceError(

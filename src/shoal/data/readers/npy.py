@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from shoal.data.access import RowSource, Source, float_dtype
+from shoal.data.columns import selected
 from shoal.data.readers._base import (
     Mapped,
     Options,
     Reader,
     array_source,
-    check_matrix,
+    as_rows,
     check_start,
     open_regular,
     reading,
@@ -65,20 +66,21 @@ def _open(path: Path, options: Options) -> Source:
             stored, by_columns, dtype = npy_header(file)
             start, size = file.tell(), os.fstat(file.fileno()).st_size
         float_dtype(dtype, "source", path.name)  # before mapping, which can't hold objects
-        shape = check_matrix(stored, path.name)
+        shape, of_a_row = as_rows(stored, path.name)
         check_length(path.name, start, shape, dtype, size)
         if 0 in shape:  # an empty file can't be mapped; let the source refuse it by its shape
             return array_source(np.empty(shape, dtype), path.name)
         with reading(path.name, "a file that can be mapped"):
             rows = Mapped(file, dtype, shape, start, path.name, by_columns=by_columns)
-    return RowSource(
-        rows,
-        shape,
-        dtype,
-        fresh=rows.fresh,
-        name=path.name,
-        feature_shape=options.get("feature_shape"),
+    shape_of_a_row = options.get("feature_shape") or of_a_row
+    source = RowSource(
+        rows, shape, dtype, fresh=rows.fresh, name=path.name, feature_shape=shape_of_a_row
     )
+    if not by_columns or of_a_row is None:
+        return source
+    # Axes by columns: the features of a row lie in the order of their last axis first.
+    places = np.arange(shape[1]).reshape(of_a_row, order="F").ravel()
+    return selected(source, places.tolist(), shape_of_a_row)
 
 
 READER = register(Reader("a .npy file", (".npy",), ("feature_shape",), open=_open))

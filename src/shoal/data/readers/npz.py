@@ -17,7 +17,7 @@ from shoal.data.readers._base import (
     Reader,
     array_source,
     as_bytes,
-    check_matrix,
+    as_rows,
     check_start,
     choose_key,
     open_regular,
@@ -27,6 +27,7 @@ from shoal.data.readers._base import (
 )
 from shoal.data.readers._limits import check_room
 from shoal.data.readers.npy import check_length, npy_header
+from shoal.data.readers.sparse import from_arrays, holds_sparse
 from shoal.vocabulary import SourceError
 
 _NEEDED = "a complete .npz file of numeric arrays"
@@ -38,6 +39,8 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DEFLATE_RATIO = 1032
 
 _BLOCK = 2**20
+
+_TEXT_BYTES = 64
 
 
 # Of the zip's list of members; `zipfile` reads it whole. Some ten thousand arrays.
@@ -93,12 +96,23 @@ class Archive:
                 "the complete file",
             )
 
+    def text(self, word: str) -> str:
+        """The text in `word`: an array without axes, short."""
+        array = self._read(word, "SU")
+        text = array.item() if array.ndim == 0 and array.nbytes <= _TEXT_BYTES else ""
+        return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
+
     def __getitem__(self, word: str) -> NDArray:
         """The array `word`, read whole."""
+        return self._read(word)
+
+    def _read(self, word: str, kinds: str = "") -> NDArray:
+        """An array of real numbers, or of one of some other kinds of NumPy's."""
         member, name = self._members[word], f"{word} in {self.name}"
         with reading(self.name, _NEEDED), self._zip.open(member) as file:
             shape, by_columns, dtype = npy_header(file)
-            float_dtype(dtype, "source", name)
+            if dtype.kind not in kinds:
+                float_dtype(dtype, "source", name)
             check_length(name, file.tell(), shape, dtype, member.file_size)
             check_room(name, member.file_size, member.compress_size)
             values = np.empty(math.prod(shape), dtype)
@@ -117,8 +131,10 @@ def _open(path: Path, options: Options) -> Source:
     with open_regular(path) as file:
         check_start(file, path.name, b"PK", ".npz")
         archive = Archive(file, path.name)
+        if options.get("key") is None and holds_sparse(archive.shapes):
+            return from_arrays(archive, path.name, feature_shape=options.get("feature_shape"))
         chosen = choose_key(archive.shapes, options.get("key"), path.name)
-        check_matrix(archive.shapes[chosen], f"{chosen} in {path.name}")
+        as_rows(archive.shapes[chosen], f"{chosen} in {path.name}")
         truth = truth_beside(archive.__getitem__, archive.shapes, chosen, path.name)
         array = archive[chosen]
     return array_source(array, path.name, truth=truth, feature_shape=options.get("feature_shape"))

@@ -17,6 +17,7 @@ from shoal.data.readers._base import (
     Options,
     Reader,
     array_source,
+    as_rows,
     check_matrix,
     check_start,
     choose_key,
@@ -91,7 +92,7 @@ def _open(path: Path, options: Options) -> Source:
 
         shapes = {word: tuple(entry["shape"]) for word, entry in header.items()}
         chosen = choose_key(shapes, options.get("key"), path.name)
-        shape = check_matrix(shapes[chosen], f"{chosen} in {path.name}")
+        shape, of_a_row = as_rows(shapes[chosen], f"{chosen} in {path.name}")
         truth = truth_beside(whole, shapes, chosen, path.name)
         if 0 in shape:  # nothing to map; let the source refuse it by its shape
             return array_source(np.empty(shape), path.name)
@@ -104,7 +105,7 @@ def _open(path: Path, options: Options) -> Source:
         fresh=rows.fresh or bits,
         name=path.name,
         truth=truth,
-        feature_shape=options.get("feature_shape"),
+        feature_shape=options.get("feature_shape") or of_a_row,
     )
 
 

@@ -26,7 +26,7 @@ from shoal.data.readers._base import (
     TRUTH_KEYS,
     Options,
     Reader,
-    check_matrix,
+    as_rows,
     check_regular,
     choose_key,
     open_regular,
@@ -173,6 +173,7 @@ def _store_type() -> type:
         supports_writes = False
         supports_deletes = False
         supports_listing = False
+        supports_partial_writes = False  # asked for by Zarr 3.0
 
         def __init__(self, documents: Mapping[str, bytes], fetch: Fetch) -> None:
             super().__init__(read_only=True)
@@ -197,6 +198,9 @@ def _store_type() -> type:
             return key in self._documents
 
         async def set(self, key: str, value: Any) -> None:
+            raise NotImplementedError
+
+        async def set_partial_values(self, key_start_values: Any) -> None:
             raise NotImplementedError
 
         async def delete(self, key: str) -> None:
@@ -228,7 +232,7 @@ def _range(part: Any, size: int) -> slice:
 
 
 class _Rows:
-    """The numbers of a judged array of two dimensions."""
+    """The numbers of a judged array, as rows."""
 
     def __init__(
         self,
@@ -268,24 +272,28 @@ class _Rows:
     def __call__(self, first: int, stop: int) -> NDArray:
         """Rows `first` to `stop`; whole chunks."""
         layout = self.layout
-        n_samples, n_features = layout.shape
+        n_samples, *sides = layout.shape
         number = stop - first
         packed = None
         if self._sizes is not None:
             packed = sum(self._sizes.get(key, 2**20) for key in layout.keys(first, stop))
         check_room(
             f"{number} rows of {self._name}",
-            number * layout.padded[1] * layout.dtype.itemsize,
+            number * math.prod(layout.padded[1:]) * layout.dtype.itemsize,
             packed,
         )
         with reading(self._name, "a complete Zarr array"):
             block = np.asarray(self._array[first:stop])
         rows = min(stop, n_samples) - first
-        if block.shape != (min(stop, layout.padded[0]) - first, layout.padded[1]):
+        if block.shape != (min(stop, layout.padded[0]) - first, *layout.padded[1:]):
             found = f"{self._name}, which gave {block.shape} numbers from row {first} on"
             raise SourceError("source", found, f"{number} rows")
-        self._check_beyond(block[rows:], block[:rows, n_features:])
-        return block[:rows, :n_features]
+        beyond = [block[rows:]]
+        for axis, side in enumerate(sides, 1):
+            beyond.append(block[:rows][(slice(None),) * axis + (slice(side, None),)])
+        self._check_beyond(*beyond)
+        inside = block[(slice(rows), *map(slice, sides))]
+        return inside.reshape(rows, math.prod(sides))
 
     def _check_beyond(self, *parts: NDArray) -> None:
         """Numbers beyond the shape, in its last chunks: the shape was another once."""
@@ -308,7 +316,8 @@ class _Rows:
 
     def source(self, name: str, **named: Any) -> Source:
         """Read in runs of whole chunks."""
-        n_samples, n_features = self.layout.shape
+        (n_samples, n_features), of_a_row = as_rows(self.layout.shape, name)
+        named["feature_shape"] = named.get("feature_shape") or of_a_row
         chunk = self.layout.chunks[0]
         run = chunk * max(1, PIECE_ROWS // chunk)
         if n_samples > run * _MOST_PIECES:
@@ -345,7 +354,7 @@ def _open(path: Path, options: Options) -> Source:
         if key is not None:
             raise ArgumentError("key", repr(key), f"to be left out: {name} is one array")
         stored = _Stored(path, root, raw, name)
-        check_matrix(stored.layout.shape, name)
+        as_rows(stored.layout.shape, name)
         return _checked(stored, missing, name, feature_shape=feature_shape)
     arrays, groups = {}, []
     with reading(name, "a Zarr group of arrays"):
@@ -366,7 +375,7 @@ def _open(path: Path, options: Options) -> Source:
     if key is None and chosen in TRUTH_KEYS and groups:
         found = f"{name} that holds {chosen}, and groups {', '.join(groups)}"
         raise SourceError("source", found, f"an array named data, or key={chosen!r}")
-    check_matrix(shapes[chosen], f"{chosen} in {name}")
+    as_rows(shapes[chosen], f"{chosen} in {name}")
     truth = truth_beside(lambda word: arrays[word].rows(missing).whole(), shapes, chosen, name)
     return _checked(arrays[chosen], missing, name, truth=truth, feature_shape=feature_shape)
 
@@ -374,7 +383,8 @@ def _open(path: Path, options: Options) -> Source:
 def _checked(stored: _Stored, missing: bool, name: str, **named: Any) -> Source:
     float_dtype(stored.layout.dtype, "source", name)
     if 0 in stored.layout.shape:  # nothing to read; let the source refuse it by its shape
-        return ChunkSource(lambda i: iter(()), [0], stored.layout.shape[1], "f4", name=name)
+        (_, n_features), _ = as_rows(stored.layout.shape, name)
+        return ChunkSource(lambda i: iter(()), [0], n_features, "f4", name=name)
     return stored.rows(missing).source(name, **named)
 
 
@@ -386,7 +396,7 @@ def _open_object(value: Any, options: Options) -> Source:
     from zarr.core.buffer import default_buffer_prototype
 
     prototype = default_buffer_prototype()
-    check_matrix(value.shape, "array")
+    as_rows(value.shape, "array")
     with reading("array", NEEDED):
         documents = value.metadata.to_buffer_dict(prototype)
         document = next(word for word in ("zarr.json", ".zarray") if word in documents)
