@@ -44,10 +44,14 @@ def kept(tmp_path, monkeypatch):
     return call
 
 
-def test_what_is_kept_is_used(kept):
+def test_what_is_kept_is_used(kept, caplog):
+    caplog.set_level(logging.INFO, "shoal")
     hits, files = kept()
     assert (hits, len(files)) == (0, 1)
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["compiling"]
+    compiling._said.clear()
     assert kept() == (1, files)
+    assert len(caplog.records) == 1, "nothing is compiled, and nothing said"
 
 
 def damage(path, how):
