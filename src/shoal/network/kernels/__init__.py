@@ -15,7 +15,6 @@ network's own modules and the loop's step call them, always through :func:`choos
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,6 +29,7 @@ from shoal.network.activations import Activation
 from shoal.network.kernels import reference
 from shoal.network.kernels.reference import StepSums
 from shoal.network.pursuit import Pursuit
+from shoal.processes import importing
 from shoal.vocabulary import Parameters, check_choice
 
 __all__ = ["BACKENDS", "StepSums", "choose", "repeated", "use"]
@@ -38,17 +38,6 @@ BACKENDS = ("auto", "reference")
 
 _log = logging.getLogger("shoal")
 _backend: ContextVar[str] = ContextVar("backend", default="auto")
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    # Thread pools don't survive a fork; numba's ends a process that tries.
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 @cache
@@ -58,8 +47,10 @@ def _sparse(device: str) -> ModuleType:
     if name is None:
         return reference
     try:
-        return import_module(f"shoal.network.kernels.{name}")
-    except (ImportError, RuntimeError) as error:  # numba: absent, or without a place to cache
+        with importing:
+            return import_module(f"shoal.network.kernels.{name}")
+    # numba: absent, or without a place to cache; a library that can't be loaded is an OSError.
+    except (ImportError, RuntimeError, OSError) as error:
         _log.warning("no sparse kernel for %s, so the dense one is used: %s", device, error)
         return reference
 
@@ -76,7 +67,7 @@ def use(backend: str) -> Iterator[None]:
 
 def choose(data: Tensor) -> ModuleType:
     """The kernel for a batch like `data`: the sparse one of its device where there is one."""
-    if _backend.get() == "reference" or _forked:
+    if _backend.get() == "reference":
         return reference
     if data.dtype not in (torch.float32, torch.float64):
         return reference
@@ -92,7 +83,7 @@ def repeated(data: Tensor, activation: Activation | Pursuit) -> Callable[[Parame
     kernel = choose(data)
     remembers = kernel is not reference and data.device.type == "cpu"
     if remembers and not isinstance(activation, Pursuit):
-        from shoal.network.kernels.lazy import LazySteps
-
+        with importing:
+            from shoal.network.kernels.lazy import LazySteps
         return LazySteps(data, activation)
     return lambda parameters: kernel.step(parameters, data, activation)
