@@ -15,6 +15,7 @@ SOURCE = Path(shoal.__file__).parent
 # From the words down to the command line. A module may import from its own room and from
 # rooms above. `shoal/__init__.py` is the door: it may import from any room but the command line.
 ROOMS = [
+    "processes",
     "vocabulary",
     "files",
     "run_folder",

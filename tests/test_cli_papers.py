@@ -131,9 +131,20 @@ def test_reproduce_writes_a_result_a_picture_and_a_page(tmp_path):
     assert result["scale"] == "smoke"
     assert result["verdicts"]
     for verdict in result["verdicts"]:
-        assert set(verdict) == {"claim", "value", "needed", "holds", "error", "reading"}
+        assert set(verdict) == {"claim", "value", "needed", "holds", "error", "reading", "verdict"}
     assert "exists already" in refused("reproduce", "rangamani2017/table1", *SMALL, "-o", out)
     done("reproduce", "rangamani2017/table1", *SMALL, "-o", out, "--force", "-q")
+
+
+def test_the_scale_of_seconds_says_no_to_nothing(tmp_path):
+    words = ("reproduce", "arpit2016/figure5", "--scale", "smoke", "--set", "n_epochs=1")
+    less = ("--set", "n_samples=60", "--set", "data=digits", "--set", "n_components=3")
+    text = done(*words, *less, "-o", tmp_path / "out", COLUMNS="200").stdout
+    assert "too small to tell" in text
+    assert "NO" not in text
+    assert "only shows that it runs" in text
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert not all(each["holds"] for each in result["verdicts"])
 
 
 def test_a_group_goes_on_where_it_was(tmp_path, monkeypatch):

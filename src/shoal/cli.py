@@ -1438,10 +1438,17 @@ def _write_result(experiment: Any, result: dict[str, Any], place: Claim | Path) 
 def _print_verdicts(results: list[dict[str, Any]]) -> None:
     for result in results:
         rows = [
-            [check["claim"], _number(check["value"]), check["needed"], _yes(check["holds"])]
+            [check["claim"], _number(check["value"]), check["needed"], _verdict(check)]
             for check in result["verdicts"]
         ]
         _print_table(result["experiment"], ["claim", "found", "needed", "holds"], rows)
+    if any(result["scale"] == "smoke" for result in results):
+        screen.line("--scale smoke only shows that it runs: its sizes can't judge")
+
+
+def _verdict(check: dict[str, Any]) -> str:
+    said = check.get("verdict", "")
+    return said if said.startswith("too") else _yes(check["holds"])
 
 
 def _yes(holds: bool) -> str:

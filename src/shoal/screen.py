@@ -7,8 +7,9 @@ screen, set its title or turn text around. They are shown as escapes, and never 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import typer
@@ -74,7 +75,7 @@ def bar(*columns: str, quiet: bool) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    with Progress(
+    bars = Progress(
         TextColumn("{task.description:>10}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
@@ -82,5 +83,31 @@ def bar(*columns: str, quiet: bool) -> Iterator[Any]:
         *(TextColumn(column, markup=False) for column in columns),
         console=Console(stderr=True),
         disable=quiet,
-    ) as progress:
+    )
+    with bars as progress, nullcontext() if quiet else _logged(progress.console):
         yield progress
+
+
+@contextmanager
+def _logged(console: Any) -> Iterator[None]:
+    """Prints what shoal logs above a bar: that kernels are compiled takes half a minute, once."""
+    log = logging.getLogger("shoal")
+    before, handler = log.level, _Lines(console)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+        log.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    def __init__(self, console: Any) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(
+            printable(record.getMessage()), markup=False, highlight=False, soft_wrap=True
+        )

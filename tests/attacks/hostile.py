@@ -169,6 +169,21 @@ def npz_member_that_says_it_unpacks_to_more(folder):
     return _file(path, bytes(raw))
 
 
+def _sparse(form: str, **parts: list) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        arrays = {word: np.array(part) for word, part in parts.items()}
+        np.savez(folder / "a.npz", format=form, shape=np.array([10**11, 8]), **arrays)
+        return folder / "a.npz"
+
+    make.__name__ = f"npz_of_a_sparse_{form}_array_of_10_to_the_11_rows"
+    return attack(make)
+
+
+_sparse("coo", data=[1.0], row=[0], col=[0])
+_sparse("csc", data=[1.0], indices=[0], indptr=[0] + [1] * 8)
+_sparse("dia", data=[[1.0]], offsets=[0])
+
+
 # --- safetensors ------------------------------------------------------------------------------
 
 

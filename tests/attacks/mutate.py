@@ -60,6 +60,23 @@ def _safetensors(folder: Path) -> Path:
     return folder / "a.safetensors"
 
 
+def _npz_sparse(folder: Path) -> Path:
+    from scipy import sparse
+
+    sparse.save_npz(folder / "s.npz", sparse.csr_array(np.where(ROWS > 1, ROWS, 0)))
+    return folder / "s.npz"
+
+
+def _csv(folder: Path) -> Path:
+    np.savetxt(folder / "a.csv", ROWS, delimiter=",", header=",".join("abcdefgh"), comments="")
+    return folder / "a.csv"
+
+
+def _csv_packed(folder: Path) -> Path:
+    np.savetxt(folder / "a.csv.gz", ROWS, delimiter=",")
+    return folder / "a.csv.gz"
+
+
 def _parquet(**options: object) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         import pyarrow as pa
@@ -127,6 +144,9 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     ".npy": _npy,
     ".npz stored": _npz,
     ".npz deflated": _npz_deflated,
+    ".npz sparse": _npz_sparse,
+    ".csv": _csv,
+    ".csv.gz": _csv_packed,
     ".safetensors": _safetensors,
     ".parquet columns": _parquet(),
     ".parquet with page checksums": _parquet(write_page_checksum=True, compression="zstd"),
@@ -228,7 +248,7 @@ def outcome(path: Path, expected: np.ndarray) -> tuple[str, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             number, rows = read(path)
-        if number != len(expected) or rows.shape != expected.shape:
+        if number != len(expected) or len(rows) != number:
             result = "rows", f"{number} rows, {rows.shape}"
         else:
             same = np.array_equal(rows, expected)

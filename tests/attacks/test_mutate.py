@@ -9,7 +9,7 @@ from attacks import mutate
 
 # Formats whose numbers carry no checksum: damage there is seen only where it breaks the form.
 UNCHECKED = {kind for kind in mutate.KINDS if kind not in (
-    ".npz stored", ".npz deflated", ".parquet with page checksums", ".png"
+    ".npz stored", ".npz deflated", ".npz sparse", ".csv.gz", ".parquet with page checksums", ".png"
 )}  # fmt: skip
 
 
@@ -18,8 +18,11 @@ def test_damaged_files_are_refused_or_whole(tmp_path):
     jobs = [(kind, seed) for kind in mutate.KINDS for seed in range(14)]
     found = list(mutate.run(jobs, tmp_path))
     assert len(found) == len(jobs)
-    bad = [each for each in found if each[2] not in ("refused", "same", "other values")]
-    assert bad == []
+    good = {"refused", "same", "other values"}
+    # Text that ends after a whole line is a shorter table: nothing in it says how many there were.
+    assert [
+        each for each in found if each[2] not in good and each[::2][:2] != [".csv", "rows"]
+    ] == []
     other = Counter(each[0] for each in found if each[2] == "other values")
     assert set(other) <= UNCHECKED
     assert sum(each[2] == "refused" for each in found) > len(jobs) / 3

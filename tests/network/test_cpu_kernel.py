@@ -5,11 +5,13 @@ where the arithmetic that the kernel promises can't tell: float64 where a row wa
 resolved, the data's own precision elsewhere.
 """
 
+import importlib.util
 import logging
 import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -907,13 +909,16 @@ def test_a_failure_within_leaves_the_turn_to_others(monkeypatch):
         raise RuntimeError("no threads")
 
     parameters, data = tensors(F32, *arrays("gaussian", F32))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     with monkeypatch.context() as patch:
         patch.setattr(cpu, "_start_threads", fail)
         with pytest.raises(RuntimeError, match="no threads"):
             cpu.step(parameters, data, TopK(3))
-    free = cpu._turn.acquire(blocking=False)
-    cpu._turn.release()  # whoever held it
-    assert free
+    torch.set_num_threads(before)
+    with ThreadPoolExecutor(1) as another:
+        assert another.submit(cpu._turn.acquire, blocking=False).result()
+        another.submit(cpu._turn.release).result()
 
 
 # --- the same again --------------------------------------------------------------------------
@@ -1001,7 +1006,7 @@ assert choose(data) is cpu
 cpu.step(parameters, data, TopK(5))
 assert torch.get_num_threads() == {threads}, torch.get_num_threads()
 with cpu.Threads() as parts:
-    assert parts == numba.get_num_threads() == {threads}, parts
+    assert parts == {threads} and (parts == 1 or numba.get_num_threads() == parts), parts
 assert numba.get_num_threads() == 2
 for dtype in (torch.float32, torch.float64):
     for screen in (None, torch.bfloat16):
@@ -1097,39 +1102,19 @@ def test_without_numba():
     run(ABSENT.format(blocked=["numba"]))
 
 
-FORKED = """
-import multiprocessing, warnings
-import torch
-from shoal.network import TopK
-from shoal.network.kernels import choose, cpu, reference
-from shoal.vocabulary import Parameters
-data = torch.randn(500, 40)
-parameters = Parameters(torch.randn(100, 40), torch.zeros(100))
-expected = choose(data).encode(parameters, data, TopK(4))
-
-def work(queue):
-    torch.set_num_threads(1)
-    kernel = choose(data)
-    found = kernel.encode(parameters, data, TopK(4))
-    queue.put((kernel is reference, bool(torch.allclose(found, expected, atol=1e-4))))
-
-if __name__ == "__main__":
-    assert choose(data) is cpu
-    warnings.simplefilter("ignore", DeprecationWarning)
-    context = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    child = context.Process(target=work, args=(queue,))
-    child.start()
-    child.join(60)
-    assert child.exitcode == 0, child.exitcode
-    assert queue.get() == (True, True)
-    assert choose(data) is cpu
+LAYER = """
+import numpy as np, torch, shoal
+torch.set_num_threads(2)
+X = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
+shoal.DictionaryAutoencoder(12, 2, random_state=0).fit(X)
+print(torch.get_num_threads())
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_after_a_fork():
-    run(FORKED)
+def test_without_the_threads_that_were_asked_for():
+    if importlib.util.find_spec("tbb"):
+        pytest.skip("they are there")
+    assert run(LAYER, NUMBA_THREADING_LAYER="tbb", OMP_NUM_THREADS="2") == "2\n"
 
 
 MEMORY = """

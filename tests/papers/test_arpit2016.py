@@ -61,7 +61,7 @@ def test_settings_that_are_refused(name, changes, text):
 # --- verdicts -------------------------------------------------------------------------------
 
 
-def curve(name, fractions, *, dead=0.0, data="digits", plan="main", activation="relu"):
+def curve(name, fractions, *, dead=0.0, data="digits", plan="main", activation="relu", spread=None):
     strengths = {2: (0.0, 1.0), 3: (0.0, 0.25, 1.0)}[len(fractions)]
     dead = dead if isinstance(dead, tuple) else (dead,) * len(fractions)
     return [
@@ -72,9 +72,12 @@ def curve(name, fractions, *, dead=0.0, data="digits", plan="main", activation="
             "label": name,
             "strength": strength,
             "activation_fraction": fraction,
+            "activation_fractions": [fraction + each for each in starts],
             "dead_fraction": share,
         }
-        for strength, fraction, share in zip(strengths, fractions, dead, strict=True)
+        for strength, fraction, share, starts in zip(
+            strengths, fractions, dead, spread or [(0.0,)] * len(fractions), strict=True
+        )
     ]
 
 
@@ -99,7 +102,7 @@ def test_figure_1_sees_what_moves_and_what_stays():
             *curve("CAE", (0.8, 0.95)),
             *curve("CAE", (0.8, 0.801), plan="tangent"),
             *curve("CAE", (0.8, 0.79), plan="fast"),
-            *curve("DAE", (0.2, 0.2, 0.04), dead=(0.0, 0.1, 0.11)),
+            *curve("DAE", (0.2, 0.22, 0.04), dead=(0.0, 0.1, 0.11)),
             *curve("SAE", (0.8, 0.1, 0.3)),
         ]
     )
@@ -152,12 +155,37 @@ def test_figure_4_sees_a_curve_that_turns():
     cells = [
         *curve("DAE", (0.9, 0.8, 0.3), activation="sigmoid"),
         *curve("CAE", (0.9, 0.95, 0.3), activation="sigmoid"),
-        *curve("CAE", (0.9, 0.8, 0.8), activation="softplus"),
+        *curve("CAE", (0.9, 0.895, 0.891), activation="softplus"),
+        *curve("DAE", (1.0, 0.9996, 0.5), activation="softplus"),
     ]
     checks = figure4._verdicts(cells)
     assert holds(checks, "sigmoid, DAE")
+    assert holds(checks, "softplus, DAE")
     assert not holds(checks, "sigmoid, CAE")
     assert not holds(checks, "softplus, CAE")
+
+
+def test_a_change_is_one_beyond_what_starts_differ_by():
+    """The same starts at every strength: what they have in common is no error."""
+    apart = [(-0.1, 0.0, 0.1), (-0.1, 0.0, 0.1)]
+    (common,) = setting.falling(curve("DAE", (0.9, 0.85), spread=apart), "x")
+    assert common.holds
+    assert common.error == pytest.approx(0, abs=1e-12)
+    crossed = [(-0.1, 0.0, 0.1), (0.1, 0.0, -0.1)]
+    (noisy,) = setting.falling(curve("DAE", (0.9, 0.85), spread=crossed), "x")
+    assert noisy.error == pytest.approx(0.2 / np.sqrt(3))
+    assert not noisy.holds
+    assert not noisy.sure, "more starts may tell"
+    (rising,) = setting.falling(curve("DAE", (0.5, 0.6), spread=apart), "x")
+    assert not rising.holds
+    assert rising.sure
+    turning = curve("DAE", (0.5, 0.9, 0.3), spread=[(0.0, 0.01), (0.0, 0.02), (0.01, 0.0)])
+    (turned,) = setting.falling(turning, "x")
+    assert (turned.holds, turned.sure) == (False, True)
+    assert [setting.trend(curve("x", each)) for each in ((0.5, 0.509), (0.5, 0.48))] == [
+        "stays",
+        "falls",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from shoal import papers
+from shoal.papers.experiment import TOO_SMALL
 from shoal.report.drawing import PAGE, PRINT, as_png, as_svg, plain_settings
 
 
@@ -15,6 +16,10 @@ def test_it_is_registered_whole(name):
     assert set(experiment.scales) == {"smoke", "reduced"}
     for scale in papers.SCALES:
         papers.configure(experiment, scale)
+        # Another seed is one setting away, and the first of those that a run counts up from.
+        other = papers.configure(experiment, scale, ["seed=100"])
+        assert type(other.seed) is int
+        assert other.seed == 100
     for text in (experiment.title, experiment.about, experiment.caption):
         assert text
 
@@ -35,7 +40,12 @@ def test_it_runs_judges_and_draws_from_its_file(name):
     claims = [check["claim"] for check in result["verdicts"]]
     assert claims
     assert len(set(claims)) == len(claims)
-    assert all(set(check) == {"claim", "value", "needed", "holds"} for check in result["verdicts"])
+    keys = {"claim", "value", "needed", "holds", "error", "reading", "verdict"}
+    assert all(set(check) == keys for check in result["verdicts"])
+    # Such sizes say neither that a claim is wrong, nor where a paper is.
+    assert {check["verdict"] for check in result["verdicts"]} <= {"holds", TOO_SMALL}
+    assert result["judges"] is False
+    assert result["departures"] == []
     assert result["tables"]
     for table in result["tables"]:
         assert {len(row) for row in table["rows"]} == {len(table["head"])}

@@ -33,7 +33,12 @@ def run(settings):
     yield Progress(0.5, "half")
     return Outcome(
         numbers={"curve": np.arange(3.0), "nothing": float("nan"), "most": float("inf")},
-        verdicts=(at_most("n is small", settings.n, 60), at_most("never", float("nan"), 1)),
+        verdicts=(
+            at_most("n is small", settings.n, 60),
+            at_most("never", float("nan"), 1),
+            at_most("n is tiny", settings.n, 4),
+            at_most("n is about tiny", settings.n, 4, error=settings.n),
+        ),
         departures=("is small", "never"),
         tables=(Table("A table", ("a", "b"), ((1, 0.25), (2, None))),),
         notes=("Less <than> all.",),
@@ -119,10 +124,50 @@ def test_a_result_holds_all_that_is_known_of_a_run():
     assert {"shoal", "python", "numpy", "torch"} <= set(result["versions"])
     assert result["numbers"] == {"curve": [0, 1, 2], "nothing": None, "most": "inf"}
     assert result["departures"] == ["n is small"]
-    held, not_held = result["verdicts"]
-    assert held == {"claim": "n is small", "value": 50.0, "needed": "<= 60", "holds": True}
+    held, not_held, *_ = result["verdicts"]
+    assert held == {
+        "claim": "n is small", "value": 50.0, "needed": "<= 60", "holds": True, "error": 0.0,
+        "reading": False, "verdict": "holds",
+    }  # fmt: skip
     assert not_held["holds"] is False
     assert not_held["value"] is None
+    assert result["judges"] is True
+
+
+def test_a_size_that_takes_seconds_speaks_against_nobody():
+    def said(scale):
+        return [each["verdict"] for each in result_of(Settings(), scale)["verdicts"]]
+
+    few = "too few samples to tell"
+    assert said("full") == said("reduced") == ["holds", few, "does not hold", few]
+    assert said("smoke") == ["holds", *["too small to tell"] * 3]
+    smoke = result_of(Settings(), "smoke")
+    assert smoke["judges"] is False
+    # That a paper is wrong isn't said of such sizes either.
+    assert smoke["departures"] == []
+
+
+def test_a_page_says_what_could_not_be_told(tmp_path):
+    whole = papers.write_result(tmp_path / "full", TOY, result_of(Settings()))
+    page = (whole / "index.html").read_text().replace("\u00a0", " ")
+    assert page.count("✕ no") == 1
+    assert "1 of 4 checks holds, 2 can't be told from so little." in page.replace("&#39;", "'")
+    assert "The scale smoke" not in page
+    small = papers.write_result(tmp_path / "smoke", TOY, result_of(Settings(), "smoke"))
+    page = (small / "index.html").read_text()
+    assert "✕ no" not in page
+    assert page.count(">too small to tell<") == 3
+    assert "The scale smoke only shows that it runs: its sizes can't judge." in page
+
+
+def test_a_result_from_before_there_were_such_verdicts_is_shown(tmp_path):
+    for scale, mark in (("full", "✕ no"), ("smoke", ">too small to tell<")):
+        result = result_of(Settings(), scale)
+        del result["judges"]
+        for check in result["verdicts"]:
+            del check["verdict"]
+        folder = papers.write_result(tmp_path / scale, TOY, result)
+        assert (folder / "index.html").read_text().count(mark) == 3
 
 
 def test_plain():
@@ -143,13 +188,13 @@ def test_what_is_written(tmp_path):
     assert papers.read_result(folder) == result
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "index.html").read_text().replace("\u00a0", " ")
-    assert "1 of 2 checks holds." in page
+    assert "1 of 4 checks holds" in page
     assert "Where the paper does not hold as it stands" in page
     assert "Less &lt;than&gt; all." in page
     assert "Nothing &amp; all." in page
     assert page.count("✕ no") == 1
     assert "<svg" in page
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "://" not in page.replace("http://www.w3.org", "")
     with pytest.raises(RunError, match="exists already"):
         papers.write_result(folder, TOY, result)
     papers.write_result(folder, TOY, {**result, "title": "Again"}, overwrite=True)

@@ -1,5 +1,7 @@
 """The page and the picture of a run: whole, one file, safe, atomic, the same each time."""
 
+import base64
+import hashlib
 import io
 import os
 import re
@@ -191,6 +193,20 @@ def test_names_are_text_wherever_they_stand(write_run):
     assert not [a for a in found.all("img") if "onerror" in a]
     assert "<script>alert" not in found.text
     assert found.words.count("alert('x')") >= 6
+
+
+def test_the_page_lets_its_own_script_run_and_nothing_else(write_run):
+    found = read(write_report(write_run()))
+    (policy,) = (
+        each["content"]
+        for each in found.all("meta")
+        if each.get("http-equiv") == "Content-Security-Policy"
+    )
+    text = found.text.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "http" not in policy
 
 
 def test_the_same_run_gives_the_same_bytes(write_run):

@@ -26,18 +26,28 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCALES",
+    "TOO_FEW",
+    "TOO_SMALL",
     "Experiment",
     "Outcome",
     "Progress",
     "Table",
     "configure",
     "configure_all",
+    "judges",
     "perform",
+    "verdict",
     "versions",
 ]
 
 SCALES = ("smoke", "reduced", "full")
-"""Seconds, to see that it runs; minutes on two cores; the paper's own sizes."""
+"""Seconds, which only shows that it runs; minutes on two cores; the paper's own sizes."""
+
+TOO_SMALL = "too small to tell"
+"""The verdict on a claim that doesn't hold at the scale of seconds, which can't judge."""
+
+TOO_FEW = "too few samples to tell"
+"""That on one which doesn't hold, but for a sampling error: :attr:`Check.sure`."""
 
 FORMAT = "shoal-experiment"
 
@@ -73,7 +83,7 @@ class Outcome:
         The paper's own numbers, where it gives any.
     departures : sequence of str
         Words of those verdicts that state where the paper's claim or formula does *not* hold as it
-        stands; the page says so of each whose check holds.
+        stands; the page says so of each whose check holds, at a scale that can judge.
     tables : sequence of Table
         What the page shows as tables.
     notes : sequence of str
@@ -230,6 +240,27 @@ _READERS: dict[type, tuple[Callable[[Any], Any], str]] = {
 # --- runs -----------------------------------------------------------------------------------
 
 
+def judges(scale: str) -> bool:
+    """Whether the sizes of a scale can speak against a claim."""
+    return scale != "smoke"
+
+
+def verdict(check: Check, scale: str) -> str:
+    """What is said of a check: "holds", "does not hold", `TOO_SMALL` or `TOO_FEW`.
+
+    >>> from shoal.theory.assertion import at_most
+    >>> [verdict(at_most("share", 0.2, 0.1), scale) for scale in SCALES]
+    ['too small to tell', 'does not hold', 'does not hold']
+    >>> verdict(at_most("share", 0.2, 0.1, error=0.1), "full")
+    'too few samples to tell'
+    """
+    if check.holds:
+        return "holds"
+    if not judges(scale):
+        return TOO_SMALL
+    return "does not hold" if check.sure else TOO_FEW
+
+
 def perform(
     experiment: Experiment, settings: Any, scale: str
 ) -> Generator[Progress, None, dict[str, Any]]:
@@ -245,6 +276,7 @@ def perform(
         "about": experiment.about,
         "caption": experiment.caption,
         "scale": scale,
+        "judges": judges(scale),
         "command": _command(experiment, settings, scale),
         "configuration": asdict(settings),
         "seeds": _seeds(settings),
@@ -252,11 +284,15 @@ def perform(
         "seconds": round(time.perf_counter() - start, 2),
         "numbers": outcome.numbers,
         "paper": outcome.paper,
-        "verdicts": [check.to_dict() for check in outcome.verdicts],
+        "verdicts": [
+            {**check.to_dict(), "verdict": verdict(check, scale)} for check in outcome.verdicts
+        ],
         "departures": [
             check.claim
             for check in outcome.verdicts
-            if check.holds and any(words in check.claim for words in outcome.departures)
+            if judges(scale)
+            and check.holds
+            and any(words in check.claim for words in outcome.departures)
         ],
         "tables": [asdict(table) for table in outcome.tables],
         "notes": list(outcome.notes),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.files import Claim, check_free, check_replaceable, claim, whole_folder, write_bytes
-from shoal.papers.experiment import FORMAT, Experiment, versions
+from shoal.papers.experiment import FORMAT, TOO_FEW, TOO_SMALL, Experiment, judges, versions
 from shoal.report.drawing import PAGE, PRINT, Pen, as_png, as_svg, plain_settings
 from shoal.report.words import compact, plural
 from shoal.theory.assertion import plain
@@ -129,6 +129,8 @@ def _render(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> str:
         sections=sections,
         n_held=sum(check["holds"] for check in checks),
         n_checks=len(checks),
+        n_open=sum(check["verdict"] in (TOO_SMALL, TOO_FEW) for check in checks),
+        n_small=sum(not section["judges"] for section in sections),
         n_departures=sum(len(section["departures"]) for section in sections),
         version=results[0][1]["versions"]["shoal"],
     )
@@ -138,8 +140,22 @@ def _section(experiment: Experiment, result: dict[str, Any]) -> dict[str, Any]:
     slug = experiment.name.replace("/", "-")
     with plain_settings(PAGE):
         svg = as_svg(experiment.plot(result, PAGE), slug, result["caption"])
-    held = sum(check["holds"] for check in result["verdicts"])
-    return {**result, "slug": slug, "svg": svg, "held": held}
+    scale = result["scale"]
+    # What was written before verdicts were words has none.
+    verdicts = [
+        {"verdict": "holds" if check["holds"] else _not_held(scale), **check}
+        for check in result["verdicts"]
+    ]
+    said = [check["verdict"] for check in verdicts]
+    mark = "no" if "does not hold" in said else "yes" if set(said) <= {"holds"} else "open"
+    return {
+        **result, "judges": judges(scale), "verdicts": verdicts,
+        "slug": slug, "svg": svg, "held": said.count("holds"), "mark": mark,
+    }  # fmt: skip
+
+
+def _not_held(scale: str) -> str:
+    return "does not hold" if judges(scale) else TOO_SMALL
 
 
 def _say(value: Any) -> str:

@@ -87,7 +87,10 @@ def open_path(path: Path, options: Options) -> Source:
     reader = _reader(path)
     refuse_options(options, reader.options, path.name)
     assert reader.open is not None  # `_reader` asks only those that open paths
-    return reader.open(path, options)
+    try:
+        return reader.open(path, options)
+    except MemoryError as error:
+        raise no_memory(path.name) from error
 
 
 def _reader(path: Path) -> Reader:

@@ -102,6 +102,11 @@ class Archive:
         text = array.item() if array.ndim == 0 and array.nbytes <= _TEXT_BYTES else ""
         return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
 
+    @property
+    def packed(self) -> int:
+        """Bytes of all arrays in the file."""
+        return sum(member.compress_size for member in self._members.values())
+
     def __getitem__(self, word: str) -> NDArray:
         """The array `word`, read whole."""
         return self._read(word)

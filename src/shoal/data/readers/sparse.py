@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shoal.data.access import RowSource, Source, float_dtype, not_finite
 from shoal.data.readers._base import Options, Reader, check_matrix, register
+from shoal.data.readers._limits import check_room
 from shoal.vocabulary import SourceError
 
 # A single dense row: what learns from it holds several for each atom. Arbitrary.
@@ -101,6 +102,8 @@ def from_arrays(arrays: Any, name: str, **named: Any) -> Source:
         raise SourceError("source", f"shape of dtype {sides.dtype} in {name}", "integers")
     shape = tuple(map(int, sides))
     check_matrix(shape, name)
+    # As CSR it has a number a row, whatever the file has.
+    check_room(f"{name} of {shape[0]} rows", 8 * max(0, shape[0]), arrays.packed)
     float_dtype(arrays["data"].dtype, "source", name)
     make = getattr(sparse, f"{form}_array")
     inner = [arrays[word] for word in parts[form]]

@@ -15,7 +15,6 @@ network's own modules and the loop's step call them, always through :func:`choos
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,6 +29,7 @@ from shoal.network.activations import Activation, is_rowwise
 from shoal.network.kernels import reference
 from shoal.network.kernels.reference import StepSums
 from shoal.network.pursuit import Pursuit
+from shoal.processes import importing
 from shoal.vocabulary import Parameters, check_choice
 
 __all__ = ["BACKENDS", "StepSums", "choose", "repeated", "use"]
@@ -38,17 +38,6 @@ BACKENDS = ("auto", "reference")
 
 _log = logging.getLogger("shoal")
 _backend: ContextVar[str] = ContextVar("backend", default="auto")
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    # Thread pools don't survive a fork; numba's ends a process that tries.
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 @cache
@@ -58,8 +47,10 @@ def _sparse(device: str) -> ModuleType:
     if name is None:
         return reference
     try:
-        return import_module(f"shoal.network.kernels.{name}")
-    except (ImportError, RuntimeError) as error:  # numba: absent, or without a place to cache
+        with importing:
+            return import_module(f"shoal.network.kernels.{name}")
+    # numba: absent, or without a place to cache; a library that can't be loaded is an OSError.
+    except (ImportError, RuntimeError, OSError) as error:
         _log.warning("no sparse kernel for %s, so the dense one is used: %s", device, error)
         return reference
 
@@ -84,7 +75,7 @@ def choose(
     The reference for what the sparse ones don't know of: parameters that are not tied, and an
     `encoder` whose codes of a row depend on the others.
     """
-    if _backend.get() == "reference" or _forked:
+    if _backend.get() == "reference":
         return reference
     if (parameters is not None and not parameters.tied) or not is_rowwise(encoder):
         return reference
@@ -108,7 +99,8 @@ def repeated(data: Tensor, activation: Activation | Pursuit) -> Callable[[Parame
 
     if not remembers or isinstance(activation, Pursuit):
         return anew
-    from shoal.network.kernels.lazy import LazySteps
+    with importing:
+        from shoal.network.kernels.lazy import LazySteps
 
     lazy = LazySteps(data, activation)
     return lambda parameters: lazy(parameters) if parameters.tied else anew(parameters)

@@ -47,8 +47,9 @@ bound for a second pass. How good the guesses are changes the time, never the re
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from shoal.network.kernels.compiling import apart, inline, on_threads, shared
 from shoal.network.kernels.vector import (
     LANES,
     absolute,
@@ -84,12 +85,8 @@ _LOST = 2.0**-63
 # float32 would be lost over many.
 _SUMMED = 256
 
-_inline = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-_apart = njit(cache=True, nogil=True, error_model="numpy")
-_parallel = njit(cache=True, nogil=True, error_model="numpy", parallel=True)
 
-
-@_parallel
+@on_threads
 def wake(out):
     """Start the threads."""
     for i in prange(len(out)):
@@ -99,13 +96,13 @@ def wake(out):
 # --- rows of matrices -------------------------------------------------------------------------
 
 
-@_inline
+@inline
 def _part(size, parts, index):
     """Where part `index` of range(size) begins, cut into `parts`."""
     return size * index // parts
 
 
-@_inline
+@inline
 def _projections(like, a, i, b, rows, count, n, out):
     """out[q] = <a[i : i + n], row rows[q] of b>, summed in the precision of `like`."""
     zero = splat(like, 0.0)
@@ -141,7 +138,7 @@ def _projections(like, a, i, b, rows, count, n, out):
         q += 1
 
 
-@_inline
+@inline
 def _norms(a, low, i, n):
     """|a| and |a - low| of a row, in a's precision: see `_LOST` for what that loses."""
     whole, rest, minus = splat(a, 0.0), splat(a, 0.0), splat(a, -1.0)
@@ -159,7 +156,7 @@ def _norms(a, low, i, n):
     return np.sqrt(np.float64(total(whole))), np.sqrt(np.float64(total(rest)))
 
 
-@_parallel
+@shared
 def largest_norms(a, low, m, n, parts):
     """The largest |a| and the largest |a - low| of m rows, shape (parts, 2): take their max."""
     found = np.zeros((parts, 2))
@@ -175,7 +172,7 @@ def largest_norms(a, low, m, n, parts):
 # --- which units are active -------------------------------------------------------------------
 
 
-@_apart
+@apart
 def _kth_largest(a, n, k):
     """The k-th largest of a[:n], n >= k; reorders a and writes over PADDING entries beyond."""
     if n <= BLOCK:
@@ -213,7 +210,7 @@ def _kth_largest(a, n, k):
     return np.float64(a[wanted])
 
 
-@_inline
+@inline
 def _values(low, at, bias, j, signed):
     """v(s + b) and |s| of the LANES units from j on."""
     s = load(low, low, at + j)
@@ -221,13 +218,13 @@ def _values(low, at, bias, j, signed):
     return select(signed, absolute(z), z), absolute(s)
 
 
-@_inline
+@inline
 def _raised(v, s, slack, exact):
     """v + slack |s|, without a product that is NaN where an exact score is infinite."""
     return select(exact, v, multiply_add(s, slack, v))
 
 
-@_inline
+@inline
 def _value(low, at, bias, j, signed):
     """v(s + b) and |s| of unit j."""
     s = entry(low, low, at + j)
@@ -235,7 +232,7 @@ def _value(low, at, bias, j, signed):
     return abs(z) if signed else z, abs(s)
 
 
-@_apart
+@apart
 def _floor(low, at, bias, m, slack, k, signed, best):
     """A number that k lower ends of the row reach: k-th largest of the maxima of k sets."""
     minus, none, exact = splat(low, -slack), splat(low, -np.inf), slack == 0
@@ -258,7 +255,7 @@ def _floor(low, at, bias, m, slack, k, signed, best):
     return _kth_largest(best, sets * BLOCK, k)
 
 
-@_inline
+@inline
 def _list_bits(mask, j, units, count):
     """Append j + the index of each set bit to units[:count]; the new count."""
     found = count_bits(mask)
@@ -271,7 +268,7 @@ def _list_bits(mask, j, units, count):
     return count + found
 
 
-@_inline
+@inline
 def _collect(low, at, bias, m, slack, signed, bar, units):
     """The units whose upper end reaches `bar`, ascending, into `units`; how many."""
     plus, least, exact = splat(low, slack), splat(low, bar), slack == 0
@@ -298,7 +295,7 @@ def _collect(low, at, bias, m, slack, signed, bar, units):
     return count
 
 
-@_inline
+@inline
 def _candidates(
     low, at, bias, m, slack, e, size, k, threshold, signed, guess, best, units, scores
 ):  # fmt: skip
@@ -352,7 +349,7 @@ def _candidates(
     return count, guess if guess < np.inf else 0.0
 
 
-@_inline
+@inline
 def _active(units, exact, count, k, threshold, signed, wide, like):
     """Keep the active ones of candidates with z `exact`; how many, and the k-th largest value.
 
@@ -396,14 +393,14 @@ def _active(units, exact, count, k, threshold, signed, wide, like):
     return kept, kth
 
 
-@_inline
+@inline
 def _write(units, exact, count, indices, values):
     """A row of codes, as many as there is room for."""
     for q in range(min(count, len(indices))):
         indices[q], values[q] = units[q], exact[q]
 
 
-@_parallel
+@shared
 def choose(
     low, lbias, slack, ylow, atoms, y, w, bias, n, m,
     k, threshold, signed, screened, limit, parts, indices, values, counts,
@@ -470,7 +467,7 @@ def choose(
             _write(units, exact, kept, indices[i], values[i])
 
 
-@_parallel
+@shared
 def choose_again(
     y, w, bias, n, k, threshold, signed, parts, listed, lengths, bounds, steps, fresh,
     indices, values, counts,
@@ -514,7 +511,7 @@ def choose_again(
 # --- what follows from the active units -------------------------------------------------------
 
 
-@_inline
+@inline
 def _residual(y, i, w, n, units, codes, count, r):
     """r = y - x D of one row, into r[i : i + n]; its squared norm."""
     loss = splat(y, 0.0)
@@ -544,7 +541,7 @@ def _residual(y, i, w, n, units, codes, count, r):
     return total(loss)
 
 
-@_inline
+@inline
 def _strip_gradient(g, at, first, last, rows, codes, back, r, y, n, t):
     """g[at : at + BLOCK] -= sum over the atom's samples of x r + e y, features t to t + BLOCK."""
     zero = splat(g, 0.0)
@@ -565,7 +562,7 @@ def _strip_gradient(g, at, first, last, rows, codes, back, r, y, n, t):
     store(g, at + 3 * LANES, add(load(g, g, at + 3 * LANES), d))
 
 
-@_inline
+@inline
 def _rest_gradient(g, at, first, last, rows, codes, back, r, y, n, t, left):
     """The same for `left` features from t on, at most LANES."""
     a = splat(g, 0.0)
@@ -577,7 +574,7 @@ def _rest_gradient(g, at, first, last, rows, codes, back, r, y, n, t, left):
     store_part(g, at, add(load_part(g, g, at, left), a), left)
 
 
-@_parallel
+@shared
 def accumulate(
     y, w, n, m, indices, values, counts, tied, parts,
     losses, gradient, bias_gradient, active, energy,

@@ -12,6 +12,8 @@ ReLU early in its life) the dense reference is faster, and is what runs.
 
 from __future__ import annotations
 
+import logging
+import os
 import platform
 import threading
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from functools import cache
 import numpy as np
 import torch
 from llvmlite import binding
+from numba.core.compiler_lock import global_compiler_lock
 from torch import Tensor
 
 from shoal.network.activations import Activation, Gate, gate_of
@@ -34,6 +37,7 @@ from shoal.network.pursuit import (
     SubspacePursuit,
     dependence,
 )
+from shoal.processes import forked
 from shoal.vocabulary import Parameters, active
 
 __all__ = ["coded_step", "encode", "screening", "sparse_encode", "step"]
@@ -60,8 +64,25 @@ _OPEN = 1 / 8
 # Where more than this fraction of a tile's rows had to be redone, screening stops.
 _REDONE = 1 / 4
 
+_log = logging.getLogger("shoal")
+
 # numba's threads serve one caller at a time on some platforms.
-_turn = threading.Lock()
+_turn = threading.RLock()
+
+
+def _finish_turns() -> None:
+    """Wait until no thread uses numba's threads or its compiler: a fork would cut it short."""
+    _turn.acquire()
+    global_compiler_lock.acquire()
+
+
+def _go_on() -> None:
+    global_compiler_lock.release()
+    _turn.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_finish_turns, after_in_parent=_go_on, after_in_child=_go_on)
 
 
 @cache
@@ -77,11 +98,17 @@ def screening(dtype: torch.dtype, n_features: int) -> torch.dtype | None:
 
 @cache
 def _start_threads() -> int:
-    """Start numba's threads; their number."""
+    """Start numba's threads; their number, 1 where there are none to be had."""
     from numba import config
 
+    if config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
+        return 1
     threads = torch.get_num_threads()
-    compiled.wake(np.zeros(2))
+    try:
+        compiled.wake(np.zeros(2))
+    except ValueError as error:  # of NUMBA_THREADING_LAYER, where that one is not installed
+        _log.warning("the kernels run on one thread: %s", (str(error).splitlines() or [""])[0])
+        return 1
     # Where they share a pool with torch's, starting them sets torch's number to their own.
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
@@ -89,18 +116,25 @@ def _start_threads() -> int:
 
 
 class Threads:
-    """As many numba threads as torch has been given, one caller at a time."""
+    """As many numba threads as torch has been given, one caller at a time.
+
+    One thread is the caller's own, which waits for nobody; so it is in a forked process.
+    """
 
     def __enter__(self) -> int:
         import numba
 
+        self._shared = not forked() and torch.get_num_threads() > 1
+        if not self._shared:
+            return 1
         _turn.acquire()
         try:
             parts = min(torch.get_num_threads(), _start_threads())
-            self._before = numba.get_num_threads()
+            self._before = self._parts = parts
+            if parts > 1:
+                self._before = numba.get_num_threads()
             if parts != self._before:
                 numba.set_num_threads(parts)
-            self._parts = parts
         except BaseException:
             _turn.release()
             raise
@@ -109,6 +143,8 @@ class Threads:
     def __exit__(self, *_: object) -> None:
         import numba
 
+        if not self._shared:
+            return
         if self._parts != self._before:
             numba.set_num_threads(self._before)
         _turn.release()

@@ -5,14 +5,14 @@ S have been fitted with coefficients c is z - G_S c: a pursuit needs the data no
 at all m atoms then costs |S| m multiplications instead of n m.
 
 All arrays are flat and C-ordered; the scores are exact, the product in the data's own precision.
-numba's cache of this file doesn't see changes of `vector.py`: touch it after one there.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from shoal.network.kernels.compiling import apart, inline, shared
 from shoal.network.kernels.vector import (
     LANES,
     absolute,
@@ -27,18 +27,14 @@ from shoal.network.kernels.vector import (
 
 __all__ = ["hard_thresholding", "matching_pursuit", "subspace_pursuit"]
 
-_inline = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-_apart = njit(cache=True, nogil=True, error_model="numpy")
-_parallel = njit(cache=True, nogil=True, error_model="numpy", parallel=True)
 
-
-@_inline
+@inline
 def _part(size, parts, index):
     """Where part `index` of range(size) begins, cut into `parts`."""
     return size * index // parts
 
 
-@_inline
+@inline
 def _insert(unit, value, units, keys, count, k):
     """`unit` into a descending list of at most k, behind its equals; the new length."""
     at = min(count, k - 1)
@@ -49,7 +45,7 @@ def _insert(unit, value, units, keys, count, k):
     return min(count + 1, k)
 
 
-@_apart
+@apart
 def _largest(a, i, m, k, signed, units, keys):
     """The units of the k largest values of a[i : i + m] above 0, descending; how many.
 
@@ -79,7 +75,7 @@ def _largest(a, i, m, k, signed, units, keys):
     return count
 
 
-@_apart
+@apart
 def _left(z, i, gram, m, units, codes, count, rest):
     """rest[:m] = z[i : i + m] - G_S c, what is left to correlate with."""
     full = m - m % LANES
@@ -95,7 +91,7 @@ def _left(z, i, gram, m, units, codes, count, rest):
         rest[j] = v
 
 
-@_apart
+@apart
 def _fit(z, i, gram, m, units, count, factor, codes, dependent):
     """Least squares on `units`: codes c with G_SS c = z_S; what it explains, c . z_S.
 
@@ -136,7 +132,7 @@ def _fit(z, i, gram, m, units, count, factor, codes, dependent):
     return explained
 
 
-@_apart
+@apart
 def _fit_signs(z, i, gram, m, units, count, factor, codes, signed, dependent):
     """:func:`_fit`; unless `signed` without the atoms whose code is negative, until none is."""
     explained = _fit(z, i, gram, m, units, count, factor, codes, dependent)
@@ -153,7 +149,7 @@ def _fit_signs(z, i, gram, m, units, count, factor, codes, signed, dependent):
     return count, explained
 
 
-@_inline
+@inline
 def _write(units, codes, count, indices, values):
     """A row of codes, its units ascending and without zeros; how many are left."""
     kept = 0
@@ -169,7 +165,7 @@ def _write(units, codes, count, indices, values):
     return kept
 
 
-@_parallel
+@shared
 def subspace_pursuit(z, gram, m, k, signed, iterations, dependent, parts, indices, values, counts):
     """Dai and Milenkovic 2009, Algorithm 1, from the k-largest code of the scores z (T m).
 
@@ -217,7 +213,7 @@ def subspace_pursuit(z, gram, m, k, signed, iterations, dependent, parts, indice
             counts[i] = _write(units, codes, count, indices[i], values[i])
 
 
-@_parallel
+@shared
 def matching_pursuit(z, gram, m, k, signed, dependent, parts, indices, values, counts):
     """Orthogonal matching pursuit with at most k atoms, from the scores z (T m).
 
@@ -282,7 +278,7 @@ def matching_pursuit(z, gram, m, k, signed, dependent, parts, indices, values, c
             counts[i] = _write(units, codes, count, indices[i], values[i])
 
 
-@_parallel
+@shared
 def hard_thresholding(z, gram, m, k, signed, iterations, tolerance, parts, indices, values, counts):
     """Normalised iterative hard thresholding, Blumensath and Davies 2010, from the scores z (T m).
 

@@ -7,8 +7,6 @@ entries on every machine; LLVM splits it into the registers that there are.
 
 An argument `like` is an array whose entries' precision the result has. 16-bit unsigned
 integers are read as bfloat16, the upper halves of float32.
-
-numba's cache of `compiled.py` sees changes of that file only: touch it after a change here.
 """
 
 from __future__ import annotations

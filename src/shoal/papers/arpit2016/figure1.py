@@ -58,7 +58,8 @@ def _verdicts(cells: list[Cell]) -> list[Check]:
             if outer := setting.ends(main, label=name):
                 claim = f"{data}, {name}: relative change of the activation fraction from 0 to 1"
                 change = abs(outer[1] - outer[0]) / outer[0] if outer[0] > 0 else float("nan")
-                checks.append(at_most(claim, change, 0.15))
+                error = setting.relative_error(main, label=name)
+                checks.append(at_most(claim, change, 0.15, error=error))
             if outer := setting.ends(cells, data=data, plan="tangent", label=name):
                 claim = f"{data}, {name} with tangent steps: absolute change from 0 to 1"
                 checks.append(at_most(claim, abs(outer[1] - outer[0]), 1e-4))
@@ -69,7 +70,8 @@ def _verdicts(cells: list[Cell]) -> list[Check]:
             if outer := setting.ends(main, label=name):
                 claim = f"{data}, {name}: the activation fraction at 1 over that at 0"
                 ratio = outer[1] / outer[0] if outer[0] > 0 else float("nan")
-                checks.append(at_most(claim, ratio, bound))
+                error = setting.relative_error(main, label=name)
+                checks.append(at_most(claim, ratio, bound, error=error))
         checks += _dead(data, setting.named(main, label="DAE"))
     if fast:
         claim = "at the fast rate {}, {} does not stay: the largest relative change from 0 to 1"
@@ -101,6 +103,7 @@ NOTES = (
     "gradient, exactly. With tangent steps CAE and mDAE are one run.",
     "What the pull along the atoms does grows with the rate and with the number of steps: “fast” "
     "is a rate within the paper's range. All else is at its low end.",
+    setting.TREND,
     "A unit is dead where it is silent on every sample: of fewer samples more would be.",
 )
 

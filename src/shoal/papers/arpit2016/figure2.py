@@ -55,8 +55,7 @@ NOTES = (
     "How long training goes on decides much here. Early on, CAE and mDAE rise on both data sets, "
     "as shorter atoms follow their bias; later the unpenalised network rises too, on digits past "
     "the penalised ones. The denoising autoencoder still falls as training ends.",
-    "A trend is called one where the activation fraction changes by more than .01: arbitrary, "
-    "more than between starts.",
+    setting.TREND,
 )
 
 EXPERIMENT = Experiment(

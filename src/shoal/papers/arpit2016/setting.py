@@ -7,9 +7,10 @@ penalty, on MNIST and on 8 x 8 patches of CIFAR-10.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from shoal.data.samples import digits as small_digits
 from shoal.data.samples import load_named, patches
 from shoal.papers.experiment import Progress, Table
 from shoal.report.drawing import HUES, panels
-from shoal.theory.assertion import Check
+from shoal.theory.assertion import TELLING, Check
 from shoal.training.recipes import MomentumSettings
 from shoal.training.sweep import Point, Record, sweep
 from shoal.vocabulary import ShoalError, check_choice, check_count, check_number
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 __all__ = [
     "DATA",
     "JUDGED",
+    "NO_CHANGE",
     "PAPER_STRENGTHS",
+    "TREND",
     "Cell",
     "Data",
     "Plan",
     "Settings",
     "below",
+    "change",
     "changes",
     "data_notes",
     "ends",
@@ -50,7 +54,9 @@ __all__ = [
     "measure",
     "named",
     "plot",
+    "relative_error",
     "tables",
+    "trend",
     "trend_table",
 ]
 
@@ -323,49 +329,83 @@ def ends(cells: list[Cell], **wanted: Any) -> tuple[float, float] | None:
     return None if first is None or last is None else (first, last)
 
 
+def relative_error(cells: list[Cell], **wanted: Any) -> float:
+    """The standard error of the difference of :func:`ends`, over the first of them."""
+    (first,), (last,) = (named(cells, strength=strength, **wanted) for strength in (0.0, 1.0))
+    before = first["activation_fraction"]
+    return change(first, last)[1] / before if before > 0 else math.inf
+
+
 def below(claim: str, value: float, bound: float) -> Check:
     """`value` < `bound`."""
     return Check(claim, float(value), f"< {bound:g}", bool(value < bound))
 
 
+def change(first: Cell, last: Cell) -> tuple[float, float]:
+    """How far the activation fraction is from `first` to `last`, and the standard error of that.
+
+    Both were trained from the same starts, so that the difference is taken start by start. The
+    error of a single start is not known, and 0.
+    """
+    before, after = (np.asarray(each["activation_fractions"]) for each in (first, last))
+    moved = after - before
+    error = moved.std(ddof=1) / np.sqrt(len(moved)) if len(moved) > 1 else 0.0
+    return float(moved.mean()), float(error)
+
+
+NO_CHANGE = 0.01
+"""A smaller change is none, in all figures. Arbitrary: of 200 units, it is two."""
+
+
+def _direction(first: Cell, last: Cell) -> int:
+    """1 or -1 for a change beyond `NO_CHANGE` and `TELLING` standard errors, else 0."""
+    moved, error = change(first, last)
+    return int(np.sign(moved)) if abs(moved) > max(NO_CHANGE, TELLING * error) else 0
+
+
+def trend(curve: Sequence[Cell]) -> str:
+    """ "rises", "falls", "stays", or "turns": what it does between any two of its strengths."""
+    moves = {_direction(*pair) for pair in combinations(curve, 2)}
+    if {1, -1} <= moves:
+        return "turns"
+    return "rises" if 1 in moves else "falls" if -1 in moves else "stays"
+
+
+TREND = (
+    f"A change of the activation fraction is called one where it is more than {NO_CHANGE:g}, and "
+    f"more than {TELLING:g} of its standard errors over starts. “Falls”: between two strengths "
+    "there is a fall, and between none a rise; “stays”: neither; “turns”: both."
+)
+"""The note that says so."""
+
+
 def falling(cells: list[Cell], words: str, **wanted: Any) -> list[Check]:
-    """Whether the activation fraction falls from each judged strength to the next."""
+    """Whether the activation fraction falls over the judged strengths, and nowhere rises."""
     curve = [each for each in named(cells, **wanted) if each["strength"] in JUDGED]
-    values = [each["activation_fraction"] for each in curve]
-    if len(values) < 2:
+    if len(curve) < 2:
         return []
-    steps = [after / before if before > 0 else 1.0 for before, after in pairwise(values)]
+    moved, error = change(curve[0], curve[-1])
     at = ", ".join(f"{each['strength']:g}" for each in curve)
-    claim = f"{words}: the activation fraction falls over {at}: largest ratio of one to the last"
-    return [below(claim, max(steps), 1.0)]
+    claim = f"{words}: the activation fraction falls over {at} and nowhere rises: its change"
+    way = trend(curve)
+    # A rise on the way is one that a sampling error doesn't explain.
+    margin = math.inf if way == "turns" else -NO_CHANGE - moved
+    needed = f"< {-NO_CHANGE:g} and {TELLING:g} standard errors"
+    return [Check(claim, moved, needed, way == "falls", error, margin)]
 
 
 def changes(cells: list[Cell]) -> list[dict[str, Any]]:
-    """For each curve the change from the least strength to the largest, and its trend in a word.
-
-    "rises", "falls", "stays", or "turns".
-    """
+    """For each curve the change from the least strength to the largest, and its trend in a word."""
     found = []
     for place in dict.fromkeys(tuple(each[name] for name in _CURVE) for each in cells):
         wanted = dict(zip(_CURVE, place, strict=True))
-        curve = [each["activation_fraction"] for each in named(cells, **wanted)]
-        found.append(wanted | {"change": curve[-1] - curve[0], "trend": _trend(curve)})
+        curve = named(cells, **wanted)
+        moved, error = change(curve[0], curve[-1])
+        found.append(wanted | {"change": moved, "error": error, "trend": trend(curve)})
     return found
 
 
 _CURVE = ("data", "plan", "label")
-
-
-# Arbitrary: more than the activation fraction differs between starts.
-_NO_CHANGE = 0.01
-
-
-def _trend(curve: list[float]) -> str:
-    moves = [after - before for before, after in combinations(curve, 2)] or [0.0]
-    up, down = max(moves), -min(moves)
-    if min(up, down) > _NO_CHANGE:
-        return "turns"
-    return "rises" if up > _NO_CHANGE else "falls" if down > _NO_CHANGE else "stays"
 
 
 # --- page -----------------------------------------------------------------------------------
@@ -400,11 +440,11 @@ def trend_table(cells: list[Cell]) -> Table:
     rows = []
     for plan, name in dict.fromkeys((each["plan"], each["label"]) for each in found):
         row = [each for each in found if (each["plan"], each["label"]) == (plan, name)]
-        said = [f"{each['trend']} ({each['change']:+.3f})" for each in row]
+        said = [f"{each['trend']} ({each['change']:+.3f} ± {each['error']:.3f})" for each in row]
         rows.append((_named(name, plan), *said))
     note = (
-        "In brackets: the change from the least strength to the largest. "
-        f"“turns”: rises and falls by more than {_NO_CHANGE:g}; “stays”: does neither."
+        "In brackets: the change from the least strength to the largest, and its standard error "
+        f"over starts. {TREND}"
     )
     return Table("Trends of the activation fraction", ("", *known), tuple(rows), note)
 

@@ -325,7 +325,7 @@ NOTES = (
     "There columns end aligned with the truth, but they were so from the start: all columns "
     "share one long displacement, and descent takes it away and leaves by what they differ, the "
     "true atoms. The control starts from another dictionary with such a displacement: it ends "
-    "farther than W = 0 in every cell, .3 to 3.4 points below the paper, and does not align.",
+    "farther than W = 0 in every cell, .3 to 3.6 points below the paper, and does not align.",
     "Steps are chosen by Armijo's rule, a doubling after each; the paper's step size isn't stated. "
     "Where a stopping rule is met depends on the path: a search for longer steps ends a few tenths "
     "of a point elsewhere, and with more alignment at large h, where descent is stopped while "

@@ -1,0 +1,224 @@
+"""Compiled kernels on disk: whatever is done to their files, a call gives what it would without."""
+
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import shoal
+
+numba = pytest.importorskip("numba")
+
+from shoal.network.kernels import compiled, compiling  # noqa: E402
+
+
+def cubes(numbers):
+    total = 0.0
+    for number in numbers:
+        total += number**3
+    return total
+
+
+NUMBERS = np.arange(5.0)
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A function anew, as another process would have it, with its cache in `tmp_path`."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiling, "_said", set())
+
+    def call():
+        function = compiling.apart(cubes)
+        assert function(NUMBERS) == 100.0
+        (hits,) = [sum(function.stats.cache_hits.values())]
+        return hits, sorted(Path(function.stats.cache_path).iterdir())
+
+    return call
+
+
+def test_what_is_kept_is_used(kept, caplog):
+    caplog.set_level(logging.INFO, "shoal")
+    hits, files = kept()
+    assert (hits, len(files)) == (0, 1)
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["compiling"]
+    compiling._said.clear()
+    assert kept() == (1, files)
+    assert len(caplog.records) == 1, "nothing is compiled, and nothing said"
+
+
+def damage(path, how):
+    content = path.read_bytes()
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    elif how == "full folder":
+        path.mkdir()
+        (path / "file").touch()
+    elif how == "pipe":
+        os.mkfifo(path)
+    elif how == "endless":
+        path.symlink_to("/dev/zero")
+    elif how == "loop":
+        path.symlink_to(path)
+    elif how == "other":
+        path.write_bytes(b"not at all a kernel")
+    elif how == "twice":
+        path.write_bytes(content * 2)
+    elif isinstance(how, float):
+        path.write_bytes(content[: int(how * len(content))])
+    else:  # a bit of a byte
+        changed = bytearray(content)
+        changed[how * (len(content) - 1) // 10] ^= 4
+        path.write_bytes(bytes(changed))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("folder", "full folder", "pipe", "endless", "other", "twice"),
+        *(0.0, 0.001, 0.5, 0.999),
+        *range(11),
+    ],
+    ids=str,
+)
+def test_a_damaged_file_is_named_once_and_made_anew(kept, caplog, how):
+    _, (path,) = kept()
+    damage(path, how)
+    with caplog.at_level(logging.WARNING, "shoal"):
+        assert kept()[0] == 0
+        assert kept()[0] == (0 if how == "full folder" else 1)
+    said = [record.getMessage() for record in caplog.records]
+    assert str(path) in said[0]
+    # What can't be taken away is said as well: each process compiles its own.
+    assert len(said) == (2 if how == "full folder" else 1)
+
+
+def test_a_link_to_itself_is_no_file(kept):
+    _, (path,) = kept()
+    damage(path, "loop")
+    assert kept()[0] == 0
+    assert kept()[0] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
+def test_a_file_that_may_not_be_read(kept):
+    _, (path,) = kept()
+    path.chmod(0)
+    assert kept()[0] == 0
+    assert stat.S_IMODE(path.stat().st_mode) & stat.S_IRUSR
+
+
+def test_a_folder_that_is_gone_is_made_anew(kept, monkeypatch):
+    _, (path,) = kept()
+    function = compiling.apart(cubes)
+    shutil.rmtree(path.parent)
+    assert function(NUMBERS) == 100.0
+    assert path.exists()
+
+
+def test_a_folder_that_became_a_file_costs_the_cache_only(kept, caplog):
+    _, (path,) = kept()
+    function = compiling.apart(cubes)
+    shutil.rmtree(path.parent)
+    path.parent.touch()
+    with caplog.at_level(logging.WARNING, "shoal"):
+        assert function(NUMBERS) == 100.0
+    assert "can't be kept" in caplog.records[-1].getMessage()
+
+
+def test_files_of_other_sources_are_not_used_and_go(kept, monkeypatch):
+    _, (path,) = kept()
+    monkeypatch.setattr(compiling, "_made_from", lambda: "0" * 12)
+    hits, files = kept()
+    assert hits == 0
+    assert len(files) == 1
+    assert files != [path]
+
+
+# --- processes -------------------------------------------------------------------------------
+
+ALONE = """
+import sys
+sys.path.insert(0, {folder!r})
+if {limit}:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+import cubes
+print(cubes.cubes(2))
+"""
+
+
+def started(script, **environment):
+    source = str(Path(shoal.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")]))
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def cubed(folder, limit):
+    (folder / "cubes.py").write_text(
+        "from shoal.network.kernels.compiling import apart\n"
+        "@apart\ndef cubes(x):\n    return x**3\n"
+    )
+    script = ALONE.format(folder=str(folder), limit=limit)
+    return started(script, NUMBA_CACHE_DIR=str(folder / "cache"))
+
+
+def test_a_disk_without_room(tmp_path):
+    process = cubed(tmp_path, 100)
+    out, errors = process.communicate(timeout=120)
+    assert (process.returncode, out) == (0, "8\n"), errors
+    assert errors.count("can't be kept") == 1
+    assert not [each for each in (tmp_path / "cache").rglob("*") if each.is_file()]
+
+
+@pytest.mark.skipif(not os.environ.get("SHOAL_ATTACKS"), reason="SHOAL_ATTACKS is not set")
+def test_processes_that_compile_at_once(tmp_path):
+    many = [cubed(tmp_path, 0) for _ in range(3)]
+    assert [each.communicate(timeout=120) for each in many] == [("8\n", "")] * 3
+    assert len(list((tmp_path / "cache").rglob("*.nbc"))) == 1
+
+
+FIT = """
+import numpy as np, torch, shoal
+torch.set_num_threads(1)
+X = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+model = shoal.DictionaryAutoencoder(24, 2, random_state=0).fit(X)
+found = model.components_.tobytes(), model.transform(X, method="omp").tobytes()
+"""
+
+
+def test_a_fit_outlives_damage_to_any_of_its_functions(tmp_path):
+    here = {}
+    before = torch.get_num_threads()
+    exec(FIT, here)  # and so they are kept
+    torch.set_num_threads(before)
+    folder = Path(compiled.accumulate._alone.stats.cache_path)
+    there = numba.core.caching.UserProvidedCacheLocator.get_suitable_cache_subpath(
+        compiled.__file__
+    )
+    shutil.copytree(folder, tmp_path / there)
+    # Small ones, so that it doesn't take long; two of them are called by others only.
+    names = ("matching_pursuit_alone", "_write", "_part")
+    damaged = [each for name in names for each in tmp_path.rglob(f"*.{name}-*.nbc")]
+    assert len(damaged) >= 3
+    for path in damaged:
+        damage(path, 0.5)
+    process = started(
+        FIT + "print(*(each.hex() for each in found))", NUMBA_CACHE_DIR=str(tmp_path)
+    )  # fmt: skip
+    out, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert errors.count("not a compiled kernel") == 1
+    assert out.split() == [each.hex() for each in here["found"]]
