@@ -28,6 +28,7 @@ from shoal.data.readers._base import (
     array_source,
     as_rows,
     check_regular,
+    no_memory,
     readers,
     register,
 )
