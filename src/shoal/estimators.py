@@ -204,6 +204,13 @@ def _beyond(largest: float) -> ArgumentError:
     return ArgumentError("X", f"values of up to {largest:.3g}", needed)
 
 
+def _first(source: Source, most: int) -> NDArray:
+    """The first rows, at most so many; a stream keeps them for its next pass."""
+    if source.n_samples is None:  # they are its next ones: nothing is random
+        return source.draw(most, np.random.default_rng(0), strict=False)
+    return next(source.batches(most))
+
+
 def _in_unit(source: Source, exponent: int) -> Source:
     """The data times 2^exponent, which is exact."""
     return View(source, lambda batch: np.ldexp(batch, exponent)) if exponent else source
@@ -814,8 +821,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             source, k = self._source(X), self.n_nonzero_coefs_
             recipe, start, rng, fitted = self.recipe_, self.n_steps_, self._rng, self.preprocessing_
             prepared = fitted.through(source)
-            # A generator of its own, so that all later steps are those of an ordinary unit.
-            few = prepared.draw(_LOOKED_AT, np.random.default_rng(0), strict=False)
+            few = _first(prepared, _LOOKED_AT)
             exponent = _exponent(few, recipe.activation, recipe.bias)
             prepared = _in_unit(prepared, exponent)
             parameters = self._parameters(self.components_.dtype, device)
