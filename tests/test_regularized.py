@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import shoal
 from commands import done, refused
+from run_folders import resealed
 from shoal import ArgumentError, Preprocessing, RegularizedAutoencoder
 from shoal.network.activations import ACTIVATIONS, Maxout, TopK
 from shoal.network.penalties import (
@@ -350,8 +351,10 @@ def test_a_damaged_run_is_named(tmp_path, fitted, change):
     run = shoal.save_run(fitted, tmp_path / "run", DIGITS)
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(shoal.RunError, match="inconsistent"):
+    with pytest.raises(shoal.RunError, match="does not match its checksum"):
         shoal.load_run(run)
+    with pytest.raises(shoal.RunError, match="inconsistent"):
+        shoal.load_run(resealed(run))
 
 
 # ------------------------------------------------------------------ the sweep

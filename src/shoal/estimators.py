@@ -134,6 +134,13 @@ def _beyond(largest: float) -> ArgumentError:
     return ArgumentError("X", f"values of up to {largest:.3g}", needed)
 
 
+def _first(source: Source, most: int) -> NDArray:
+    """The first rows, at most so many; a stream keeps them for its next pass."""
+    if source.n_samples is None:  # they are its next ones: nothing is random
+        return source.draw(most, np.random.default_rng(0), strict=False)
+    return next(source.batches(most))
+
+
 class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What fitted weight-tied autoencoders have in common: how they are used, and checks.
 
@@ -734,8 +741,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             source, k = self._source(X), self.n_nonzero_coefs_
             recipe, start, fitted = self.recipe_, self.n_steps_, self.preprocessing_
             prepared = fitted.through(source)
-            # A generator of its own, so that all later steps are those of an ordinary unit.
-            few = prepared.draw(_LOOKED_AT, np.random.default_rng(0), strict=False)
+            few = _first(prepared, _LOOKED_AT)
             prepared = units.changed(prepared, units.exponent(few, recipe))
             parameters, rng = self._parameters(self.components_.dtype, device), self._generator()
         plan = recipe.plan(endless=True)

@@ -155,8 +155,10 @@ def _save(
         tensors["atom_activation"] = statistics.atom_activation
         tensors["atom_energy"] = statistics.atom_energy
     history = "".join(_json(record) + "\n" for record in getattr(model, "history_", []))
-    # A name made of what it names: the same seed gives the same bits.
-    named = hashlib.sha256(_safetensors(tensors, "") + history.encode()).hexdigest()[:32]
+    # A name made of what it names, but for the time it took: the same seed gives the same bits.
+    whole = json.loads(_json(config))
+    lasting = _json({key: whole[key] for key in ("model", *_learnt(model), "preprocessing")})
+    named = hashlib.sha256(_safetensors(tensors, "") + lasting.encode()).hexdigest()[:32]
     files = {
         "dictionary.safetensors": _safetensors(tensors, named),
         "history.jsonl": history.encode(),
@@ -164,8 +166,7 @@ def _save(
     with whole_folder(held) as partial:
         for name, data in files.items():
             (partial / name).write_bytes(data)
-        whole = {**json.loads(_json(config)), "run_id": named}
-        (partial / "config.json").write_bytes(sealed(whole, files))
+        (partial / "config.json").write_bytes(sealed({**whole, "run_id": named}, files))
         try:
             run = read_run(partial)  # what can't be read again is no result
         except RunError as error:

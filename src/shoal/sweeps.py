@@ -59,6 +59,7 @@ class _Plan:
     source: str
     n_samples: int
     n_features: int
+    feature_names: list[str] | None
     preprocessing: dict[str, Any]
     n_components: int
     penalties: list[str]
@@ -132,8 +133,10 @@ def run_sweep(
         raise ArgumentError("source", "a stream", "data that can be read once for every epoch")
     m = check_count("n_components", opened.n_features if n_components is None else n_components)
     plan = _Plan(
-        str(opened.name), opened.n_samples, opened.n_features, spec.as_dict(), m, list(penalties),
-        list(activations), [float(each) for each in strengths], asdict(descent), n_seeds, seed,
+        str(opened.name), opened.n_samples, opened.n_features,
+        None if opened.feature_names is None else list(opened.feature_names),
+        spec.as_dict(), m, list(penalties), list(activations),
+        [float(each) for each in strengths], asdict(descent), n_seeds, seed,
     )  # fmt: skip
     held = claim_result(folder, overwrite=overwrite)
     return _run(opened, held, points, plan, spec, descent, n_jobs)

@@ -237,6 +237,8 @@ def fits(value: Any, hint: Any, families: Any = None) -> bool:
 
     >>> fits(3, int | None), fits(True, int), fits((1.0, 2.0), tuple[float, ...])
     (True, False, True)
+    >>> fits({"a": 1}, dict[str, int] | None), fits([1], dict[str, int])
+    (True, False)
     """
     if families is not None and hint in families:
         return isinstance(value, families[hint])
@@ -244,6 +246,8 @@ def fits(value: Any, hint: Any, families: Any = None) -> bool:
         return any(fits(value, each, families) for each in get_args(hint))
     if hint in (None, type(None)):
         return value is None
+    if isinstance(get_origin(hint), type) and get_origin(hint) is not tuple:
+        return isinstance(value, get_origin(hint))  # a mapping; what is in it is asked where used
     if get_origin(hint) is tuple:
         each = get_args(hint)[0]
         return isinstance(value, tuple) and all(fits(item, each, families) for item in value)

@@ -1,5 +1,6 @@
 """Hostile files are refused in one line: no code, no network, no other file, little memory."""
 
+import dataclasses
 import socket
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import zarr
 
 from attacks import hostile, mutate
 from shoal.data import open_source, validate
-from shoal.data.readers import _limits
+from shoal.data.readers import _base, _limits, npy
 from shoal.vocabulary import ArgumentError, ShoalError, SourceError
 
 MOST = 64 * 2**20
@@ -215,6 +216,10 @@ def test_where_memory_ends_the_error_is_one_line(tmp_path, monkeypatch):
 
     np.save(tmp_path / "a.npy", np.ones((10, 3)))
     source = open_source(tmp_path / "a.npy")
+    reader = dataclasses.replace(npy.READER, open=full, rank=-1)
+    monkeypatch.setattr(_base, "_registered", [*_base._registered, reader])
+    with pytest.raises(SourceError, match=r"a.npy, which needs more memory than there is"):
+        open_source(tmp_path / "a.npy")
     monkeypatch.setattr(source, "_fetch", full)
     for ask in (
         lambda: source.rows([1]),
