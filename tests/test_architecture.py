@@ -12,49 +12,61 @@ import shoal
 
 SOURCE = Path(shoal.__file__).parent
 
-# From the words down to the command line. A module may import from its own room and from
-# rooms above. `shoal/__init__.py` is the door: it may import from any room but the command line.
-ROOMS = [
-    "processes",
-    "vocabulary",
-    "files",
-    "run_folder",
-    "generative",
-    "data",
-    "network",
-    "training",
-    "diagnosis",
-    "theory",
-    "estimators",
-    "regularized",
-    "report",  # above the runs, which write one; it knows nothing of what made the files
-    "runs",
-    "papers",
-    "sweeps",
-    "screen",
-    "signals",
-    "shoal",
-    "cli",
-]
+WORDS = {"vocabulary", "parts"}
+CORE = WORDS | {"generative", "data", "network", "training", "diagnosis"}
+RUN = {"files", "run_folder"}
 
-# Rooms that may import less than what is above them, and why.
-LESS = {
-    "files": {"vocabulary"},
-    "run_folder": {"vocabulary", "files"},
-    "screen": set(),
-    "signals": set(),
-    "report": {
-        "vocabulary",
-        "files",
-        "run_folder",
-    },  # it reads finished runs from their files, nothing else
+# From the words down to the command line: what each room does, and the rooms above it that it may
+# import from; None is any above it. `shoal/__init__.py` is the door, which the command line alone
+# stands behind. docs/architecture.md shows this table.
+ROOMS: dict[str, tuple[str, set[str] | None]] = {
+    "processes": ("what a fork takes from a process", set()),
+    "vocabulary": ("words: parameters, steps, errors, checks", set()),
+    "parts": ("what registers itself, and is stored by its fields", {"vocabulary"}),
+    "files": ("files and folders that appear whole or not at all", {"vocabulary"}),
+    "run_folder": ("what a run's files are", {"vocabulary", "files"}),
+    "generative": ("worlds whose dictionary is known", WORDS),
+    "data": ("sources: readers, batches, preprocessing", WORDS),
+    "network": ("the autoencoder, penalties, kernels: pure functions", WORDS | {"processes"}),
+    "training": ("one descent, its state, its recipes", WORDS | {"generative", "data", "network"}),
+    "diagnosis": ("how good it is, in numbers", WORDS | {"generative", "network"}),
+    "theory": ("the papers' theorems in numbers", CORE),
+    "estimators": ("the scikit-learn face: k active units", CORE - {"generative"}),
+    "regularized": ("the same: sparse by a penalty", CORE - {"generative"} | {"estimators"}),
+    # Above the runs, which write one; it reads files, and knows nothing of what made them.
+    "report": ("figures and pages from files alone", {"vocabulary"} | RUN),
+    "runs": ("models to folders and back", CORE | RUN | {"estimators", "regularized", "report"}),
+    "papers": (
+        "experiments: the papers' tables and figures",
+        CORE | {"files", "theory", "estimators", "regularized", "report"},
+    ),
+    "sweeps": ("a penalty's strengths, one by one", CORE | {"files", "theory", "report", "papers"}),
+    "screen": ("what the command line prints", set()),
+    "signals": ("interrupts that leave what is whole", set()),
+    "shoal": ("the door: names that load when first used", None),
+    "cli": ("the command line", None),
+    "__main__": ("python -m shoal", {"cli"}),
 }
 
-# Kernels are called by the network and for the sums of a step; all others go through these.
+# Rooms within rooms: the modules of their own room that they may import beside their own.
+INNER = {
+    "data.readers": {"access", "columns", "images"},
+    "network.kernels": {"activations", "autoencoder", "codes", "pursuit"},
+    "training.recipes": {
+        "adaptation",
+        "constraints",
+        "descent",
+        "initialization",
+        "polish",
+        "refinement",
+        "revival",
+        "rules",
+        "schedules",
+    },
+}
+
+# Kernels are called by the network alone; all others go through its functions.
 KERNELS = "shoal.network.kernels"
-MAY_USE_KERNELS = {
-    f"shoal.training.{part}" for part in ("descent", "schedules", "refinement", "polish")
-}
 
 # (importing module, imported module): the reason. None is wanted.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
@@ -99,20 +111,81 @@ def room(name):
     return parts[1] if len(parts) > 1 else "shoal"
 
 
+def inner(name):
+    """The room within a room that a module belongs to, or none."""
+    return next((each for each in INNER if f"{name}.".startswith(f"shoal.{each}.")), None)
+
+
+def may_import(here, there):
+    """Whether a room may import from another; one within a room, from a module of that room."""
+    if here in INNER:
+        return room(there) != here.split(".")[0] or there.split(".")[-1] in INNER[here]
+    may = ROOMS[here][1]
+    return may is None or there in may
+
+
 def breaches(edges):
     """What is imported against the order, as lines to read."""
+    order = list(ROOMS)
     for name, targets in sorted(edges.items()):
         for target in sorted(targets):
-            here, there = room(name), room(target)
+            here, there, within = room(name), room(target), inner(name)
             if here not in ROOMS or there not in ROOMS:
                 yield f"{name} -> {target}: a room that isn't listed"
-            elif here != there and ROOMS.index(there) > ROOMS.index(here):
+            elif here != there and order.index(there) > order.index(here):
                 yield f"{name} -> {target}: below its own room"
-            elif here != there and there not in LESS.get(here, ROOMS):
+            elif here != there and not may_import(here, there):
                 yield f"{name} -> {target}: more than {here} may import"
-            inside = name.startswith("shoal.network")
-            if target.startswith(KERNELS) and not inside and name not in MAY_USE_KERNELS:
-                yield f"{name} -> {target}: kernels are for the network and the loop"
+            elif within and inner(target) != within and not may_import(within, target):
+                yield f"{name} -> {target}: more than {within} may import"
+            if inner(target) == "network.kernels" and here != "network":
+                yield f"{name} -> {target}: kernels are for the network"
+
+
+def test_no_room_may_import_from_below():
+    order = list(ROOMS)
+    for name, (_, may) in ROOMS.items():
+        assert may is None or may <= set(order[: order.index(name)]), name
+
+
+def drawing():
+    """The table of rooms, as docs/architecture.md shows it."""
+    order = list(ROOMS)
+    for number, (name, (job, may)) in enumerate(ROOMS.items()):
+        above = order[:number]
+        missing = [each for each in above if may is not None and each not in may]
+        if not may and may is not None:
+            uses = "-"
+        elif not missing:
+            uses = "all above"
+        elif len(missing) < len(above) - len(missing):
+            uses = "all above but " + ", ".join(missing)
+        else:
+            uses = ", ".join(each for each in above if each in may)
+        yield f"{name:<12} {job:<52} {uses}".rstrip()
+        for whole in INNER:
+            if whole.split(".")[0] == name:
+                uses = ", ".join(sorted(INNER[whole]))
+                yield f"  .{whole.split('.')[1]:<9} of {name}: {uses}"
+
+
+def test_the_page_draws_these_rooms():
+    page = Path(__file__).parents[1] / "docs" / "architecture.md"
+    assert "\n".join(drawing()) in page.read_text()
+
+
+def test_no_module_is_hidden_by_a_name_of_its_package():
+    for name, path in modules().items():
+        package = path.parent
+        if path.name != "__init__.py" and (package / "__init__.py").exists():
+            tree = ast.parse((package / "__init__.py").read_text())
+            given = {
+                alias.asname or alias.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom) and node.module != name.rpartition(".")[0]
+                for alias in node.names
+            }
+            assert path.stem not in given, name
 
 
 def test_each_room_imports_from_rooms_above():
@@ -140,16 +213,21 @@ def test_no_module_imports_itself_by_a_detour():
 def test_the_walk_sees_what_it_should(tmp_path):
     source = tmp_path / "shoal"
     (source / "network" / "kernels").mkdir(parents=True)
+    (source / "data" / "readers").mkdir(parents=True)
     texts = {
         "__init__.py": "",
         "vocabulary.py": "def f():\n    from shoal.network import autoencoder\n",
         "report.py": "import shoal.training\n",
+        "screen.py": "import shoal.vocabulary\n",
+        "data/readers/npy.py": "from shoal.data import access, sources\n",
+        "data/access.py": "",
+        "data/sources.py": "",
         "network/__init__.py": "from .kernels import reference\n",
         "network/autoencoder.py": "from . import kernels\nfrom .. import vocabulary\n",
         "network/kernels/__init__.py": "",
         "network/kernels/reference.py": "from shoal.network.autoencoder import encode\n",
         "training.py": "import importlib\nimportlib.import_module('shoal.network.kernels')\n",
-        "data.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import shoal.cli\n",
+        "data/__init__.py": "from typing import *\nif TYPE_CHECKING:\n    import shoal.cli\n",
         "cli.py": "import torch\nfrom shoal.attic import dust\n",
     }
     for name, text in texts.items():
@@ -161,8 +239,10 @@ def test_the_walk_sees_what_it_should(tmp_path):
     assert list(breaches(edges)) == [
         "shoal.cli -> shoal.attic: a room that isn't listed",
         "shoal.data -> shoal.cli: below its own room",
+        "shoal.data.readers.npy -> shoal.data.sources: more than data.readers may import",
         "shoal.report -> shoal.training: more than report may import",
-        f"shoal.training -> {KERNELS}: kernels are for the network and the loop",
+        "shoal.screen -> shoal.vocabulary: more than screen may import",
+        f"shoal.training -> {KERNELS}: kernels are for the network",
         "shoal.vocabulary -> shoal.network.autoencoder: below its own room",
     ]
     with pytest.raises(CycleError):

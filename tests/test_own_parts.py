@@ -1,5 +1,6 @@
 """Parts of a user's own, in a file of their own, decorated once: fitted, saved, loaded, used."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -192,3 +193,13 @@ def test_on_the_command_line(tmp_path):
     without = [sys.executable, "-m", "shoal", "info", "run"]
     done = subprocess.run(without, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_numbers_of_numpy_are_stored_as_plain_ones():
+    from shoal.network import TopK
+
+    given = Recipe(TopK(np.int64(3)), Adam(Constant(np.float32(0.5))), np.int32(5), np.uint8(64))
+    described = json.loads(json.dumps(describe(given)))
+    assert restore(described) == given
+    assert described["n_steps"] == 5
+    assert described["rule"]["schedule"]["value"] == 0.5

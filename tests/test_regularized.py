@@ -19,6 +19,7 @@ from run_folders import resealed
 from shoal import ArgumentError, Preprocessing, RegularizedAutoencoder
 from shoal.network.activations import ACTIVATIONS, Maxout, TopK
 from shoal.network.penalties import (
+    L1,
     PENALTIES,
     Contractive,
     Denoising,
@@ -27,6 +28,7 @@ from shoal.network.penalties import (
     MeanActivation,
     SlopePenalty,
 )
+from shoal.parts import register
 from shoal.sweeps import run_sweep, strengths_of
 from shoal.training import MomentumSettings
 
@@ -256,6 +258,7 @@ def test_a_decoder_bias_finds_the_mean_and_is_used(tmp_path):
     np.testing.assert_array_equal(again.inverse_transform(codes), model.inverse_transform(codes))
 
 
+@register("penalty")
 class NoDecoder(Contractive):
     """A penalty that knows of no decoder bias."""
 
@@ -293,18 +296,19 @@ def test_options_by_name_are_used_and_saved(tmp_path, name, options, expected):
     np.testing.assert_array_equal(again.fit(DIGITS).components_, model.components_)
 
 
-def test_what_no_file_can_hold_is_said_before_the_fit(tmp_path):
-    own = MeanActivation(0.1, torch.sinh)
-    with pytest.warns(UserWarning, match="save_run will refuse it"):
-        steps = autoencoder(penalty=own).iter_fit(DIGITS)
-    *_, _last = steps
+def test_what_no_file_can_hold_is_refused_before_the_fit():
+    needed = r"^penalty: found the function .*sinh.* in MeanActivation.f, .*needed .*is registered"
+    with pytest.raises(ArgumentError, match=needed):
+        autoencoder(penalty=MeanActivation(0.1, torch.sinh)).iter_fit(DIGITS)
     for name in ("penalty", "activation"):
-        part = {"penalty": NoDecoder(0.1), "activation": type("Own", (Maxout,), {})()}[name]
-        with pytest.warns(UserWarning, match=f"^{name}: .*can be used, but save_run"):
-            model = autoencoder(**{name: part}).fit(DIGITS)
-        with pytest.raises(ArgumentError, match=f"^{name}: found a part of type"):
-            shoal.save_run(model, tmp_path / "run", DIGITS)
-    assert list(tmp_path.iterdir()) == []
+        kind, *values = {"penalty": (L1, 0.1), "activation": (Maxout,)}[name]
+        part = type("Own", (kind,), {})(*values)
+        model = autoencoder(**{name: part})
+        with pytest.raises(ArgumentError, match=f"^{name}: found a part of type .*register"):
+            model.iter_fit(DIGITS)
+        with pytest.raises(ArgumentError, match=f"^{name}: "):
+            model.fit(DIGITS)
+        assert not hasattr(model, "components_")
 
 
 # ------------------------------------------------------------------ preprocessing

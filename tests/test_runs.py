@@ -211,9 +211,16 @@ class _Mine:
 
 def test_a_part_of_your_own_is_refused_by_name(world: SimpleNamespace, tmp_path: Path) -> None:
     recipe = Recipe(_Mine(), FixedStep(Constant(0.01)), 2, 64)
-    model = short(recipe=recipe).fit(world.data)
-    with pytest.raises(shoal.ArgumentError, match=r"^recipe: found a part of type _Mine"):
-        save_run(model, tmp_path / "run", world.data)
+    model = short(recipe=recipe)
+    needed = r"^recipe: found a part of type _Mine in Recipe.activation, .*needed .*register"
+    for begin in (model.iter_fit, model.fit, model.partial_fit):
+        with pytest.raises(shoal.ArgumentError, match=needed):
+            begin(world.data)
+    assert not hasattr(model, "components_")
+    fitted = short().fit(world.data)
+    fitted.recipe_ = recipe
+    with pytest.raises(shoal.ArgumentError, match=needed):
+        save_run(fitted, tmp_path / "run", world.data)
     assert names(tmp_path) == []
 
 

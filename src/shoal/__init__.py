@@ -19,6 +19,15 @@ from shoal.processes import importing
 from shoal.vocabulary import __version__
 
 if TYPE_CHECKING:
+    from shoal import data as data
+    from shoal import diagnosis as diagnosis
+    from shoal import generative as generative
+    from shoal import network as network
+    from shoal import papers as papers
+    from shoal import report as report
+    from shoal import sweeps as sweeps
+    from shoal import theory as theory
+    from shoal import training as training
     from shoal.data import Preprocessing, open_source
     from shoal.diagnosis import Recovery, recovery, support_recovery
     from shoal.estimators import DictionaryAutoencoder
@@ -74,15 +83,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    with importing:
-        if name in _HOMES:
-            value = getattr(import_module(_HOMES[name]), name)
-            globals()[name] = value
-            return value
-        if name in _ROOMS:
-            return import_module(f"shoal.{name}")
-    raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker knows what there is, and so finds what there isn't
+
+    def __getattr__(name: str) -> Any:
+        with importing:
+            if name in _HOMES:
+                value = getattr(import_module(_HOMES[name]), name)
+                globals()[name] = value
+                return value
+            if name in _ROOMS:
+                return import_module(f"shoal.{name}")
+        raise AttributeError(f"module 'shoal' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from shoal.data import Source
     from shoal.generative import GenerativeModel
     from shoal.report.run import Run
-    from shoal.training.epochs import Epoch
+    from shoal.training.passes import Epoch
     from shoal.vocabulary import Step
 
 __all__ = ["app", "main"]
@@ -175,7 +175,7 @@ Supports = Annotated[
     str | None,
     typer.Option(
         metavar="LIST|FILE",
-        help='Instead of -k: the supports there are, as "0,1,2; 3,4", or a file with one a line.',
+        help='Instead of -k: the supports there are, as "0,1,2; 3,4", or a file with one per line.',
     ),
 ]
 Blocks = Annotated[
@@ -391,7 +391,7 @@ def fit(
             _count_or_auto(n_nonzero_coefs),
             model=model,
             recipe=recipe,
-            init=init,
+            init=cast(Any, init),  # it is checked there
             **shared,
         )
     else:
@@ -430,11 +430,11 @@ def sweep(
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")
     ],
     penalty: Annotated[
-        str, typer.Option(help="Penalties, parted by commas, as `fit --penalty` knows them.")
+        str, typer.Option(help="Penalties, separated by commas, as `fit --penalty` knows them.")
     ] = "dae,cae,mdae,sae",
-    activation: Annotated[str, typer.Option(help="Activations, parted by commas.")] = "relu",
+    activation: Annotated[str, typer.Option(help="Activations, separated by commas.")] = "relu",
     strength: Annotated[
-        str, typer.Option(metavar="FIRST:LAST:COUNT", help="Or numbers parted by commas.")
+        str, typer.Option(metavar="FIRST:LAST:COUNT", help="Or numbers separated by commas.")
     ] = "0:1:12",
     n_components: Annotated[
         int | None, typer.Option("--n-components", "--atoms", "-m", help="Units.")

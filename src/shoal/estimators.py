@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from shoal.network.inference import (
     fast_sparse_encode,
     least_squares,
 )
+from shoal.parts import check_storable
 from shoal.training import (
     MODELS,
     History,
@@ -75,6 +76,12 @@ PARTS = {
     "offset": "offset_",
 }
 """The attributes of a fitted model that hold its parameters, each None where there is none."""
+
+Model = Literal["sparse", "nonnegative", "mixture"]
+"""What a data set's codes are like: one of `shoal.training.MODELS`."""
+
+Init = Literal["auto", "data", "random", "residual", "pca", "pairwise"]
+"""Where atoms start, by name."""
 
 METHODS = ("encoder", "least_squares", *PURSUITS)
 """How codes are inferred: the encoder's own code x = sigma(D y + b); least squares on its
@@ -134,14 +141,18 @@ def _beyond(largest: float) -> ArgumentError:
     return ArgumentError("X", f"values of up to {largest:.3g}", needed)
 
 
-def _first(source: Source, most: int) -> NDArray:
+def _first(source: Source, most: int) -> NDArray[Any]:
     """The first rows, at most so many; a stream keeps them for its next pass."""
     if source.n_samples is None:  # they are its next ones: nothing is random
         return source.draw(most, np.random.default_rng(0), strict=False)
     return next(source.batches(most))
 
 
-class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class TiedAutoencoder(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]  # scikit-learn has no types
+    TransformerMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """What fitted weight-tied autoencoders have in common: how they are used, and checks.
 
     A subclass learns `components_`, `bias_`, `preprocessing_` and `n_features_in_`, names its
@@ -152,11 +163,11 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     methods: ClassVar[tuple[str, ...]] = ("encoder",)
 
     if TYPE_CHECKING:
-        components_: NDArray
-        bias_: NDArray
-        encoder_: NDArray | None
-        thresholds_: NDArray | None
-        offset_: NDArray | None
+        components_: NDArray[Any]
+        bias_: NDArray[Any]
+        encoder_: NDArray[Any] | None
+        thresholds_: NDArray[Any] | None
+        offset_: NDArray[Any] | None
         preprocessing_: FittedPreprocessing
         preprocessing: str | Preprocessing | None
         device: str | torch.device
@@ -166,7 +177,7 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _encoder(self) -> Activation:
         raise NotImplementedError
 
-    def _keep_names(self, n_features: int, names: NDArray | None) -> None:
+    def _keep_names(self, n_features: int, names: NDArray[Any] | None) -> None:
         self.n_features_in_ = n_features
         if names is not None:
             self.feature_names_in_ = names
@@ -175,7 +186,7 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     # ------------------------------------------------------------------ using the model
 
-    def transform(self, X: Any, method: str = "encoder") -> NDArray | sparse.csr_array:
+    def transform(self, X: Any, method: str = "encoder") -> NDArray[Any] | sparse.csr_array:
         """The codes of `X`.
 
         Parameters
@@ -208,12 +219,12 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def iter_transform(
         self, X: Any, method: str = "encoder", *, batch_size: int = _CHUNK
-    ) -> Iterator[NDArray | sparse.csr_array]:
+    ) -> Iterator[NDArray[Any] | sparse.csr_array]:
         """:meth:`transform` in blocks of at most `batch_size` rows, for data of any length."""
         check_is_fitted(self)
         return self._blocks(self._source(X), method, batch_size)
 
-    def inverse_transform(self, X: Any) -> NDArray:
+    def inverse_transform(self, X: Any) -> NDArray[Any]:
         """Data from codes: x D, with the preprocessing undone.
 
         Parameters
@@ -235,12 +246,12 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
         return self.preprocessing_.undo(self._decode(codes).astype(codes.dtype, copy=False))
 
-    def _decode(self, codes: Any) -> NDArray:
+    def _decode(self, codes: Any) -> NDArray[Any]:
         """y = x D + c (B, n) of codes (B, m), in the preprocessed space."""
         rebuilt = np.asarray(codes @ self.components_.astype(codes.dtype, copy=False))
         return rebuilt if self.offset_ is None else rebuilt + self.offset_
 
-    def _codes(self, X: Any) -> NDArray:
+    def _codes(self, X: Any) -> NDArray[Any]:
         """Codes in a table, a file or whatever else is opened, the atoms in their order."""
         source, names = open_source(X), tuple(self.get_feature_names_out())
         # A table whose names are others, such as a pipeline's longer ones, is as it stands.
@@ -311,7 +322,7 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def iter_coded(
         self, X: Any, method: str = "encoder"
-    ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | sparse.csr_array, NDArray[Any]]]:
         """Data, codes and reconstructions in blocks, in the preprocessed space.
 
         What :meth:`diagnose` is made of, for a measure of your own.
@@ -333,8 +344,8 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self._coded(*self._batches(self._source(X), method, _CHUNK), method)
 
     def _coded(
-        self, parameters: Parameters, batches: Iterator[NDArray], method: str
-    ) -> Iterator[tuple[NDArray, NDArray | sparse.csr_array, NDArray]]:
+        self, parameters: Parameters, batches: Iterator[NDArray[Any]], method: str
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | sparse.csr_array, NDArray[Any]]]:
         without_zeros = method != "encoder" or gate_of(self._encoder()) is not None
         largest = 0.0
         for batch in batches:
@@ -350,7 +361,7 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _blocks(
         self, source: Source, method: str, batch_size: int
-    ) -> Iterator[NDArray | sparse.csr_array]:
+    ) -> Iterator[NDArray[Any] | sparse.csr_array]:
         """The codes (B, m), in the form of `sparse_output`."""
         without_zeros = self._sparse_output()
         parameters, batches = self._batches(source, method, batch_size)
@@ -358,7 +369,7 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _batches(
         self, source: Source, method: str, batch_size: int
-    ) -> tuple[Parameters, Iterator[NDArray]]:
+    ) -> tuple[Parameters, Iterator[NDArray[Any]]]:
         """The weights, and the preprocessed batches (B, n) to code with them."""
         check_choice("method", method, self.methods)
         parameters = self._parameters(source.dtype, self._device())
@@ -366,8 +377,8 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return parameters, self.preprocessing_.through(source).batches(size)
 
     def _code_rows(
-        self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
-    ) -> NDArray | sparse.csr_array:
+        self, parameters: Parameters, batch: NDArray[Any], method: str, without_zeros: bool
+    ) -> NDArray[Any] | sparse.csr_array:
         """The codes of a preprocessed batch (B, n), rows of any magnitude: shape (B, m).
 
         Where codes are as large as the data are, a row whose squares could get lost is coded in
@@ -385,8 +396,8 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return np.asarray(np.ldexp(codes, -np.asarray(exponents)[:, None]))
 
     def _code(
-        self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
-    ) -> NDArray | sparse.csr_array:
+        self, parameters: Parameters, batch: NDArray[Any], method: str, without_zeros: bool
+    ) -> NDArray[Any] | sparse.csr_array:
         """The codes of a preprocessed batch (B, n): shape (B, m)."""
         data = torch.from_numpy(batch).to(parameters.bias.device)
         if not without_zeros:
@@ -440,7 +451,7 @@ class TiedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             warn(f"X has feature names, but {kind} was fitted without feature names")
         return source
 
-    def _new_source(self, X: Any) -> tuple[Source, NDArray | None]:
+    def _new_source(self, X: Any) -> tuple[Source, NDArray[Any] | None]:
         """`X` as a checked source to fit to, and its columns' names; the model stays as it is."""
         if not _is_source(X):
             # Scikit-learn's check notes what it sees on the estimator.
@@ -585,9 +596,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         n_components: int | None = None,
         n_nonzero_coefs: int | str | None = None,
         *,
-        model: str = "sparse",
+        model: Model = "sparse",
         recipe: str | Recipe = "default",
-        init: str | NDArray = "auto",
+        init: Init | NDArray[Any] = "auto",
         preprocessing: str | Preprocessing | None = None,
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
@@ -627,7 +638,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         ------
         ValueError
             Before any work, where the data or an argument can't be used
-            (`shoal.vocabulary.ArgumentError` for arguments).
+            (`shoal.vocabulary.ArgumentError` for arguments), a recipe with a part that no file
+            can hold included: see :mod:`shoal.parts`.
         """
         for _ in self.iter_fit(X):
             pass
@@ -654,7 +666,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
     def _fit_steps(
         self,
         source: Source,
-        names: NDArray | None,
+        names: NDArray[Any] | None,
         spec: Preprocessing,
         recipes: Callable[[int], Recipe],
         m: int,
@@ -722,6 +734,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             rng = np.random.default_rng(self._seed())
             m, k = self._sizes(source.n_samples, source.n_features, whole=False)
             recipes = cache(partial(self._recipe, m, n_samples=None))
+            recipes(k or 1)  # refuses what can't be used, before any work
             self._sparse_output()
             fitted = self._preprocessing(source.n_samples).fit(source)
             prepared = fitted.through(source)
@@ -792,7 +805,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
         n_steps: int = 0,
-        feature_names: NDArray | None = None,
+        feature_names: NDArray[Any] | None = None,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
         self._carried = None
@@ -803,11 +816,12 @@ class DictionaryAutoencoder(TiedAutoencoder):
     # ------------------------------------------------------------------ using the model
 
     def _encoder(self) -> Activation:
-        return at_rest(self.recipe_.activation)
+        found: Activation = at_rest(self.recipe_.activation)
+        return found
 
     def _code(
-        self, parameters: Parameters, batch: NDArray, method: str, without_zeros: bool
-    ) -> NDArray | sparse.csr_array:
+        self, parameters: Parameters, batch: NDArray[Any], method: str, without_zeros: bool
+    ) -> NDArray[Any] | sparse.csr_array:
         if method == "encoder":
             return super()._code(parameters, batch, method, without_zeros)
         signed, dictionary = self.model == "sparse", parameters.dictionary
@@ -857,10 +871,13 @@ class DictionaryAutoencoder(TiedAutoencoder):
 
     def _recipe(self, m: int, k: int, n_samples: int | None) -> Recipe:
         if isinstance(self.recipe, Recipe):
-            return self.recipe
-        return recipe_named(self.recipe, self.model, m, k, n_samples)
+            found = self.recipe
+        else:
+            found = recipe_named(self.recipe, self.model, m, k, n_samples)
+        check_storable(found)
+        return found
 
-    def _init(self) -> str | NDArray:
+    def _init(self) -> str | NDArray[Any]:
         """Where atoms start, "auto" resolved."""
         if isinstance(self.init, str) and self.init == "auto":
             return "residual" if self.model == "mixture" else "data"

@@ -1,7 +1,7 @@
 """Parts register themselves: activations, penalties, schedules, rules, recipes and the like.
 
-A part is a value: a frozen dataclass, or for recipes, readers and experiments what those rooms ask
-for. Decorated once where it is defined, ::
+A part is a value: a frozen dataclass; or what those rooms ask for: a function that makes a recipe,
+a `shoal.data.readers.Reader`, a `shoal.papers.Experiment`. Decorated once where it is defined, ::
 
     @register("activation", "shrink")
     @dataclass(frozen=True)
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
@@ -107,8 +108,10 @@ def _keep(known: dict[str, Any], name: str, part: Any, what: str) -> None:
 
 
 def _origin(part: Any) -> str:
-    named_ = part if hasattr(part, "__qualname__") else type(part)
-    return f"{named_.__module__}.{named_.__qualname__}"
+    # A value that is no class says by a function in it where it is from.
+    asked = getattr(part, "made_by", part)
+    asked = asked if hasattr(asked, "__qualname__") else type(asked)
+    return f"{asked.__module__}.{asked.__qualname__}"
 
 
 def _forget(kind: str, name: str) -> Any:
@@ -139,19 +142,38 @@ def describe(part: Any, argument: str = "recipe") -> Any:
     ArgumentError
         At a part that is not registered, which a file can't hold.
     """
-    if part is None or isinstance(part, (bool, int, float, str)):
+    return _described(part, argument, "")
+
+
+def _described(part: Any, argument: str, where: str) -> Any:
+    if part is None or isinstance(part, (bool, str)):
         return part
+    if isinstance(part, Integral):
+        return int(part)
+    if isinstance(part, Real):
+        return float(part)
     if isinstance(part, (tuple, list)):
-        return [describe(each, argument) for each in part]
+        return [_described(each, argument, where) for each in part]
     name = type(part).__name__
     if _classes.get(name) is not type(part):
-        needed = "a value class that is registered: see shoal.parts.register"
-        raise ArgumentError(argument, f"a part of type {name}", needed)
+        raise ArgumentError(argument, *_not_storable(part, name, where))
     values = {
-        field.name: describe(getattr(part, field.name), argument)
+        field.name: _described(getattr(part, field.name), argument, f" in {name}.{field.name}")
         for field in fields(_classes[name])
     }
     return {"kind": name, **values}
+
+
+def _not_storable(part: Any, name: str, where: str) -> tuple[str, str]:
+    how = 'shoal.parts.register("KIND", "NAME") above its class'
+    if isinstance(part, type) or not hasattr(part, "__qualname__"):
+        return (
+            f"a part of type {name}{where}, which no file can hold",
+            f"one that is registered: {how}",
+        )
+    # A function has no fields to be written and no name that is known elsewhere.
+    found = f"the function {part.__qualname__}{where}, which no file can hold"
+    return found, f"a value class of your own that calls it and is registered: {how}"
 
 
 def restore(description: Any, kind: str | type | None = None) -> Any:
@@ -202,6 +224,6 @@ def _hints(part: type) -> dict[str, Any]:
     return get_type_hints(part)
 
 
-def check_storable(part: Any) -> None:
+def check_storable(part: Any, argument: str = "recipe") -> None:
     """Refuse a part that can't be written to a run's files, before any work starts."""
-    describe(part)
+    describe(part, argument)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source
 from shoal.estimators import TiedAutoencoder
 from shoal.network.activations import ACTIVATIONS, Activation, ReLU, SmoothActivation, at_rest
 from shoal.network.penalties import LARGEST_MEAN, Penalty, penalty_named
-from shoal.parts import describe
+from shoal.parts import check_storable
 from shoal.training import (
     Epoch,
     MomentumSettings,
@@ -25,11 +26,19 @@ from shoal.training import (
     epochs,
     usage,
 )
-from shoal.training.epochs import held_units
 from shoal.training.fit import rested
+from shoal.training.passes import held_units
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count
 
 __all__ = ["RegularizedAutoencoder"]
+
+PenaltyName = Literal[
+    "none", "dae", "cae", "mdae", "sae", "edae", "taylor-dae", "cae+h", "l1", "mean", "slope"
+]
+"""The penalties of `shoal.network.penalties.PENALTIES` that are not a user's own, by name."""
+
+WeightLength = Literal["unit", "max-norm", "free"]
+"""One of `shoal.training.WEIGHT_LENGTHS`."""
 
 
 class RegularizedAutoencoder(TiedAutoencoder):
@@ -98,7 +107,8 @@ class RegularizedAutoencoder(TiedAutoencoder):
         How many units have a mean code of .99 or more, where the penalty of "sae" is held: **they
         are not penalised at all**. 0 for penalties that hold nothing. A warning counts them.
     history_ : list of dict
-        An entry an epoch: epoch, step, loss, penalty, activation_fraction, dead_fraction.
+        One entry per epoch: step, phase, epoch, loss, penalty, activation_fraction,
+        dead_fraction.
     preprocessing_ : FittedPreprocessing
     penalty_, activation_ : what was used
     n_steps_ : int
@@ -124,11 +134,11 @@ class RegularizedAutoencoder(TiedAutoencoder):
     def __init__(
         self,
         n_components: int | None = None,
-        penalty: str | Penalty = "dae",
+        penalty: PenaltyName | str | Penalty = "dae",
         strength: float = 0.25,
         *,
         activation: str | SmoothActivation = "relu",
-        weight_length: str = "unit",
+        weight_length: WeightLength = "unit",
         tangent: bool = False,
         learning_rate: float = 0.001,
         momentum: float = 0.9,
@@ -178,14 +188,14 @@ class RegularizedAutoencoder(TiedAutoencoder):
         Raises
         ------
         ValueError
-            Before any work, where the data or an argument can't be used; and where training
+            Before any work, where the data or an argument can't be used, a penalty or an
+            activation included that no file can hold: see :mod:`shoal.parts`; and where training
             diverges.
 
         Warns
         -----
         UserWarning
-            Before any work, of a penalty or an activation of your own, with which the model can't
-            be saved; after it, of units that the penalty could not reach (`saturated_units_`).
+            Of units that the penalty could not reach (`saturated_units_`).
         """
         for _ in self.iter_fit(X):
             pass
@@ -202,6 +212,8 @@ class RegularizedAutoencoder(TiedAutoencoder):
         given = source.n_features if self.n_components is None else self.n_components
         m = check_count("n_components", given)
         activation, penalty = self._activation(), self._penalty()
+        check_storable(activation, "activation")
+        check_storable(penalty, "penalty")
         recipe = self.recipe_of(activation, penalty, source.n_samples)
         if getattr(penalty, "kink", 0.0) and not isinstance(activation, ReLU):
             raise ArgumentError("penalty", f"kink with {activation!r}", "ReLU, which has one")
@@ -210,8 +222,6 @@ class RegularizedAutoencoder(TiedAutoencoder):
         if variances is not None and len(variances) != source.n_features:
             found = f"{len(variances)} numbers for {source.n_features} features"
             raise ArgumentError("variances", found, "one a feature")
-        for name, part in (("penalty", penalty), ("activation", activation)):
-            _warn_of_ones_own(name, part)
         spec, device = self._preprocessing(source.n_samples), self._device()
         self._sparse_output()
         rng = np.random.default_rng(seed)
@@ -220,7 +230,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
     def _fit_epochs(
         self,
         source: Source,
-        names: NDArray | None,
+        names: NDArray[Any] | None,
         spec: Preprocessing,
         m: int,
         recipe: Recipe,
@@ -284,15 +294,34 @@ class RegularizedAutoencoder(TiedAutoencoder):
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
         n_steps: int = 0,
-        feature_names: NDArray | None = None,
+        feature_names: NDArray[Any] | None = None,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
         self._keep(parameters, recipe, fitted, feature_shape, n_steps)
         self._keep_names(parameters.dictionary.shape[1], feature_names)
         return self
 
+    def transform(self, X: Any, method: str = "encoder") -> NDArray[Any] | sparse.csr_array:
+        """The codes of `X`, h = s(x W^T + b).
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        method : {"encoder"}
+            The encoder's own code is the only one: how many units a sample has active is the
+            penalty's doing, and pursuits ask for their number.
+
+        Returns
+        -------
+        ndarray or scipy.sparse.csr_array of shape (n_samples, n_components)
+            As `sparse_output` says. Codes of ReLU and Maxout have zeros; those of the smooth
+            activations have none.
+        """
+        return super().transform(X, method)
+
     def _encoder(self) -> Activation:
-        return at_rest(self.activation_)
+        found: Activation = at_rest(self.activation_)
+        return found
 
     # ------------------------------------------------------------------ checks
 
@@ -351,14 +380,3 @@ def _check_pair(activation: Any, penalty: Penalty, m: int, n: int) -> None:
         found = f"{activation!r}, of which {penalty!r} asks more: {error}"
         needed = "another penalty, or an activation that offers it"
         raise ArgumentError("activation", found, needed) from None
-
-
-def _warn_of_ones_own(name: str, part: Any) -> None:
-    try:
-        describe(part)
-    except ArgumentError as error:
-        warnings.warn(
-            f"{name}: {part!r} has {error.found}, which no file can hold: the model can be used, "
-            "but save_run will refuse it",
-            stacklevel=4,
-        )

@@ -98,11 +98,16 @@ def save_run(
     ------
     RunError
         Where the folder exists, or another process is writing it; before any work.
+        Also where what is there is to be replaced and is no run.
     WriteError
-        Where it can't be written.
+        Where it can't be written, or what was written can't be read again.
+    SourceError
+        Where `X` can't be opened or read.
     ArgumentError
         Where the data have other features than the model, or its recipe has a part that can't be
         written down.
+    sklearn.exceptions.NotFittedError
+        Where the model has not been fitted.
     """
     if isinstance(folder, Claim):
         return _save(model, folder, X, command, seconds)
@@ -176,7 +181,9 @@ def _save(
     return held.path
 
 
-def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> Any:
+def load_run(
+    folder: str | os.PathLike[str], *, device: str | None = None
+) -> DictionaryAutoencoder | RegularizedAutoencoder:
     """The fitted model in a run folder, ready to `transform`.
 
     Parameters
@@ -207,11 +214,12 @@ def load_run(folder: str | os.PathLike[str], *, device: str | None = None) -> An
             f"{contents.path}: inconsistent ({printable(reason, 220)}); needed a folder as "
             "`shoal fit` wrote it"
         ) from error
-    return model.restore_(**state)
+    restored: DictionaryAutoencoder | RegularizedAutoencoder = model.restore_(**state)
+    return restored
 
 
 def _restored(
-    config: dict[str, Any], tensors: dict[str, NDArray], device: str | None
+    config: dict[str, Any], tensors: dict[str, NDArray[Any]], device: str | None
 ) -> tuple[Any, dict[str, Any]]:
     """The model that a run holds, not yet fitted, and what `restore_` takes to make it so."""
     arguments = dict(_mapping(config, "model"))
@@ -273,7 +281,7 @@ def _preprocessing(values: dict[str, Any]) -> Preprocessing:
     return Preprocessing(**values)
 
 
-def _check_arrays(tensors: dict[str, NDArray]) -> tuple[int, int]:
+def _check_arrays(tensors: dict[str, NDArray[Any]]) -> tuple[int, int]:
     """Their numbers m and n, where dictionary and bias are what a model can be made of."""
     dictionary, bias = tensors["dictionary"], tensors["bias"]
     m, n = dictionary.shape
@@ -290,7 +298,7 @@ def _check_arrays(tensors: dict[str, NDArray]) -> tuple[int, int]:
     return m, n
 
 
-def _parameters(tensors: dict[str, NDArray], recipe: Recipe) -> Parameters:
+def _parameters(tensors: dict[str, NDArray[Any]], recipe: Recipe) -> Parameters:
     """The weights, with all parts that the recipe has, and no others."""
     m, n = tensors["dictionary"].shape
     threshold = learns_threshold(at_rest(recipe.activation))
@@ -306,7 +314,7 @@ def _parameters(tensors: dict[str, NDArray], recipe: Recipe) -> Parameters:
     return Parameters(*both, **found)
 
 
-def _checked(tensors: dict[str, NDArray], name: str, shape: tuple[int, ...]) -> NDArray:
+def _checked(tensors: dict[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     array = tensors[name]
     if array.shape != shape:
         raise ArgumentError(name, f"shape {array.shape}", str(shape))
@@ -316,7 +324,7 @@ def _checked(tensors: dict[str, NDArray], name: str, shape: tuple[int, ...]) -> 
     return array
 
 
-def _fitted(spec: Preprocessing, tensors: dict[str, NDArray], n: int) -> FittedPreprocessing:
+def _fitted(spec: Preprocessing, tensors: dict[str, NDArray[Any]], n: int) -> FittedPreprocessing:
     prefix = "preprocessing."
     arrays = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     for name, array in arrays.items():
@@ -360,7 +368,7 @@ def _learnt(model: DictionaryAutoencoder | RegularizedAutoencoder) -> dict[str, 
     }
 
 
-def _read_learnt(model: Any, config: dict[str, Any], dictionary: NDArray) -> dict[str, Any]:
+def _read_learnt(model: Any, config: dict[str, Any], dictionary: NDArray[Any]) -> dict[str, Any]:
     """What :func:`_learnt` wrote, as `restore_` takes it."""
     m = len(dictionary)
     if isinstance(model, DictionaryAutoencoder):
@@ -416,7 +424,7 @@ def _pursuit(phase: Any) -> Any:
     return None if phase is None else phase.pursuit
 
 
-def _check_lengths(dictionary: NDArray, weight_length: str) -> None:
+def _check_lengths(dictionary: NDArray[Any], weight_length: str) -> None:
     """Whether atoms have the length that they were trained at; one without direction is 0."""
     lengths = np.linalg.norm(dictionary.astype(np.float64), axis=1)
     long = lengths > 1 + _ROUNDING
@@ -529,7 +537,7 @@ def _landscape(model: TiedAutoencoder, source: Source) -> dict[str, Any] | None:
     return found.to_dict() if math.isfinite(found.loss) else None
 
 
-def _recovery(model: TiedAutoencoder, atoms: NDArray, truth: NDArray) -> Recovery:
+def _recovery(model: TiedAutoencoder, atoms: NDArray[Any], truth: NDArray[Any]) -> Recovery:
     """Recovery in the space the atoms live in: directions go through the linear part."""
     fitted = model.preprocessing_
     truth = np.asarray(truth, dtype=np.float64)
@@ -559,7 +567,7 @@ _NAMED = {"recipe": "default", "init": "auto", "penalty": "none", "activation": 
 
 def _arguments(model: TiedAutoencoder) -> dict[str, Any]:
     """The constructor's arguments as plain values; what can't be one is left to a default."""
-    plain = model.get_params(deep=False)
+    plain: dict[str, Any] = model.get_params(deep=False)
     plain["n_components"] = len(model.components_)
     plain["device"] = str(plain["device"])
     for name, usual in _NAMED.items():
@@ -587,7 +595,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _safetensors(tensors: dict[str, NDArray], name: str) -> bytes:
+def _safetensors(tensors: dict[str, NDArray[Any]], name: str) -> bytes:
     from safetensors.numpy import save
 
     arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}

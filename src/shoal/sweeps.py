@@ -37,12 +37,12 @@ __all__ = ["run_sweep", "strengths_of"]
 
 
 def strengths_of(text: str) -> list[float]:
-    """Strengths from ``FIRST:LAST:COUNT``, evenly spaced, or from a list parted by commas.
+    """Strengths from ``FIRST:LAST:COUNT``, evenly spaced, or from a list separated by commas.
 
     >>> strengths_of("0:1:5"), strengths_of("0,0.25")
     ([0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 0.25])
     """
-    needed = "FIRST:LAST:COUNT, such as 0:1:12, or numbers parted by commas"
+    needed = "FIRST:LAST:COUNT, such as 0:1:12, or numbers separated by commas"
     try:
         if ":" not in text:
             return [float(each) for each in text.split(",")]
@@ -173,7 +173,7 @@ def _run(
 
 
 class _Kept:
-    """Finished runs in a hidden file beside the result: the plan, then a record a line."""
+    """Finished runs in a hidden file beside the result: the plan, then one record per line."""
 
     def __init__(self, path: Path, plan: _Plan) -> None:
         self.file = path.with_name(f".{path.name}.unfinished.jsonl")

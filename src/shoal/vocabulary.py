@@ -24,7 +24,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from types import UnionType
-from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -239,6 +239,8 @@ def fits(value: Any, hint: Any, families: Any = None) -> bool:
     (True, False, True)
     >>> fits({"a": 1}, dict[str, int] | None), fits([1], dict[str, int])
     (True, False)
+    >>> fits("unit", Literal["unit", "free"]), fits("long", Literal["unit", "free"])
+    (True, False)
     """
     if families is not None and hint in families:
         return isinstance(value, families[hint])
@@ -246,6 +248,8 @@ def fits(value: Any, hint: Any, families: Any = None) -> bool:
         return any(fits(value, each, families) for each in get_args(hint))
     if hint in (None, type(None)):
         return value is None
+    if get_origin(hint) is Literal:
+        return any(type(value) is type(each) and value == each for each in get_args(hint))
     if isinstance(get_origin(hint), type) and get_origin(hint) is not tuple:
         return isinstance(value, get_origin(hint))  # a mapping; what is in it is asked where used
     if get_origin(hint) is tuple:

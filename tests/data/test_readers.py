@@ -14,22 +14,21 @@ import shoal
 from shoal.data import open_source
 from shoal.data import readers as readers_package
 from shoal.data.readers import Reader, array_source, endings, readers, register
-from shoal.data.readers import _base as base
+from shoal.parts import _forget, named
 from shoal.vocabulary import ArgumentError, SourceError
 
 ROWS = np.random.default_rng(7).normal(size=(30, 4))
 
 
 @pytest.fixture
-def dat(monkeypatch):
+def dat():
     """A user's own reader, of files and of open objects."""
-    monkeypatch.setattr(base, "_registered", list(base._registered))
 
     def opened(path, options):
         table = np.loadtxt(path, delimiter=options.get("separator"), ndmin=2)
         return array_source(table, path.name)
 
-    return register(
+    yield register(
         Reader(
             "a table of numbers",
             (".dat", ".tab"),
@@ -39,6 +38,7 @@ def dat(monkeypatch):
             open_object=lambda value, options: array_source(np.eye(int(value.real)), "complex"),
         )
     )
+    _forget("reader", "a table of numbers")
 
 
 def test_every_module_of_the_package_registers_one_reader():
@@ -56,6 +56,13 @@ def test_a_reader_of_ones_own(dat, tmp_path):
     assert open_source(3j + 2).n_samples == 2
     with pytest.raises(SourceError, match=r"the ending '.xls' of a.xls; needed one of .*\.dat"):
         open_source((tmp_path / "a.dat").rename(tmp_path / "a.xls"))
+
+
+def test_two_readers_of_one_name_are_refused(dat):
+    own = Reader("a .npy file", (".npy",), (), open=dat.open)
+    with pytest.raises(ArgumentError, match=r"^name: found 'a .npy file'; needed another"):
+        register(own)
+    assert named("reader")[dat.name] is dat
 
 
 def test_an_option_is_refused_by_all_that_do_not_declare_it(dat, tmp_path):

@@ -27,7 +27,10 @@ def test_odd_sizes_run_and_the_seed_decides(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_single_strength_runs(name):
-    tiny(name, strengths=0.3)
+    result = tiny(name, strengths=0.3)
+    assert result["configuration"]["strengths"] == [0.3]
+    assert result["command"].count("strengths=0.3") == 1
+    assert result["verdicts"]
 
 
 def test_two_processes_find_what_one_finds():

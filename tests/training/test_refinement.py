@@ -73,6 +73,14 @@ def test_goes_on_while_the_loss_falls():
     assert ends(settling(), lambda number: 0.95 ** min(number, 30), most=150) > 30
 
 
+@pytest.mark.parametrize(("left", "last"), [(0.96, True), (0.94, False)])
+def test_flat_is_a_fall_by_less_than_a_twentieth(left, last):
+    # Of the window's second half, steps 3 and 4, against its first.
+    watch = settling()
+    found = [watch.add(sums_of([loss] * 16), DATA, EYE, 0) for loss in (1.0, 1.0, left, left)]
+    assert found == [False, False, False, last]
+
+
 def test_goes_on_while_atoms_move_but_not_for_ever_on_a_flat_loss():
     def moving(number):
         return turned(number, 0.1)

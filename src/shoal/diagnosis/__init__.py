@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shoal.diagnosis.landscape import Landscape, landscape
 from shoal.diagnosis.matching import Matching, align, bottleneck_match, match
-from shoal.diagnosis.recovery import Recovery, chance_level, recovery
+from shoal.diagnosis.scores import Recovery, chance_level, recovery
 from shoal.diagnosis.sparsity import (
     CodeStatistics,
     Diagnosis,
@@ -24,6 +23,7 @@ from shoal.diagnosis.sparsity import (
     mse,
 )
 from shoal.diagnosis.support import SupportRecovery, support_recovery
+from shoal.diagnosis.surface import Landscape, landscape
 
 if TYPE_CHECKING:
     from shoal.generative.dictionaries import coherence, incoherence

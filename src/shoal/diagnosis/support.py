@@ -19,7 +19,7 @@ from shoal.diagnosis._arrays import (
     row_blocks,
 )
 from shoal.diagnosis.matching import Matching
-from shoal.diagnosis.recovery import Recovery
+from shoal.diagnosis.scores import Recovery
 from shoal.vocabulary import ArgumentError, active
 
 __all__ = ["SupportRecovery", "support_recovery"]

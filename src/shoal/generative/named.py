@@ -88,7 +88,7 @@ def named_world(
     supports : sequence of sequences of int, str or path, optional
         Instead of `sparsity`: the possible supports; see :func:`read_supports`.
     blocks : int, optional
-        The units are parted into consecutive blocks of this size; a support is one block, or
+        The units are divided into consecutive blocks of this size; a support is one block, or
         as many as `sparsity` has units for.
     weights : sequence of float, str or path, optional
         How likely each listed support, block, component of a mixture, or unit of an independent
@@ -240,7 +240,7 @@ def read_supports(given: Any) -> list[list[int]]:
     Parameters
     ----------
     given : str, path or sequence of sequences of int
-        Words such as ``"0,1,2; 3,4"``; or the path of a text file with a support a line (units
+        Words such as ``"0,1,2; 3,4"``; or the path of a text file with one support per line (units
         separated by commas or spaces, what follows a # is left out), or of a .json file with a
         list of lists. Units count from 0.
 

@@ -2,26 +2,37 @@
 
 Without a penalty the objective is the reconstruction loss under an encoder's codes, and a kernel
 sums it (:class:`StepSums`); with one it is what the penalty makes of it
-(:class:`shoal.network.penalties.Terms`). Both are :class:`Sums`, all that a rule asks for.
+(:class:`shoal.network.penalties.Terms`). Both are :class:`Sums`, all that a rule asks for. Every
+step's sums, those of the polish included, go through :func:`reduced`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from shoal.network import kernels
 from shoal.network.activations import Activation
+from shoal.network.codes import SparseCodes
 from shoal.network.kernels import StepSums
 from shoal.network.penalties import Penalty, Terms
 from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import Parameters
 
-__all__ = ["Evaluate", "StepSums", "Sums", "on_batch", "on_the_same_batch"]
+__all__ = [
+    "Evaluate",
+    "StepSums",
+    "Sums",
+    "Terms",
+    "on_batch",
+    "on_codes",
+    "on_the_same_batch",
+    "reduced",
+]
 
 
 class Sums(Protocol):
@@ -46,6 +57,17 @@ Evaluate = Callable[
     [Activation | Pursuit, Penalty | None, Parameters, torch.Generator | None], StepSums | Terms
 ]
 """From an encoder, a penalty or None, parameters and a source of noise to the sums of a batch."""
+
+
+S = TypeVar("S", StepSums, Terms)
+
+
+def reduced(sums: S) -> S:
+    """The sums of all rows of a step, from those of the rows at hand: here the same.
+
+    The one place for an all-reduce, where several processes share a step's rows.
+    """
+    return sums
 
 
 def on_batch(data: Tensor) -> Evaluate:
@@ -80,5 +102,11 @@ def _evaluate(
     generator: torch.Generator | None,
 ) -> StepSums | Terms:
     if penalty is None:
-        return step_of(encoder)(parameters)
-    return penalty(parameters, data, encoder, generator)  # type: ignore[arg-type]
+        return reduced(step_of(encoder)(parameters))
+    return reduced(penalty(parameters, data, encoder, generator))  # type: ignore[arg-type]
+
+
+def on_codes(parameters: Parameters, data: Tensor, codes: SparseCodes) -> StepSums:
+    """The sums of the batch `data` (B, n) under given codes, as a pursuit finds them."""
+    sums: StepSums = kernels.choose(data, parameters).coded_step(parameters, data, codes)
+    return reduced(sums)

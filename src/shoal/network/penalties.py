@@ -43,10 +43,13 @@ __all__ = [
     "Marginalized",
     "MeanActivation",
     "NoPenalty",
+    "Pass",
     "Penalty",
     "SecondOrderDenoising",
     "SlopePenalty",
     "Terms",
+    "backward",
+    "forward",
     "penalty_named",
 ]
 
@@ -109,7 +112,7 @@ class Penalty(Protocol):
     ) -> Terms: ...
 
 
-class _Pass(NamedTuple):
+class Pass(NamedTuple):
     """One pass through the network, input (B, n) to residual against a target (B, n)."""
 
     z: Tensor  # (B, m)
@@ -119,19 +122,22 @@ class _Pass(NamedTuple):
 
     @property
     def codes(self) -> Tensor:
+        """h (B, m)."""
         return self.activated.codes
 
     @property
     def slope(self) -> Tensor:
+        """dh/dz (B, m)."""
         return self.activated.slope
 
 
-def _forward(
+def forward(
     parameters: Parameters,
     data: Tensor,
     activation: SmoothActivation,
     target: Tensor | None = None,
-) -> _Pass:
+) -> Pass:
+    """What the network makes of `data` (B, n): the first half of most penalties."""
     z = autoencoder.preactivation(parameters, data)
     activated = autoencoder.activate(parameters, z, activation)
     aim = data if target is None else target
@@ -141,13 +147,13 @@ def _forward(
     by_threshold = None
     if parameters.threshold is not None and learns_threshold(activation):
         by_threshold = activation.by_threshold(z, parameters.threshold)  # type: ignore[attr-defined]
-    return _Pass(z, activated, residual, by_threshold)
+    return Pass(z, activated, residual, by_threshold)
 
 
-def _backward(
+def backward(
     parameters: Parameters,
     data: Tensor,
-    passed: _Pass,
+    passed: Pass,
     penalty: Tensor | float = 0.0,
     *,
     to_codes: Tensor | None = None,
@@ -232,7 +238,7 @@ class NoPenalty:
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
     ) -> Terms:
-        return _backward(parameters, data, _forward(parameters, data, activation))
+        return backward(parameters, data, forward(parameters, data, activation))
 
 
 # --- noise --------------------------------------------------------------------------------
@@ -314,8 +320,8 @@ class Denoising:
             corrupted, target = (inputs or [data])[0], data
         else:
             corrupted, target = torch.cat(inputs), data.repeat(len(inputs), 1)
-        passed = _forward(parameters, corrupted, activation, target)
-        return _backward(parameters, corrupted, passed)
+        passed = forward(parameters, corrupted, activation, target)
+        return backward(parameters, corrupted, passed)
 
     def _corrupted(self, data: Tensor, generator: torch.Generator | None) -> Iterator[Tensor]:
         """`data` with each noise."""
@@ -367,7 +373,7 @@ class FirstOrderDenoising:
         generator: torch.Generator | None = None,
     ) -> Terms:
         weights, size = parameters.dictionary, len(data)
-        passed = _forward(parameters, data, activation)
+        passed = forward(parameters, data, activation)
         noise = torch.zeros_like(data)  # the term is linear in it
         for _ in range(self.draws):
             noise += _noise(data, self.strength, generator) / self.draws
@@ -378,7 +384,7 @@ class FirstOrderDenoising:
         value = -2.0 / size * (q * correlation).sum()
         scale = 2.0 / size
         to_z = -scale * activation.bend(passed.activated) * along * correlation
-        terms = _backward(
+        terms = backward(
             parameters, data, passed, value, to_codes=scale * (g @ weights.T), to_z=to_z
         )
         # By way of r = x - h W and of g = q W, and of u = e W^T within q.
@@ -409,7 +415,7 @@ class SecondOrderDenoising:
         generator: torch.Generator | None = None,
     ) -> Terms:
         weights, scale = parameters.dictionary, self.strength / len(data)
-        passed = _forward(parameters, data, activation)
+        passed = forward(parameters, data, activation)
         bend, jerk = activation.bend(passed.activated), activation.jerk(passed.activated)
         gram = weights @ weights.T  # (m, m)
         through = passed.slope @ gram.square()  # (B, m)
@@ -419,7 +425,7 @@ class SecondOrderDenoising:
         value = scale * ((passed.slope * through).sum() - (correlation * pull).sum())
         g = pull @ weights  # (B, n): the last term is -<r, g>
         to_z = scale * (2.0 * bend * through - correlation * jerk * lengths)
-        terms = _backward(
+        terms = backward(
             parameters,
             data,
             passed,
@@ -461,7 +467,7 @@ class _Contraction:
     ) -> Terms:
         kink, scale = self.kink, self.strength / len(data)
         q, p = self._powers()
-        passed = _forward(parameters, data, activation)
+        passed = forward(parameters, data, activation)
         slope = passed.slope
         lengths, derivative = _powers_of(_squared_lengths(parameters), p)
         power = torch.ones_like(slope) if q == 1 else slope if q == 2 else slope.pow(q - 1)
@@ -472,7 +478,7 @@ class _Contraction:
                 raise ArgumentError("kink", f"{kink:g} with {activation!r}", "ReLU, which has one")
             # d/dz of 1[z > 0] is a Dirac; over a window of half-width `kink` its mean.
             to_z = to_z + (scale / (2.0 * kink)) * (passed.z.abs() < kink) * lengths
-        return _backward(
+        return backward(
             parameters,
             data,
             passed,
@@ -589,12 +595,12 @@ class Marginalized(_Contraction):
             return super().__call__(parameters, data, activation, generator)
         scale, weights = self.strength / len(data), parameters.dictionary
         variances = _of_features(tuple(self.variances), data)
-        passed = _forward(parameters, data, activation)
+        passed = forward(parameters, data, activation)
         squares = _squared_lengths(parameters)
         spread = weights.square() @ variances  # (m,) sum_i variances_i W_ji^2
         energy = scale * passed.slope.square().sum(dim=0)  # (m,)
         bend = activation.bend(passed.activated)
-        terms = _backward(
+        terms = backward(
             parameters,
             data,
             passed,
@@ -645,7 +651,7 @@ class HigherOrderContractive:
         weights = parameters.dictionary
         first = self.strength / len(data)
         second = first * self.gamma / self.draws
-        passed = _forward(parameters, data, activation)
+        passed = forward(parameters, data, activation)
         lengths, bend = _squared_lengths(parameters), activation.bend(passed.activated)
         energy = first * passed.slope.square().sum(dim=0)  # (m,)
         to_z = (2.0 * first) * passed.slope * bend * lengths
@@ -662,7 +668,7 @@ class HigherOrderContractive:
             rights.append(noisy)
             bias += back.sum(dim=0)
         value = (energy * lengths).sum()
-        terms = _backward(parameters, data, passed, value, to_z=to_z, radial=2.0 * energy)
+        terms = backward(parameters, data, passed, value, to_z=to_z, radial=2.0 * energy)
         return terms._replace(
             left=torch.cat([terms.left, *lefts]),
             right=torch.cat([terms.right, *rights]),
@@ -719,7 +725,7 @@ class KLSparse:
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
     ) -> Terms:
-        passed = _forward(parameters, data, activation)
+        passed = forward(parameters, data, activation)
         mean = passed.codes.mean(dim=0)  # (m,)
         least = _SMALLEST_MEAN if self.rho > 0 else -torch.inf
         inside = (mean > least) & (mean < LARGEST_MEAN)
@@ -732,7 +738,7 @@ class KLSparse:
             value = value - rho * held.log() + constant
             slope = slope - rho / held
         to_codes = (self.strength / len(data)) * torch.where(inside, slope, 0.0)
-        return _backward(
+        return backward(
             parameters,
             data,
             passed,
@@ -758,9 +764,9 @@ class L1:
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
     ) -> Terms:
-        passed = _forward(parameters, data, activation)
+        passed = forward(parameters, data, activation)
         scale = self.strength / len(data)
-        return _backward(
+        return backward(
             parameters,
             data,
             passed,
@@ -805,7 +811,8 @@ class MeanActivation:
         that are not negative), "sqrt", "log" (log(1 + u)), "exp" (exp(u) - 1) or "kl" (-log(1 - u),
         :class:`KLSparse` with target 0). Or a function of your own, from a tensor of means (m,) to
         one of values (m,), entry by entry, in torch: its derivative is automatic
-        differentiation's. A model with one can't be saved.
+        differentiation's. No file can hold one: to fit a model, wrap it as a penalty of your
+        own that is registered, see :mod:`shoal.parts`.
 
     Raises
     ------
@@ -863,7 +870,7 @@ class MeanActivation:
         activation: SmoothActivation,
         generator: torch.Generator | None = None,
     ) -> Terms:
-        passed = _forward(parameters, data, activation)
+        passed = forward(parameters, data, activation)
         mean = passed.codes.mean(dim=0)  # (m,)
         if callable(self.f):
             value, slope = self._own(mean)
@@ -872,7 +879,7 @@ class MeanActivation:
             held = mean.clamp(f.least, f.most)
             value = f.value(held)
             slope = torch.where((mean > f.least) & (mean < f.most), f.slope(held), 0.0)
-        return _backward(
+        return backward(
             parameters,
             data,
             passed,

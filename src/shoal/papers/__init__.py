@@ -11,14 +11,18 @@
 >>> result["verdicts"][0]["holds"]
 True
 
-``shoal reproduce NAME`` does the same on the command line.
+``shoal reproduce NAME`` does the same on the command line. An experiment of your own is an
+:class:`Experiment` that :func:`register` makes known, in a module that ``--plugin`` imports.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from shoal import parts
 from shoal.papers.experiment import (
     SCALES,
     Experiment,
@@ -54,14 +58,27 @@ __all__ = [
     "perform",
     "read_if_same",
     "read_result",
+    "register",
     "reproduce",
     "select",
     "write_page",
     "write_result",
 ]
 
-# In the order of the page. Each module holds one experiment as EXPERIMENT.
-_NAMES = (
+
+@dataclass(frozen=True)
+class _Module:
+    """One of ours: its module, which holds it as EXPERIMENT, is imported when asked for."""
+
+    name: str
+
+    def experiment(self) -> Experiment:
+        found: Experiment = import_module("shoal.papers." + self.name.replace("/", ".")).EXPERIMENT
+        return found
+
+
+# In the order of the page.
+for _name in (
     "rangamani2017/table1",
     "rangamani2017/table2",
     "rangamani2017/figure1",
@@ -80,12 +97,37 @@ _NAMES = (
     "beyond/basin",
     "beyond/penalties",
     "beyond/samples",
-)
+):
+    parts.register("experiment", _name)(_Module(_name))
+
+_EXPERIMENTS: Mapping[str, Experiment | _Module] = parts.named("experiment")
+
+
+def register(experiment: Experiment) -> Experiment:
+    """Make an experiment of your own known by its name, here and to ``shoal reproduce``.
+
+    Returns
+    -------
+    Experiment
+        The same.
+
+    Raises
+    ------
+    ArgumentError
+        Where another has its name, or the name can't be a folder's.
+    """
+    steps = experiment.name.split("/")
+    if not all(step.strip(".") and step.isprintable() and "\\" not in step for step in steps):
+        needed = "words with / between them, which are folders of a page of several"
+        raise ArgumentError("name", repr(experiment.name), needed)
+    if experiment.name == "all":
+        raise ArgumentError("name", "'all'", "another: it stands for all experiments")
+    return parts.register("experiment", experiment.name)(experiment)
 
 
 def names() -> tuple[str, ...]:
-    """The names of all experiments."""
-    return _NAMES
+    """The names of all experiments, ours first."""
+    return tuple(_EXPERIMENTS)
 
 
 def find(name: str) -> Experiment:
@@ -96,11 +138,10 @@ def find(name: str) -> Experiment:
     ArgumentError
         Where there is none; it lists those there are.
     """
-    if name not in _NAMES:
-        raise ArgumentError("name", repr(name), "one of " + ", ".join(_NAMES))
-    module = import_module("shoal.papers." + name.replace("/", "."))
-    experiment: Experiment = module.EXPERIMENT
-    return experiment
+    if name not in names():
+        raise ArgumentError("name", repr(name), "one of " + ", ".join(names()))
+    found = _EXPERIMENTS[name]
+    return found.experiment() if isinstance(found, _Module) else found
 
 
 def select(name: str) -> list[Experiment]:
@@ -109,10 +150,11 @@ def select(name: str) -> list[Experiment]:
     >>> [each.name for each in select("beyond")]
     ['beyond/basin', 'beyond/penalties', 'beyond/samples']
     """
-    chosen = [each for each in _NAMES if name in ("all", each, each.split("/")[0])]
+    chosen = [each for each in names() if name in ("all", each, each.split("/")[0])]
     if not chosen:
-        groups = dict.fromkeys(each.split("/")[0] for each in _NAMES)
-        raise ArgumentError("name", repr(name), "one of " + ", ".join(["all", *groups, *_NAMES]))
+        groups = [each.split("/")[0] for each in names()]
+        known = dict.fromkeys(["all", *groups, *names()])
+        raise ArgumentError("name", repr(name), "one of " + ", ".join(known))
     return [find(each) for each in chosen]
 
 

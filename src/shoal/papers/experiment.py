@@ -1,6 +1,7 @@
 """What an experiment is: settings, a run, a picture; and the file that it leaves behind.
 
-One module holds one experiment. It is registered by name in :mod:`shoal.papers`, run by
+One module holds one experiment, of ours or of yours. It is registered by name, see
+:func:`shoal.papers.register`, run by
 :func:`perform`, and everything that pictures and pages show of it is in its ``result.json``.
 """
 
@@ -138,6 +139,11 @@ class Experiment:
     plot: Callable[[dict[str, Any], Pen], Figure]
     caption: str
 
+    @property
+    def made_by(self) -> Callable[[Any], Run]:
+        """A function that tells whose experiment this is: see :func:`shoal.parts.register`."""
+        return self.run
+
 
 # --- settings -------------------------------------------------------------------------------
 
@@ -151,7 +157,7 @@ def configure(experiment: Experiment, scale: str = "reduced", changes: Any = ())
     scale : str
         One of `SCALES`.
     changes : mapping, or iterable of "name=value"
-        Words are read as the setting's own type; lists are parted by commas.
+        Words are read as the setting's own type; lists are separated by commas.
 
     Raises
     ------
@@ -204,7 +210,7 @@ def _read(name: str, value: Any, like: Any) -> Any:
         parts = value.split(",") if isinstance(value, str) else value
         parts = parts if isinstance(parts, (list, tuple)) else [parts]
         if not parts:
-            raise ArgumentError(f"set {name}", "nothing", "one value or more, parted by commas")
+            raise ArgumentError(f"set {name}", "nothing", "one value or more, separated by commas")
         return tuple(_read(name, part, like[0]) for part in parts)
     reader, needed = _READERS[kind]
     try:

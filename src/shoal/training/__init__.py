@@ -3,10 +3,10 @@
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.constraints import Free, MaxNorm, Nearness, UnitLength, nearness_projection
 from shoal.training.descent import Plan, Stage, begin, descend
-from shoal.training.epochs import Epoch, Usage, epochs, usage
 from shoal.training.fit import prepare, pruned, run, step_of, steps
 from shoal.training.history import History
 from shoal.training.initialization import check_init, initialize, normalized_start
+from shoal.training.passes import Epoch, Usage, epochs, usage
 from shoal.training.polish import Polish
 from shoal.training.recipes import (
     MODELS,

@@ -31,7 +31,8 @@ def unit_atoms(dictionary: Tensor, fallback: Tensor | None = None) -> Tensor:
     length = torch.linalg.vector_norm(dictionary, dim=1, keepdim=True)  # (m, 1)
     shortest, longest = torch.aminmax(length)
     if float(shortest) > 0 and float(longest) < torch.inf:  # not so where there is a NaN
-        return dictionary / length
+        plain: Tensor = dictionary / length
+        return plain
     sound = torch.isfinite(length) & (length > 0)
     unit = dictionary / torch.where(sound, length, torch.ones_like(length))
     other = torch.zeros_like(dictionary) if fallback is None else fallback
@@ -127,7 +128,8 @@ def _into_balls(dictionary: Tensor, center: Tensor, delta: float) -> Tensor:
 def _into_norm(dictionary: Tensor, limit: float) -> Tensor:
     """The nearest of spectral norm at most `limit`: singular values clipped."""
     left, values, right = torch.linalg.svd(dictionary, full_matrices=False)
-    return (left * values.clamp(max=limit)) @ right
+    clipped: Tensor = (left * values.clamp(max=limit)) @ right
+    return clipped
 
 
 class Constraint(Protocol):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def pruned(parameters: Parameters) -> Parameters:
     return parameters.units(kept) if kept.any() else parameters
 
 
-def narrowed(parameters: Parameters, sample: NDArray) -> Parameters:
+def narrowed(parameters: Parameters, sample: NDArray[Any]) -> Parameters:
     """In float32, unless `sample` has values whose squares leave its range.
 
     Until the polish more digits than float32 has would say nothing.
@@ -151,8 +152,8 @@ class Problem:
 
 
 def drawn(
-    source: Source, init: str | NDArray, m: int, again: int, rng: np.random.Generator
-) -> tuple[NDArray, Source]:
+    source: Source, init: str | NDArray[Any], m: int, again: int, rng: np.random.Generator
+) -> tuple[NDArray[Any], Source]:
     """Rows to start from, and a source of at least `again` rows that can be read again.
 
     Of a stream no more rows are read ahead, and kept, than these.
@@ -166,7 +167,7 @@ def drawn(
 
 def prepare(
     source: Source,
-    init: str | NDArray,
+    init: str | NDArray[Any],
     m: int,
     k: int | None,
     recipe_of: Callable[[int], Recipe],
@@ -215,8 +216,8 @@ def prepare(
 
 
 def started(
-    init: str | NDArray,
-    sample: NDArray,
+    init: str | NDArray[Any],
+    sample: NDArray[Any],
     m: int,
     device: torch.device | str,
     rng: np.random.Generator,

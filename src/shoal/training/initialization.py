@@ -40,7 +40,8 @@ def _unit_rows(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if empty.any():
         rows = np.where(empty[:, None], rng.standard_normal(rows.shape), rows)
         length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / length
+    unit: np.ndarray = rows / length
+    return unit
 
 
 def from_data_rows(sample: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
@@ -70,7 +71,8 @@ def _toward_skewness(directions: np.ndarray, centred: np.ndarray) -> np.ndarray:
     The non-negative codes of rare units are skewed so; with signed codes any sign will do.
     """
     third = ((centred @ directions.T) ** 3).sum(axis=0)  # (d,)
-    return np.where(third < 0, -1.0, 1.0)[:, None] * directions
+    signed: np.ndarray = np.where(third < 0, -1.0, 1.0)[:, None] * directions
+    return signed
 
 
 def from_random(sample: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
@@ -159,7 +161,8 @@ def _pair_directions(
         gaussian = uv * (z @ covariance)
         gaussian += (z @ v_cov[:, :, None]) * u_cov[:, None, :]
         gaussian += (z @ u_cov[:, :, None]) * v_cov[:, None, :]
-        return full - gaussian
+        beyond: np.ndarray = full - gaussian
+        return beyond
 
     def orthonormal(z: np.ndarray) -> np.ndarray:
         return np.linalg.qr(z.transpose(0, 2, 1))[0].transpose(0, 2, 1)
@@ -251,7 +254,8 @@ def from_array(array: np.ndarray, n_components: int, n_features: int) -> np.ndar
         raise ArgumentError("init", "NaN or infinite values", "finite atoms")
     if not rows.any(axis=1).all():
         raise ArgumentError("init", "an atom of length 0", "atoms that have a direction")
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
 
 
 INITIALIZERS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {

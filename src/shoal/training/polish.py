@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shoal.network import kernels
+from shoal.network import objective
 from shoal.network.autoencoder import variance
 from shoal.network.inference import Pursuit, SparseCodes, fast_sparse_encode
-from shoal.network.kernels import StepSums
+from shoal.network.objective import StepSums
 from shoal.parts import register
 from shoal.training.constraints import unit_atoms
 from shoal.training.refinement import nearly_all_within
@@ -109,7 +109,7 @@ def _solve(parameters: Parameters, rows: Tensor, codes: SparseCodes, sums: StepS
     wrong = _plainly_wrong(codes, sums.losses, m)
     if bool(wrong.any()):
         codes = SparseCodes(codes.indices, torch.where(wrong[:, None], 0.0, codes.values))
-        sums = kernels.choose(rows, parameters).coded_step(parameters, rows, codes)
+        sums = objective.on_codes(parameters, rows, codes)
     if dictionary.device.type == "cpu":
         listed = codes.to_csr(m)
         gram = torch.from_numpy((listed.T @ listed).toarray()).double()  # (m, m)
@@ -196,7 +196,7 @@ def _round(
     m = len(at.dictionary)
     now = state.parameters._replace(dictionary=at.dictionary)
     codes = fast_sparse_encode(now, rows, pursuit)
-    sums: StepSums = kernels.choose(rows, now).coded_step(now, rows, codes)
+    sums = objective.on_codes(now, rows, codes)
     sums = sums._replace(variance=variance(rows))
     losses, energy = sums.losses, rows.square().sum(dim=1)
     # Arbitrary: ten times the rounding of a row.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from shoal.network.kernels import StepSums
+from shoal.network.objective import StepSums
 from shoal.network.pursuit import Pursuit
 from shoal.parts import register
 from shoal.training.rules import Rule

@@ -22,7 +22,7 @@ from shoal.network.inference import SubspacePursuit, fast_sparse_encode
 from shoal.network.objective import StepSums
 from shoal.network.penalties import Terms
 from shoal.training.descent import Plan, begin, descend
-from shoal.training.recipes.default import default
+from shoal.training.recipes.from_data import default
 from shoal.training.state import Place, Searched, State, bits_of, generator_at
 from shoal.vocabulary import Parameters
 

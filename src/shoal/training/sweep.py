@@ -24,7 +24,7 @@ from shoal.data import Source, open_source
 from shoal.network.activations import ACTIVATIONS, SmoothActivation
 from shoal.network.penalties import PENALTIES, Penalty
 from shoal.training.descent import begin
-from shoal.training.epochs import epochs, held_units
+from shoal.training.passes import epochs, held_units
 from shoal.training.recipes import MomentumSettings, arpit2016
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count, check_number
 
@@ -87,7 +87,7 @@ class Point:
 
 
 class Trace(NamedTuple):
-    """What an epoch leaves behind: :class:`shoal.training.epochs.Epoch` in plain numbers."""
+    """What an epoch leaves behind: :class:`shoal.training.Epoch` in plain numbers."""
 
     number: int
     steps: int
@@ -237,13 +237,13 @@ def _shared(
 class _Fixed(NamedTuple):
     """What all runs of a sweep have in common."""
 
-    data: NDArray
+    data: NDArray[Any]
     settings: MomentumSettings
     n_components: int
     keep_parameters: bool
 
 
-def _rows(source: Source) -> NDArray:
+def _rows(source: Source) -> NDArray[Any]:
     assert source.n_samples is not None
     return np.asarray(source.rows(np.arange(source.n_samples)), dtype=np.float32)
 

@@ -6,6 +6,8 @@ same atoms, bit for bit.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +29,7 @@ _LEAST, _MOST = 2.0**-10, 2.0**24
 LEAST_SQUARED, MOST_SQUARED = 1e-150, 1e150
 
 
-def exponents(magnitudes: NDArray) -> NDArray[np.intc]:
+def exponents(magnitudes: NDArray[Any]) -> NDArray[np.intc]:
     """Which powers of 2 to multiply by, so that magnitudes lie from `_LEAST` to `_MOST`."""
     out = (magnitudes > 0) & ~((magnitudes >= _LEAST) & (magnitudes <= _MOST))
     return np.where(out, 1 - np.frexp(magnitudes)[1], 0).astype(np.intc)
@@ -40,7 +42,7 @@ def _any_unit(recipe: Recipe) -> bool:
     return type(recipe.activation) is TopK and recipe.bias is None and not moves
 
 
-def exponent(sample: NDArray, recipe: Recipe) -> int:
+def exponent(sample: NDArray[Any], recipe: Recipe) -> int:
     """The same for all rows that are like `sample`, by the middle one: outliers have no say.
 
     Raises

@@ -30,6 +30,7 @@ from shoal.data.readers._base import (
     check_regular,
     no_memory,
     readers,
+    reading,
     register,
 )
 from shoal.vocabulary import ArgumentError, SourceError
@@ -44,6 +45,7 @@ __all__ = [
     "open_path",
     "reader_of",
     "readers",
+    "reading",
     "refuse_options",
     "register",
 ]

@@ -1,6 +1,7 @@
 """What a reader is, the table of all readers, and what they share.
 
-A reader is one module of this package, or a user's own, which calls :func:`register` once.
+A reader is one module of this package, or a user's own, which calls :func:`register` once: it is a
+part like any other, of the kind "reader" in :mod:`shoal.parts`.
 Nothing here reads a whole data set, except `.npz` (a zip has no rows to seek) and images
 (only their patches are kept).
 """
@@ -21,6 +22,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal import parts
 from shoal.data.access import RowSource, Source, Truth, float_dtype
 from shoal.vocabulary import ArgumentError, ShoalError, SourceError
 
@@ -43,7 +45,7 @@ class Reader:
     Parameters
     ----------
     name : str
-        What it reads, for messages: "a Zarr array".
+        What it reads, for messages: "a Zarr array". No two readers have the same.
     suffixes : tuple of str
         The endings of its files, in lower case, with their dot; none for a reader of
         objects in memory alone.
@@ -71,8 +73,10 @@ class Reader:
     open_object: Callable[[Any, Options], Source] | None = None
     rank: int = 0
 
-
-_registered: list[Reader] = []
+    @property
+    def made_by(self) -> Callable[..., Source] | None:
+        """A function that tells whose reader this is: see :func:`shoal.parts.register`."""
+        return self.open or self.open_object
 
 
 def register(reader: Reader) -> Reader:
@@ -82,14 +86,18 @@ def register(reader: Reader) -> Reader:
     -------
     Reader
         The same.
+
+    Raises
+    ------
+    ArgumentError
+        Where another has its name.
     """
-    _registered.append(reader)
-    return reader
+    return parts.register("reader", reader.name)(reader)
 
 
 def readers() -> list[Reader]:
     """All readers, in the order in which they are asked."""
-    return sorted(_registered, key=lambda reader: reader.rank)
+    return sorted(parts.named("reader").values(), key=lambda reader: reader.rank)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class Column(NamedTuple):
     """What the footer says of a column's part in a row group."""
 
     text: bool
-    flat: bool  # a value a row
+    flat: bool  # one value per row
     values: int
     start: int
     packed: int
@@ -178,7 +178,7 @@ def _footer(file: BinaryIO) -> list[Group]:
 
 
 def _leaves(elements: list[Any]) -> list[bool]:
-    """Of each column, whether it holds a value a row; the schema is a tree, listed depth first."""
+    """Of each column, whether it holds one value per row; the schema is a tree, depth first."""
     flat: list[bool] = []
     open_nodes = [(1, True)]  # (children that are to come, whether nothing above is repeated)
     for element in elements:

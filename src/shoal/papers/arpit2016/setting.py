@@ -136,7 +136,7 @@ def load(name: str, settings: Settings) -> Data:
             raise
         instead = load(_INSTEAD[name], settings)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        words = f"{instead.words} In the place of “{name}”, which was not to be had: {reason}"
+        words = f"{instead.words} In the place of “{name}”, which could not be obtained: {reason}"
         return instead._replace(words=words)
 
 

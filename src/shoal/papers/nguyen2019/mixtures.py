@@ -51,9 +51,9 @@ __all__ = [
 ]
 
 RECALLED = (
-    "The experiments section of the AISTATS paper was not to be had, and the arXiv text has none. "
-    "The protocol is recalled, not quoted: m = 10 means in n = 784 dimensions, A_i ~ N(0, I/n), "
-    "N = 10000 samples, a ReLU autoencoder, three starts (delta = .5 from the truth in each "
+    "The experiments section of the AISTATS paper could not be obtained, and the arXiv text has "
+    "none. The protocol is recalled, not quoted: m = 10 means in n = 784 dimensions, A_i ~ N(0, "
+    "I/n), N = 10000 samples, a ReLU autoencoder, three starts (delta = .5 from the truth in each "
     "column, the leading principal directions, random), a bias from -2.5 delta that halves each "
     "step, zeta = m, 50 steps with unit columns after each, sigma = .01, .02, .03.",
     "Ours: the means are brought to exactly unit norm, which N(0, I/n) gives them up to a few "

@@ -154,7 +154,7 @@ def _table(curves: list[dict[str, Any]], settings: Settings) -> Table:
     )
     head = ("h", "p", "k", "eps", "loss at 0", "least later / at 0", "dips", "silent at 0")
     note = (
-        "Numbers parted by commas are of one dictionary and direction each; silent is the share "
+        "Numbers separated by commas are of one dictionary and direction each; silent is the share "
         "of samples that no unit answers at the truth."
     )
     return Table("Along random directions", head, rows, note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shoal.network.activations import ReLU
 from shoal.training.adaptation import BiasAdaptation
-from shoal.training.recipes.default import default
+from shoal.training.recipes.from_data import default
 from shoal.training.recipes.recipe import Recipe
 from shoal.training.rules import NormalizedStep
 from shoal.training.schedules import ExponentialDecay

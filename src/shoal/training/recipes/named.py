@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from shoal.parts import named, register
 from shoal.training.recipes.chen2025 import bias_adaptation
-from shoal.training.recipes.default import default
-from shoal.training.recipes.nguyen2019 import nguyen2019
+from shoal.training.recipes.from_data import default
 from shoal.training.recipes.recipe import MODELS, Recipe
+from shoal.training.recipes.theorem4 import nguyen2019
 from shoal.vocabulary import ArgumentError, check_choice
 
 __all__ = ["RECIPES", "recipe_named"]
 
-RECIPES: dict[str, Callable[[str, int, int, int | None], Recipe]] = {
-    "default": default,
-    "bias-adaptation": bias_adaptation,
-}
-"""From a name to a function of (model, n_components, k, n_samples)."""
+RECIPES: Mapping[str, Callable[[str, int, int, int | None], Recipe]] = named("recipe")
+"""From a name to a function of (model, n_components, k, n_samples); one of your own is registered
+by ``@shoal.parts.register("recipe", NAME)``."""
+
+register("recipe", "default")(default)
+register("recipe", "bias-adaptation")(bias_adaptation)
 
 
 def _register(model: str, activation: str, *, stable: bool = False) -> None:
@@ -27,7 +29,7 @@ def _register(model: str, activation: str, *, stable: bool = False) -> None:
         damping = stable and model == "nonnegative"
         return nguyen2019(model, activation, floor=floor, damping=damping, k=k)
 
-    RECIPES[f"nguyen2019-{model}-{activation}" + "-stable" * stable] = build
+    register("recipe", f"nguyen2019-{model}-{activation}" + "-stable" * stable)(build)
 
 
 _register("sparse", "threshold")
@@ -46,4 +48,8 @@ def recipe_named(name: str, model: str, n_components: int, k: int, n_samples: in
     """
     check_choice("recipe", name, RECIPES)
     check_choice("model", model, MODELS)
-    return RECIPES[name](model, n_components, k, n_samples)
+    made = RECIPES[name](model, n_components, k, n_samples)
+    if not isinstance(made, Recipe):
+        found = f"{name!r}, which makes {type(made).__name__}"
+        raise ArgumentError("recipe", found, "one that makes a shoal.training.Recipe")
+    return made
