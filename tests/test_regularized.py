@@ -263,12 +263,12 @@ class NoDecoder(Contractive):
     """A penalty that knows of no decoder bias."""
 
     def __call__(self, parameters, data, activation, generator=None):
-        return super().__call__(parameters, data, activation, generator)._replace(decoder=None)
+        return super().__call__(parameters, data, activation, generator)._replace(offset=None)
 
 
 @pytest.mark.filterwarnings("ignore:penalty")
 def test_a_penalty_that_knows_no_decoder_bias_is_named():
-    with pytest.raises(ArgumentError, match=r"^penalty: found NoDecoder.*Terms\.decoder"):
+    with pytest.raises(ArgumentError, match=r"^penalty: found NoDecoder.*Terms\.offset"):
         autoencoder(penalty=NoDecoder(0.1), decoder_bias=True).fit(DIGITS)
 
 

@@ -217,7 +217,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
         recipe = self.recipe_of(activation, penalty, source.n_samples)
         if getattr(penalty, "kink", 0.0) and not isinstance(activation, ReLU):
             raise ArgumentError("penalty", f"kink with {activation!r}", "ReLU, which has one")
-        _check_pair(activation, penalty, m, source.n_features)
+        _check_pair(activation, penalty, self._settings(), m, source.n_features)
         variances = getattr(penalty, "variances", None)
         if variances is not None and len(variances) != source.n_features:
             found = f"{len(variances)} numbers for {source.n_features} features"
@@ -368,15 +368,20 @@ class RegularizedAutoencoder(TiedAutoencoder):
         )
 
 
-def _check_pair(activation: Any, penalty: Penalty, m: int, n: int) -> None:
-    """Whether the activation has all that the penalty asks for, by a step on two rows."""
-    recipe = arpit2016(activation, penalty, 2)
+def _check_pair(
+    activation: Any, penalty: Penalty, settings: MomentumSettings, m: int, n: int
+) -> None:
+    """Whether activation and penalty have all that is asked of them, by a step on two rows."""
+    recipe = arpit2016(activation, penalty, 2, settings)
     rng = np.random.default_rng(0)
     source = open_source(rng.standard_normal((2, n)))
     start = Parameters(torch.from_numpy(rng.standard_normal((m, n))), torch.zeros(m).double())
     try:
-        next(descend(begin(start, recipe.plan(), rng), source, recipe.plan()))
+        _, sums = next(descend(begin(start, recipe.plan(), rng), source, recipe.plan()))
     except AttributeError as error:
         found = f"{activation!r}, of which {penalty!r} asks more: {error}"
         needed = "another penalty, or an activation that offers it"
         raise ArgumentError("activation", found, needed) from None
+    if recipe.offset and sums.slopes()[3] is None:
+        found = f"{penalty!r}, which says nothing of the decoder's bias"
+        raise ArgumentError("penalty", found, "one that gives Terms.offset, or no decoder_bias")

@@ -30,7 +30,8 @@ def test_a_single_strength_runs(name):
     result = tiny(name, strengths=0.3)
     assert result["configuration"]["strengths"] == [0.3]
     assert result["command"].count("strengths=0.3") == 1
-    assert result["verdicts"]
+    assert {cell["strength"] for cell in result["numbers"]["cells"]} - {0.0} <= {0.3}
+    assert result["numbers"]["cells"]
 
 
 def test_two_processes_find_what_one_finds():
