@@ -984,7 +984,7 @@ def run(script, **environment):
     ended = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-c", script],
         env={**os.environ, "PYTHONPATH": path, **environment},
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
@@ -1036,6 +1036,7 @@ for dtype in (torch.float32, torch.float64):
 """
 
 
+@pytest.mark.timeout(600)  # with nothing kept, all kernels are compiled twice, for two precisions
 @pytest.mark.parametrize(
     ("first", "second", "threads"), [("numba", "torch", 2), ("torch", "numba", 1)]
 )
