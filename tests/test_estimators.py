@@ -962,7 +962,7 @@ def test_a_bad_argument_is_named_in_one_line_before_any_work(
     def work(*_: Any, **__: Any) -> Any:
         raise AssertionError("work began")
 
-    for name in ("descend", "polish"):
+    for name in ("descend", "run"):
         monkeypatch.setattr(f"shoal.estimators.{name}", work)
     model = autoencoder(**changes)
     before = dict(vars(model))

@@ -164,7 +164,7 @@ def test_sparse_data_is_never_dense_as_a_whole(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(SparseSource, "_dense", watched)
-    monkeypatch.setattr(shoal.estimators, "_POLISHED_BYTES", 2**22)
+    monkeypatch.setattr("shoal.training.fit._POLISHED_BYTES", 2**22)
     model = DictionaryAutoencoder(16, 2, random_state=0, recipe=SHORT, preprocessing="scale")
     model.fit(data).score(data)
     assert max(rows.nbytes for rows in made) <= 16 * 2**20

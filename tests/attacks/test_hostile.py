@@ -217,7 +217,8 @@ def test_where_memory_ends_the_error_is_one_line(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", np.ones((10, 3)))
     source = open_source(tmp_path / "a.npy")
     reader = dataclasses.replace(npy.READER, open=full, rank=-1)
-    monkeypatch.setattr(_base, "_registered", [*_base._registered, reader])
+    every = [reader, *_base.readers()]
+    monkeypatch.setattr("shoal.data.readers.readers", lambda: every)
     with pytest.raises(SourceError, match=r"a.npy, which needs more memory than there is"):
         open_source(tmp_path / "a.npy")
     monkeypatch.setattr(source, "_fetch", full)

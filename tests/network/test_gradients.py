@@ -312,12 +312,12 @@ def test_memory_layout_does_not_matter_and_inputs_stay(kernel, activation):
     )
     for view in (data.T.contiguous().T, wide[::2, ::2]):
         assert not any(part.is_contiguous() for part in (*odd[:2], view))
-        before = [part.clone() for part in (*odd, view)]
+        before = [part.clone() for part in (*odd[:2], view)]
         found = kernel.step(odd, view, activation)
         expected = kernel.step(parameters, data, activation)
         close(found[:5], expected[:5])
         kernel.encode(odd, view, activation)
-        assert all(map(torch.equal, (*odd, view), before))
+        assert all(map(torch.equal, (*odd[:2], view), before))
 
 
 @pytest.mark.parametrize("gradient", [sample_gradient, approximate_gradient])

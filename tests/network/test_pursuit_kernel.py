@@ -492,7 +492,7 @@ def test_python_threads_at_once():
 
 
 def test_gradients_are_not_followed():
-    parameters = Parameters(*(part.requires_grad_() for part in tied(unit_rows(29, 20, 12))))
+    parameters = tied(unit_rows(29, 20, 12)).map(lambda part: part.requires_grad_())
     data = gaussian(30, 10, 12).requires_grad_()
     for pursuit in PURSUITS:
         assert not cpu.encode(parameters, data, pursuit(3)).requires_grad

@@ -632,7 +632,7 @@ class MeansCubed:
         self.strength = strength
 
     def __call__(self, parameters, data, activation, generator=None):
-        free = Parameters(*(part.detach().requires_grad_() for part in parameters))
+        free = parameters.map(lambda part: part.detach().requires_grad_())
         z = data @ free.dictionary.T + free.bias
         codes, slope = activation(z)
         plain = NoPenalty()(parameters, data, activation)

@@ -376,7 +376,7 @@ class JumpReLU:
     >>> JumpReLU()(z, theta).codes.tolist()
     [[0.0, 0.0, 1.100000023841858]]
     >>> JumpReLU(window=0.4).by_threshold(z, theta).tolist()
-    [[0.0, -2.5, -2.5]]
+    [[-0.0, -2.5, -2.5]]
     """
 
     window: float = 0.1

@@ -93,14 +93,10 @@ def repeated(data: Tensor, activation: Activation | Pursuit) -> Callable[[Parame
     kernel = choose(data, encoder=activation)
     remembers = kernel is not reference and data.device.type == "cpu"
 
-    def anew(parameters: Parameters) -> StepSums:
-        sums: StepSums = choose(data, parameters, activation).step(parameters, data, activation)
-        return sums
-
     if not remembers or isinstance(activation, Pursuit):
-        return anew
+        return lambda parameters: choose(data, parameters, activation).step(
+            parameters, data, activation
+        )
     with importing:
         from shoal.network.kernels.lazy import LazySteps
-
-    lazy = LazySteps(data, activation)
-    return lambda parameters: lazy(parameters) if parameters.tied else anew(parameters)
+    return LazySteps(data, activation)

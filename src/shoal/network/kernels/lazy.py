@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from shoal.network.activations import Activation, Gate, gate_of
-from shoal.network.kernels import compiled, cpu
+from shoal.network.kernels import compiled, cpu, reference
 from shoal.network.kernels.reference import StepSums
 from shoal.vocabulary import Parameters
 
@@ -59,6 +59,8 @@ class LazySteps:
 
     def __call__(self, parameters: Parameters) -> StepSums:
         """The sums over the batch, as those of any kernel's step."""
+        if not parameters.tied:
+            return reference.step(parameters, self.data, self.activation)
         moved, steps = self._movement(parameters)
         self._before = parameters
         if self._room == 0 and moved < self._calm:
