@@ -128,7 +128,8 @@ def test_a_constant_that_grows_is_told_from_one_that_does_not():
     numbers = {
         "contraction": [],
         "signed_plateaus": [
-            {"atoms": atoms, "rest": 0.0, "rule": 1.0} for atoms in ("gaussian", "tight")
+            {"atoms": "gaussian", "n": 64, "k": 4, "rest": 0.9, "rule": 1.0, "first_order": 1.0},
+            {"atoms": "tight", "rest": 0.0, "rule": 1.0},
         ],
         "mixture_plateaus": [{"rest": 1.0, "floor": 1.0}],
         "orthonormal": [
@@ -147,6 +148,9 @@ def test_a_constant_that_grows_is_told_from_one_that_does_not():
     checks = theorem4._verdicts(numbers)
     assert not holds(checks, "(iii) L <= 3, k = 3")
     assert not holds(checks, "(iii) whatever the step, L > 3, k = 4")
+    assert holds(checks, "short of its first order, over k / n: the largest")
+    numbers["signed_plateaus"][0]["rest"] = 0.7
+    assert not holds(theorem4._verdicts(numbers), "over k / n: the largest")
 
 
 def test_the_crowd_that_theorem3_allows_is_too_large():

@@ -262,10 +262,14 @@ def _verdicts(numbers: dict[str, list[Record]]) -> list[Check]:
             checks.append(at_least(claim, _growth(record), 0.5))
     gaussian = [each for each in numbers["signed_plateaus"] if each["atoms"] == "gaussian"]
     tight = [each for each in numbers["signed_plateaus"] if each["atoms"] == "tight"]
-    ratios = [each["rest"] / each["rule"] for each in gaussian]
-    claim = "signed plateau over 4 (k-1)^2 / n, Gaussian atoms: the {}"
-    checks.append(between(claim.format("least"), min(ratios), 0.8, 1.05))
-    checks.append(between(claim.format("largest"), max(ratios), 0.8, 1.05))
+    ratios = [each["first_order"] / each["rule"] for each in gaussian]
+    claim = "signed plateau to first order over 4 (k-1)^2 / n, Gaussian atoms: the {}"
+    checks.append(between(claim.format("least"), min(ratios), 0.9, 1.1))
+    checks.append(between(claim.format("largest"), max(ratios), 0.9, 1.1))
+    short = [(1 - each["rest"] / each["first_order"]) * each["n"] / each["k"] for each in gaussian]
+    claim = "what the signed plateau is short of its first order, over k / n: the {}"
+    checks.append(between(claim.format("least"), min(short), 0.0, 4.0))
+    checks.append(between(claim.format("largest"), max(short), 0.0, 4.0))
     claim = "signed plateau on tight frames: largest |W - A|_F^2"
     checks.append(at_most(claim, max(each["rest"] for each in tight), 1e-3))
     ratios = [each["rest"] / each["floor"] for each in numbers["mixture_plateaus"]]
@@ -383,7 +387,9 @@ NOTES = (
     "multiplies |W - A|_F^2 by about (1 - c)^2, so that a fall to a quarter wants c from 1/2 to "
     "3/2.",
     "Signed codes come to rest away from A: at W = A the expected gradient is not 0 unless the "
-    "frame is tight. On Gaussian atoms that is 4 (k-1)^2 / n, the theorem's O(m k^2/n^2).",
+    "frame is tight. On Gaussian atoms that is 4 (k-1)^2 / n to the leading order, the theorem's "
+    "O(m k^2/n^2); dictionaries differ by a few per cent at n = 64, and the next order takes some "
+    "3 k / n of it.",
     "Non-negative codes: E[x x^T] has one direction, the mean, that is steeper by L = 1 + (k-1) "
     "kappa1^2/kappa2. There a step multiplies |W - A|_F^2 by (1 - c L)^2, elsewhere by (1 - c)^2: "
     "both are at most 1/4 for some c only if L <= 3. With L > 3, non-zeros of 1 and k >= 4, the "
