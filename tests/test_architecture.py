@@ -31,14 +31,13 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
     "training": ("one descent, its state, its recipes", WORDS | {"generative", "data", "network"}),
     "diagnosis": ("how good it is, in numbers", WORDS | {"generative", "network"}),
     "theory": ("the papers' theorems in numbers", CORE),
-    "estimators": ("the scikit-learn face: k active units", CORE - {"generative"}),
-    "regularized": ("the same: sparse by a penalty", CORE - {"generative"} | {"estimators"}),
+    "estimators": ("the scikit-learn face", CORE - {"generative"}),
     # Above the runs, which write one; it reads files, and knows nothing of what made them.
     "report": ("figures and pages from files alone", {"vocabulary"} | RUN),
-    "runs": ("models to folders and back", CORE | RUN | {"estimators", "regularized", "report"}),
+    "runs": ("models to folders and back", CORE | RUN | {"estimators", "report"}),
     "papers": (
         "experiments: the papers' tables and figures",
-        CORE | {"files", "theory", "estimators", "regularized", "report"},
+        CORE | {"files", "theory", "estimators", "report"},
     ),
     "sweeps": ("a penalty's strengths, one by one", CORE | {"files", "theory", "report", "papers"}),
     "screen": ("what the command line prints", set()),

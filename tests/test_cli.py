@@ -126,9 +126,9 @@ def test_transform_makes_no_dense_codes(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("codes were made dense")
 
-    monkeypatch.setattr("shoal.estimators.fast_encode", refuse)
+    monkeypatch.setattr("shoal.estimators.base.fast_encode", refuse)
     monkeypatch.setattr("shoal.network.codes.SparseCodes.dense", refuse)
-    monkeypatch.setattr("shoal.estimators._CHUNK", 300)
+    monkeypatch.setattr("shoal.estimators.base._CHUNK", 300)
     for method in METHODS:
         words = ("transform", shared / "run", shared / "planted.npz", "--method", method)
         output = done(*words, "-o", f"{method}.npz").stdout

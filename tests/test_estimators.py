@@ -25,7 +25,8 @@ import shoal
 from made import SHORT
 from shoal import ArgumentError, DictionaryAutoencoder, Preprocessing, Recipe
 from shoal.data import Source
-from shoal.estimators import METHODS, _is_source
+from shoal.estimators import METHODS
+from shoal.estimators.inputs import is_source
 from shoal.generative import (
     MixtureOfGaussians,
     NonnegativeSparseCoding,
@@ -588,7 +589,7 @@ def test_transform_in_blocks_is_transform(
     codes = fitted.transform(world.data)
     np.testing.assert_allclose(np.concatenate(blocks), codes, atol=1e-12)
     given = iter([world.data]) if stream else world.data
-    monkeypatch.setattr("shoal.estimators._CHUNK", 300)
+    monkeypatch.setattr("shoal.estimators.base._CHUNK", 300)
     np.testing.assert_allclose(fitted.transform(given), codes, atol=1e-12)
 
 
@@ -606,7 +607,7 @@ def refuse(*_: Any, **__: Any) -> Any:
 
 @pytest.fixture
 def no_dense_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("estimators.fast_encode", "network.codes.SparseCodes.dense"):
+    for name in ("estimators.base.fast_encode", "network.codes.SparseCodes.dense"):
         monkeypatch.setattr(f"shoal.{name}", refuse)
     for name in ("toarray", "todense"):
         monkeypatch.setattr(sparse.csr_array, name, refuse)
@@ -643,7 +644,7 @@ def test_sparse_output_in_blocks(
     assert [block.shape for block in blocks] == [(300, 24)] * 6 + [(200, 24)]
     assert {type(block) for block in blocks} == {sparse.csr_array}
     assert abs(sparse.vstack(blocks) - codes).max() < 1e-12
-    monkeypatch.setattr("shoal.estimators._CHUNK", 300)
+    monkeypatch.setattr("shoal.estimators.base._CHUNK", 300)
     stacked = model.transform(given)
     assert type(stacked) is sparse.csr_array
     assert stacked.has_canonical_format
@@ -692,7 +693,7 @@ def test_codes_come_in_the_form_that_is_faster(
 ) -> None:
     model = without_training(activation, world.data, preprocessing="scale")
     whole = model.transform(world.data)
-    monkeypatch.setattr("shoal.estimators._CHUNK", 700)
+    monkeypatch.setattr("shoal.estimators.base._CHUNK", 700)
     blocks = list(model.iter_coded(world.data))
     assert [type(codes) for _, codes, _ in blocks] == forms
     codes = np.concatenate([sparse.csr_array(block).toarray() for _, block, _ in blocks])
@@ -963,7 +964,7 @@ def test_a_bad_argument_is_named_in_one_line_before_any_work(
         raise AssertionError("work began")
 
     for name in ("descend", "run"):
-        monkeypatch.setattr(f"shoal.estimators.{name}", work)
+        monkeypatch.setattr(f"shoal.estimators.dictionary.{name}", work)
     model = autoencoder(**changes)
     before = dict(vars(model))
     with pytest.raises(ValueError, match=rf"^{argument}: found .*; needed .*$") as caught:
@@ -1116,7 +1117,7 @@ def test_an_open_zarr_array_is_read_by_chunks_and_never_whole(tmp_path: Path) ->
     rows = np.random.default_rng(0).standard_normal((600, 8))
     stored = zarr.create_array(tmp_path / "rows.zarr", shape=(600, 8), chunks=(100, 8), dtype="f8")
     stored[:] = rows
-    assert _is_source(stored)
+    assert is_source(stored)
     model = DictionaryAutoencoder(8, 2, random_state=0).fit(stored)
     np.testing.assert_array_equal(model.transform(stored), model.transform(rows))
 

@@ -828,8 +828,8 @@ def test_evaluation_does_not_depend_on_the_form_of_the_codes(
     del expected["recovery"]["before_polish"]  # known of a fit, not of a file
     good = load_run(save_run(good, tmp_path / "run", world.data))
     assert evaluate(good.set_params(sparse_output=True), path) == expected
-    monkeypatch.setattr("shoal.estimators._CHUNK", 300)
-    monkeypatch.setattr("shoal.estimators._CROWDED", 0.0)  # dense from the second block on
+    monkeypatch.setattr("shoal.estimators.base._CHUNK", 300)
+    monkeypatch.setattr("shoal.estimators.base._CROWDED", 0.0)  # dense from the second block on
     found = evaluate(good, path)
     assert found["recovery"] == expected["recovery"]
     assert found["diagnosis"]["mse"] == pytest.approx(expected["diagnosis"]["mse"], rel=1e-12)

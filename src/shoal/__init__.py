@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from shoal import training as training
     from shoal.data import Preprocessing, open_source
     from shoal.diagnosis import Recovery, recovery, support_recovery
-    from shoal.estimators import DictionaryAutoencoder
-    from shoal.regularized import RegularizedAutoencoder
+    from shoal.estimators import DictionaryAutoencoder, RegularizedAutoencoder
     from shoal.runs import load_run, save_run
     from shoal.training import Recipe
     from shoal.vocabulary import ArgumentError, RunError, ShoalError, SourceError
@@ -42,7 +41,7 @@ _HOMES = {
     "Preprocessing": "shoal.data",
     "Recipe": "shoal.training",
     "Recovery": "shoal.diagnosis",
-    "RegularizedAutoencoder": "shoal.regularized",
+    "RegularizedAutoencoder": "shoal.estimators",
     "RunError": "shoal.vocabulary",
     "ShoalError": "shoal.vocabulary",
     "SourceError": "shoal.vocabulary",

@@ -400,7 +400,7 @@ def fit(
         for name, value in asked.items():
             if value != usual[name]:
                 raise ArgumentError(name, str(value), "to be left out with --penalty")
-        from shoal.regularized import RegularizedAutoencoder
+        from shoal.estimators import RegularizedAutoencoder
 
         estimator = RegularizedAutoencoder(n_components, penalty, **given, **shared)
     start = time.perf_counter()

@@ -32,11 +32,10 @@ from shoal.diagnosis import (
     recovery,
     support_recovery,
 )
-from shoal.estimators import PARTS, DictionaryAutoencoder, TiedAutoencoder
+from shoal.estimators import PARTS, DictionaryAutoencoder, RegularizedAutoencoder, TiedAutoencoder
 from shoal.files import Claim, whole_folder
 from shoal.network.activations import Maxout, at_rest, learns_threshold
 from shoal.parts import describe, restore
-from shoal.regularized import RegularizedAutoencoder
 from shoal.report import atoms_bytes, read_run, report_bytes
 from shoal.run_folder import FORMAT, FORMAT_VERSION, claim_run, read_folder, sealed
 from shoal.training.constraints import Nearness

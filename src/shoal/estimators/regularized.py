@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source
-from shoal.estimators import TiedAutoencoder
+from shoal.estimators.base import TiedAutoencoder
 from shoal.network.activations import ACTIVATIONS, Activation, ReLU, SmoothActivation, at_rest
 from shoal.network.penalties import LARGEST_MEAN, Penalty, penalty_named
 from shoal.parts import check_storable

@@ -1,0 +1,429 @@
+"""What fitted weight-tied autoencoders have in common."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
+from shoal.data.columns import aligned
+from shoal.diagnosis import CodeStatistics, Diagnosis, Landscape, landscape
+from shoal.estimators.inputs import is_source
+from shoal.network.activations import Activation, TopK, gate_of
+from shoal.network.inference import (
+    IterativeHardThresholding,
+    OrthogonalMatchingPursuit,
+    Pursuit,
+    SubspacePursuit,
+    fast_encode,
+    fast_sparse_encode,
+)
+from shoal.training import (
+    units,
+)
+from shoal.vocabulary import (
+    ArgumentError,
+    Parameters,
+    check_choice,
+    check_count,
+    warn,
+)
+
+PURSUITS: dict[str, type[Pursuit]] = {
+    "pursuit": SubspacePursuit,
+    "omp": OrthogonalMatchingPursuit,
+    "iht": IterativeHardThresholding,
+}
+"""Ways to infer better codes than the encoder's own; the first is what a fit ends with."""
+
+PARTS = {
+    "dictionary": "components_",
+    "bias": "bias_",
+    "encoder": "encoder_",
+    "threshold": "thresholds_",
+    "offset": "offset_",
+}
+"""The attributes of a fitted model that hold its parameters, each None where there is none."""
+
+METHODS = ("encoder", "least_squares", *PURSUITS)
+"""How codes are inferred: the encoder's own code x = sigma(D y + b); least squares on its
+support; subspace pursuit; orthogonal matching pursuit; iterative hard thresholding."""
+
+# Arbitrary: rows coded at once, so that a pass over any source needs bounded memory.
+_CHUNK = 4096
+
+# Above this share of active units, codes with their zeros are rebuilt and counted faster: on one
+# thread, with 256 to 2048 atoms of 64 or 192 features, the two were even between .16 and .24.
+_CROWDED = 0.2
+
+
+def _beyond(largest: float) -> ArgumentError:
+    """The error for data that can be coded, but not be measured."""
+    needed = f"a largest one from {units.LEAST_SQUARED:g} to {units.MOST_SQUARED:g}, to be squared"
+    return ArgumentError("X", f"values of up to {largest:.3g}", needed)
+
+
+class TiedAutoencoder(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]  # scikit-learn has no types
+    TransformerMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
+    """What fitted weight-tied autoencoders have in common: how they are used, and checks.
+
+    A subclass learns `components_`, `bias_`, `preprocessing_` and `n_features_in_`, names its
+    activation (`_encoder`) and the ways it infers codes (`methods`), and has the arguments
+    `preprocessing`, `device`, `random_state` and `sparse_output`.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = ("encoder",)
+
+    if TYPE_CHECKING:
+        components_: NDArray[Any]
+        bias_: NDArray[Any]
+        encoder_: NDArray[Any] | None
+        thresholds_: NDArray[Any] | None
+        offset_: NDArray[Any] | None
+        preprocessing_: FittedPreprocessing
+        preprocessing: str | Preprocessing | None
+        device: str | torch.device
+        random_state: int | np.random.RandomState | None
+        sparse_output: bool
+
+    def _encoder(self) -> Activation:
+        raise NotImplementedError
+
+    def _keep_names(self, n_features: int, names: NDArray[Any] | None) -> None:
+        self.n_features_in_ = n_features
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    # ------------------------------------------------------------------ using the model
+
+    def transform(self, X: Any, method: str = "encoder") -> NDArray[Any] | sparse.csr_array:
+        """The codes of `X`.
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        method : {"encoder", "least_squares", "pursuit", "omp", "iht"}
+            The encoder's own code, x = sigma(D y + b), one product and biased; least squares
+            on its support; with at most k atoms subspace pursuit, orthogonal matching pursuit
+            or iterative hard thresholding (see :mod:`shoal.network.pursuit`).
+
+        Returns
+        -------
+        ndarray or scipy.sparse.csr_array of shape (n_samples, n_components)
+            As `sparse_output` says. With at most `n_nonzero_coefs` non-zeros a row under the
+            k-largest encoder.
+        """
+        check_is_fitted(self)
+        source = self._source(X)
+        blocks = self._blocks(source, method, _CHUNK)
+        if self.sparse_output:
+            return sparse.vstack(list(blocks), format="csr")
+        if source.n_samples is None:
+            return np.concatenate(list(blocks))
+        codes = np.empty((source.n_samples, len(self.components_)), dtype=source.dtype)
+        start = 0
+        for block in blocks:
+            codes[start : start + len(block)] = block
+            start += len(block)
+        return codes
+
+    def iter_transform(
+        self, X: Any, method: str = "encoder", *, batch_size: int = _CHUNK
+    ) -> Iterator[NDArray[Any] | sparse.csr_array]:
+        """:meth:`transform` in blocks of at most `batch_size` rows, for data of any length."""
+        check_is_fitted(self)
+        return self._blocks(self._source(X), method, batch_size)
+
+    def inverse_transform(self, X: Any) -> NDArray[Any]:
+        """Data from codes: x D, with the preprocessing undone.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, path or Source of shape (n_samples, n_components)
+            Codes; those of a table are taken by the names that `get_feature_names_out` gives.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        m = self.components_.shape[0]
+        if is_source(X) and not sparse.issparse(X):
+            codes = self._codes(X)
+        else:
+            codes = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32])
+        if codes.shape[1] != m:
+            raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
+        return self.preprocessing_.undo(self._decode(codes).astype(codes.dtype, copy=False))
+
+    def _decode(self, codes: Any) -> NDArray[Any]:
+        """y = x D + c (B, n) of codes (B, m), in the preprocessed space."""
+        rebuilt = np.asarray(codes @ self.components_.astype(codes.dtype, copy=False))
+        return rebuilt if self.offset_ is None else rebuilt + self.offset_
+
+    def _codes(self, X: Any) -> NDArray[Any]:
+        """Codes in a table, a file or whatever else is opened, the atoms in their order."""
+        source, names = open_source(X), tuple(self.get_feature_names_out())
+        # A table whose names are others, such as a pipeline's longer ones, is as it stands.
+        if source.feature_names is not None and set(source.feature_names) & set(names):
+            source = aligned(source, names, "of the model's atoms")
+        validate(source)
+        return np.concatenate(list(source.batches(source.rows_at_once(_CHUNK))))
+
+    def score(self, X: Any, y: None = None, method: str = "encoder") -> float:
+        """Explained variance of `X` by its reconstruction: 1 - FVU, at most 1.
+
+        FVU = sum \\|y - y_hat\\|^2 / sum \\|y - mean(y)\\|^2 over samples and features, in the
+        preprocessed space. Where the data do not vary, which leaves it undefined, it is 1
+        for an exact reconstruction and else 0.
+        """
+        diagnosis = self.diagnose(X, method)
+        value = diagnosis.explained_variance
+        return float(value) if np.isfinite(value) else float(diagnosis.mse == 0)
+
+    def diagnose(self, X: Any, method: str = "encoder") -> Diagnosis:
+        """Sparsity and reconstruction of `X` under this model, in one streaming pass.
+
+        Returns
+        -------
+        shoal.diagnosis.Diagnosis
+            L0, activation fraction, dead atoms, MSE, FVU, explained variance, in the
+            preprocessed space.
+        """
+        statistics = CodeStatistics()
+        for data, codes, rebuilt in self.iter_coded(X, method):
+            statistics.update(data, codes, rebuilt)
+        return statistics.result()
+
+    def landscape(self, X: Any, *, n_samples: int = 500, **options: Any) -> Landscape:
+        """The loss around the dictionary on rows of `X`, in the preprocessed space.
+
+        Parameters
+        ----------
+        X : array-like, tensor, path or Source of shape (n_samples, n_features)
+        n_samples : int
+            Rows of it, evenly spaced (of a stream the first ones).
+        **options
+            As of :func:`shoal.diagnosis.landscape`.
+
+        Returns
+        -------
+        Landscape
+            With the model's own activation and bias.
+        """
+        check_is_fitted(self)
+        if self.encoder_ is not None:
+            raise ArgumentError(
+                "model", "an encoder of its own", "tied weights, which move at once"
+            )
+        source = self._source(X)
+        wanted = check_count("n_samples", n_samples)
+        if source.n_samples is None:
+            rows = next(iter(source.batches(wanted)))
+        else:
+            most = min(source.n_samples, wanted)
+            rows = source.rows(np.linspace(0, source.n_samples - 1, most).round().astype(np.intp))
+        data = self.preprocessing_.apply(rows)
+        parts = {"threshold": self.thresholds_, "offset": self.offset_}
+        named = parts | {"bias_name": None, "random_state": self._seed()} | options
+        return landscape(
+            self.components_.astype(data.dtype), data, self._encoder(), self.bias_, **named
+        )
+
+    def iter_coded(
+        self, X: Any, method: str = "encoder"
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | sparse.csr_array, NDArray[Any]]]:
+        """Data, codes and reconstructions in blocks, in the preprocessed space.
+
+        What :meth:`diagnose` is made of, for a measure of your own.
+
+        Parameters
+        ----------
+        X, method
+            As for :meth:`transform`.
+
+        Yields
+        ------
+        data : ndarray of shape (rows, n_features)
+        codes : scipy.sparse.csr_array or ndarray of shape (rows, n_components)
+            Whichever is faster to work with, whatever `sparse_output` says: dense for a
+            smooth activation, and once more than a fifth of the units are active.
+        reconstruction : ndarray of shape (rows, n_features)
+        """
+        check_is_fitted(self)
+        return self._coded(*self._batches(self._source(X), method, _CHUNK), method)
+
+    def _coded(
+        self, parameters: Parameters, batches: Iterator[NDArray[Any]], method: str
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | sparse.csr_array, NDArray[Any]]]:
+        without_zeros = method != "encoder" or gate_of(self._encoder()) is not None
+        largest = 0.0
+        for batch in batches:
+            largest = max(largest, float(np.abs(batch).max()))
+            if not largest <= units.MOST_SQUARED:
+                raise _beyond(largest)
+            codes = self._code_rows(parameters, batch, method, without_zeros)
+            yield batch, codes, self._decode(codes).astype(batch.dtype, copy=False)
+            if isinstance(codes, sparse.csr_array):
+                without_zeros = codes.nnz <= _CROWDED * codes.shape[0] * codes.shape[1]
+        if 0 < largest < units.LEAST_SQUARED:
+            raise _beyond(largest)
+
+    def _blocks(
+        self, source: Source, method: str, batch_size: int
+    ) -> Iterator[NDArray[Any] | sparse.csr_array]:
+        """The codes (B, m), in the form of `sparse_output`."""
+        without_zeros = self._sparse_output()
+        parameters, batches = self._batches(source, method, batch_size)
+        return (self._code_rows(parameters, batch, method, without_zeros) for batch in batches)
+
+    def _batches(
+        self, source: Source, method: str, batch_size: int
+    ) -> tuple[Parameters, Iterator[NDArray[Any]]]:
+        """The weights, and the preprocessed batches (B, n) to code with them."""
+        check_choice("method", method, self.methods)
+        parameters = self._parameters(source.dtype, self._device())
+        size = source.rows_at_once(check_count("batch_size", batch_size))
+        return parameters, self.preprocessing_.through(source).batches(size)
+
+    def _code_rows(
+        self, parameters: Parameters, batch: NDArray[Any], method: str, without_zeros: bool
+    ) -> NDArray[Any] | sparse.csr_array:
+        """The codes of a preprocessed batch (B, n), rows of any magnitude: shape (B, m).
+
+        Where codes are as large as the data are, a row whose squares could get lost is coded in
+        another unit.
+        """
+        free = type(self._encoder()) is TopK and not self.bias_.any()
+        exponents = units.exponents(np.abs(batch).max(axis=1)) if free or method in PURSUITS else 0
+        if not np.any(exponents):
+            return self._code(parameters, batch, method, without_zeros)
+        scaled = np.ldexp(batch, np.asarray(exponents)[:, None])
+        codes = self._code(parameters, scaled, method, without_zeros)
+        if isinstance(codes, sparse.csr_array):
+            codes.data = np.ldexp(codes.data, np.repeat(-exponents, np.diff(codes.indptr)))
+            return codes
+        return np.asarray(np.ldexp(codes, -np.asarray(exponents)[:, None]))
+
+    def _code(
+        self, parameters: Parameters, batch: NDArray[Any], method: str, without_zeros: bool
+    ) -> NDArray[Any] | sparse.csr_array:
+        """The codes of a preprocessed batch (B, n): shape (B, m)."""
+        data = torch.from_numpy(batch).to(parameters.bias.device)
+        if not without_zeros:
+            return fast_encode(parameters, data, self._encoder()).cpu().numpy()
+        found = fast_sparse_encode(parameters, data, self._encoder())
+        return found.to_csr(len(parameters.bias))
+
+    def _parameters(self, dtype: np.dtype, device: torch.device) -> Parameters:
+        parts = (getattr(self, name) for name in PARTS.values())
+        dictionary, *others = (
+            None if part is None else torch.from_numpy(part.astype(dtype)).to(device)
+            for part in parts
+        )
+        assert dictionary is not None
+        return Parameters(dictionary, *others)  # type: ignore[arg-type]
+
+    def _keep_parameters(self, parameters: Parameters) -> None:
+        for part, name in zip(parameters, PARTS.values(), strict=True):
+            # The polish leaves its atoms in columns; in one order the same codes have the same
+            # bits.
+            kept = None if part is None else np.ascontiguousarray(part.cpu().numpy())
+            setattr(self, name, kept)
+        self._n_features_out = len(self.bias_)
+
+    # ------------------------------------------------------------------ checks
+
+    def _source(self, X: Any) -> Source:
+        """`X` as a checked source of the features that the model was fitted with."""
+        if not is_source(X):
+            return open_source(validate_data(self, X, reset=False, dtype="numeric"))
+        source = self.by_name(open_source(X))
+        validate(source)  # before the width, as scikit-learn does for arrays
+        if source.n_features != self.n_features_in_:
+            needed = f"{self.n_features_in_} features, as the model was fitted with"
+            raise ArgumentError("X", f"{source.n_features} features", needed)
+        return source
+
+    def by_name(self, source: Source) -> Source:
+        """`source` with its columns in the order of those that the model was fitted with.
+
+        Scikit-learn refuses another order; a name says what a column is wherever it stands. Where
+        only one of the two has names, columns are what their places say, as in scikit-learn.
+        """
+        names = getattr(self, "feature_names_in_", None)
+        if names is not None and source.feature_names is not None:
+            return aligned(source, tuple(names), "the model was fitted with")
+        kind = type(self).__name__
+        if names is not None:
+            warn(f"X does not have valid feature names, but {kind} was fitted with feature names")
+        elif source.feature_names is not None:
+            warn(f"X has feature names, but {kind} was fitted without feature names")
+        return source
+
+    def _new_source(self, X: Any) -> tuple[Source, NDArray[Any] | None]:
+        """`X` as a checked source to fit to, and its columns' names; the model stays as it is."""
+        if not is_source(X):
+            # Scikit-learn's check notes what it sees on the estimator.
+            return open_source(validate_data(copy.copy(self), X, reset=True, dtype="numeric")), None
+        source = open_source(X)
+        validate(source)
+        names = source.feature_names
+        return source, None if names is None else np.array(names, dtype=object)
+
+    def _seed(self) -> int:
+        try:
+            state = check_random_state(self.random_state)
+        except ValueError:
+            needed = "an integer from 0 to 2**32 - 1, a numpy RandomState, or None"
+            raise ArgumentError("random_state", repr(self.random_state), needed) from None
+        return int(state.randint(2**31 - 1))
+
+    def _preprocessing(self, n_samples: int | None) -> Preprocessing:
+        spec = "none" if self.preprocessing is None else self.preprocessing
+        if not isinstance(spec, Preprocessing):
+            try:
+                spec = Preprocessing(spec)
+            except ArgumentError as error:
+                needed = f"{error.needed}, or a shoal.Preprocessing"
+                raise ArgumentError("preprocessing", error.found, needed) from None
+        if spec.kind == "whiten" and n_samples == 1:
+            raise ArgumentError("X", "n_samples = 1", "at least 2 samples, to whiten them")
+        return spec
+
+    def _sparse_output(self) -> bool:
+        if not isinstance(self.sparse_output, (bool, np.bool_)):
+            raise ArgumentError("sparse_output", repr(self.sparse_output), "True or False")
+        return bool(self.sparse_output)
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.zeros(1, device=device).item()  # "meta" has devices that hold no numbers
+        except (RuntimeError, AssertionError, TypeError) as error:
+            needed = f"a device that this torch {torch.__version__} can use, such as 'cpu'"
+            raise ArgumentError("device", repr(self.device), needed) from error
+        return device
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn should know: float32 and float64 are kept, and what X may be."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
