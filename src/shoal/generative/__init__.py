@@ -6,6 +6,7 @@
 (1000, 64)
 """
 
+from shoal.generative.copula import CopulaSupports, zipf
 from shoal.generative.description import laws_of, world_of
 from shoal.generative.dictionaries import (
     coherence,
@@ -18,6 +19,14 @@ from shoal.generative.dictionaries import (
     random_dictionary,
     welch_bound,
 )
+from shoal.generative.features import (
+    FeatureSample,
+    HierarchicalSparseCoding,
+    Outliers,
+    RectifiedGaussian,
+    SparseFeatures,
+)
+from shoal.generative.forests import Forest
 from shoal.generative.laws import (
     BernoulliSupport,
     Constant,
@@ -49,22 +58,32 @@ from shoal.generative.named import (
     read_weights,
     values_named,
 )
+from shoal.generative.synth import SYNTH_SIZES, SynthSize, spread_apart, synth_sae_bench
 
 __all__ = [
+    "SYNTH_SIZES",
     "BernoulliSupport",
     "Constant",
+    "CopulaSupports",
     "Custom",
     "DiscreteSupport",
+    "FeatureSample",
+    "Forest",
     "Gaussian",
     "GenerativeModel",
+    "HierarchicalSparseCoding",
     "IndependentComponents",
     "MixtureOfGaussians",
     "NonnegativeSparseCoding",
+    "Outliers",
     "Rademacher",
+    "RectifiedGaussian",
     "Rounding",
     "Sample",
     "SparseCoding",
+    "SparseFeatures",
     "SupportLaw",
+    "SynthSize",
     "Uniform",
     "UniformSupport",
     "ValuesLaw",
@@ -84,7 +103,10 @@ __all__ = [
     "read_supports",
     "read_weights",
     "sparsity_from_power",
+    "spread_apart",
+    "synth_sae_bench",
     "values_named",
     "welch_bound",
     "world_of",
+    "zipf",
 ]
