@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shoal import theory as theory
     from shoal import training as training
     from shoal.data import Preprocessing, open_source
-    from shoal.diagnosis import Recovery, recovery, support_recovery
+    from shoal.diagnosis import Detection, Recovery, detection, recovery, support_recovery
     from shoal.estimators import DictionaryAutoencoder, RegularizedAutoencoder
     from shoal.runs import load_run, save_run
     from shoal.training import Recipe
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ArgumentError": "shoal.vocabulary",
+    "Detection": "shoal.diagnosis",
     "DictionaryAutoencoder": "shoal.estimators",
     "Preprocessing": "shoal.data",
     "Recipe": "shoal.training",
@@ -45,6 +46,7 @@ _HOMES = {
     "RunError": "shoal.vocabulary",
     "ShoalError": "shoal.vocabulary",
     "SourceError": "shoal.vocabulary",
+    "detection": "shoal.diagnosis",
     "load_run": "shoal.runs",
     "open_source": "shoal.data",
     "recovery": "shoal.diagnosis",
@@ -65,6 +67,7 @@ _ROOMS = (
 
 __all__ = [
     "ArgumentError",
+    "Detection",
     "DictionaryAutoencoder",
     "Preprocessing",
     "Recipe",
@@ -74,6 +77,7 @@ __all__ = [
     "ShoalError",
     "SourceError",
     "__version__",
+    "detection",
     "load_run",
     "open_source",
     "recovery",

@@ -28,7 +28,7 @@ SLOPE = -0.5 / math.log(2.0)
 ROOT_HALF = math.sqrt(0.5)
 
 # Not kept on disk: what a file of a dying process would cost is more than these seconds.
-compiled = njit(nogil=True, error_model="numpy")
+compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nnan", "nsz"})
 
 
 @compiled
