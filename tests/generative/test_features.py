@@ -62,7 +62,8 @@ def directly(world, n_samples, rng):
 
 def close(found, goal, n_samples, most=5.0):
     """Whether two frequencies, each of `n_samples`, differ by sampling error at most."""
-    spread = np.sqrt(np.maximum(goal * (1 - goal), 1.0 / n_samples) * 2 / n_samples)
+    middle = (found + goal) / 2
+    spread = np.sqrt(np.maximum(middle * (1 - middle), 1.0 / n_samples) * 2 / n_samples)
     return np.all(np.abs(found - goal) < most * spread)
 
 
