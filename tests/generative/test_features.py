@@ -12,6 +12,7 @@ from shoal.generative import (
     HierarchicalSparseCoding,
     Outliers,
     RectifiedGaussian,
+    SizedSupport,
     SparseFeatures,
     Uniform,
     UniformSupport,
@@ -95,6 +96,59 @@ def test_any_law_of_the_support_goes_through_a_forest_as_the_copula_does(small):
     found = [(world.sample(N, 4).codes.toarray() > 0).astype(float) for world in both]
     assert close(found[0].mean(axis=0), found[1].mean(axis=0), N)
     assert close(found[0].T @ found[0] / N, found[1].T @ found[1] / N, N)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_torch_draws_the_same_law(small, exclusive, scaled):
+    forest = Forest(small.forest.parents, exclusive, scaled)
+    world = SparseFeatures(small.dictionary, small.support, small.values, forest, np.ones(20))
+    sample = world.sample(N, random_state=2, device="cpu")
+    assert np.allclose(sample.codes @ world.dictionary + 1.0, sample.data, atol=1e-4)
+    both = [sample.codes.toarray(), world.sample(N, random_state=3).codes.toarray()]
+    on, meant = ((each > 0).astype(float) for each in both)
+    assert close(on.mean(axis=0), meant.mean(axis=0), N)
+    assert close(on.T @ on / N, meant.T @ meant / N, N)
+    moments, errors = zip(
+        *[(each.mean(axis=0), each.var(axis=0) / N) for each in both], strict=True
+    )
+    assert np.all(np.abs(moments[0] - moments[1]) < 5 * np.sqrt(errors[0] + errors[1]))
+    again = world.sample(500, random_state=2, device="cpu")
+    assert np.array_equal(again.data, world.sample(500, random_state=2, device="cpu").data)
+
+
+def test_torch_draws_faults_too(small):
+    parts = {"noise": 0.1, "outliers": Outliers(0.1, 1.0, 50.0), "missing": 0.1}
+    world = SparseFeatures(small.dictionary, small.support, small.values, **parts)
+    sample = world.sample(20_000, 0, device="cpu")
+    known = ~np.isnan(sample.data.numpy())
+    assert abs(1 - known.mean() - 0.1) < 0.005
+    assert abs(sample.outliers.mean() - 0.1) < 0.01
+    assert not np.diff(sample.codes.indptr)[sample.outliers].any()
+    left = sample.data.numpy() - sample.codes @ world.dictionary
+    assert abs(left[known & ~sample.outliers[:, None]].std() - 0.1) < 0.002
+    plain = SparseFeatures(small.dictionary, UniformSupport(2), small.values)
+    with pytest.raises(ArgumentError, match="device"):
+        plain.sample(10, 0, device="cpu")
+
+
+def test_supports_of_varying_size_have_the_chances_that_are_said():
+    law = SizedSupport(np.geomspace(800, 1, 12), 1, 4)
+    supports = law.draw(np.random.default_rng(0), N, 12)
+    used = supports >= 0
+    assert close(np.bincount(used.sum(axis=1), minlength=5)[1:] / N, np.full(4, 0.25), N)
+    on = np.zeros((N, 12))
+    on[np.nonzero(used)[0], supports[used]] = 1.0
+    assert close(on.mean(axis=0), law.p1(12), N)
+    assert close(on.T @ on / N, law.p2(12), N)
+    i, j, l = np.random.default_rng(8).integers(0, 12, (3, 200))  # noqa: E741
+    assert close((on[:, i] * on[:, j] * on[:, l]).mean(axis=0), law.p3(12, i, j, l), N)
+    assert abs(law.p1(12).sum() - 2.5) < 1e-9
+    equal, uniform = SizedSupport([2.0] * 6, 3, 3), UniformSupport(3)
+    assert np.allclose(equal.p2(6), uniform.p2(6))
+    assert (
+        SizedSupport([1.0, 2.0], 2, 2).draw(np.random.default_rng(0), 5, 2).tolist() == [[0, 1]] * 5
+    )
 
 
 def test_frequencies_are_known(small):
@@ -218,6 +272,9 @@ def test_zipf_runs_from_high_to_low():
         (lambda: RectifiedGaussian(1.0, [-1.0]), "deviation"),
         (lambda: Outliers(1.0), "share"),
         (lambda: Outliers(0.1, degrees=0.0), "degrees"),
+        (lambda: SizedSupport([1.0, 0.0], 1, 2), "high"),
+        (lambda: SizedSupport([1.0, 1.0], 2, 1), "low"),
+        (lambda: SizedSupport([1.0, -1.0], 1, 1), "odds"),
         (lambda: zipf(4, low=0.5), "low"),
         (lambda: synth_sae_bench("2k"), "size"),
         (lambda: world_with(offset=[1.0]), "offset"),

@@ -58,6 +58,7 @@ from shoal.generative.named import (
     read_weights,
     values_named,
 )
+from shoal.generative.sized import SizedSupport
 from shoal.generative.synth import SYNTH_SIZES, SynthSize, spread_apart, synth_sae_bench
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "RectifiedGaussian",
     "Rounding",
     "Sample",
+    "SizedSupport",
     "SparseCoding",
     "SparseFeatures",
     "SupportLaw",
