@@ -787,3 +787,19 @@ def test_the_run_remembers_how_it_was_made(shared: Path, here: Path) -> None:
     config = json.loads((here / "my run" / "config.json").read_text())
     assert config["command"].startswith("shoal fit ")
     assert config["command"].endswith("-o 'my run' -q")
+
+
+def test_generate_writes_the_law_of_the_benchmark(here: Path) -> None:
+    done("generate", "synth-1k", "--samples", 300, "--seed", 1, "-o", "features.npz")
+    with np.load(here / "features.npz", allow_pickle=False) as file:
+        assert file["data"].shape == (300, 512)
+        assert file["dictionary"].shape == (1024, 512)
+        parts = (file["codes_values"], file["codes_units"], file["codes_starts"])
+        codes = sparse.csr_array(parts, shape=(300, 1024))
+        assert np.allclose(codes @ file["dictionary"] + file["offset"], file["data"], atol=1e-4)
+    assert shoal.open_source(here / "features.npz").truth is not None
+
+
+def test_generate_refuses_sizes_for_a_world_that_has_its_own(here: Path) -> None:
+    said = refused("generate", "synth-1k", "-m", 128, "-o", "features.npz")
+    assert "atoms: found 128; needed to be left out: synth-1k has sizes" in said

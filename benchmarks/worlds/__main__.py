@@ -83,7 +83,7 @@ def rows(
         world = synth_sae_bench(size, random_state=seed)  # type: ignore[arg-type]
         data = world.sample(n_samples or sizes.n_samples, random_state=1000 + seed).data
         test = world.sample(n_test, random_state=2000 + seed)
-        k = max(1, round(float(np.sort(world.frequency)[::-1][:width].sum())))
+        k = max(1, int(np.sort(world.frequency)[::-1][:width].sum()))
         for name in solvers:
             task = Task(data, width, k, seed, device, steps)
             seconds, fitted = timed(load(name).fit, task)

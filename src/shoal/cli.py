@@ -120,6 +120,9 @@ app = typer.Typer(
 
 Model = Literal["sparse", "nonnegative", "mixture"]
 World = Literal["sparse", "nonnegative", "mixture", "independent"]
+Generated = Literal[
+    "sparse", "nonnegative", "mixture", "independent", "synth-1k", "synth-4k", "synth-16k"
+]
 Kind = Literal["none", "center", "scale", "whiten", "samples"]
 # Those of shoal.estimators, which would take a second to load for a help text; a test compares.
 Method = Literal["encoder", "least_squares", "pursuit", "omp", "iht"]
@@ -570,7 +573,13 @@ def transform(
 @app.command()
 def generate(
     ctx: typer.Context,
-    world: Annotated[World, typer.Argument(help="Which generative model.")],
+    world: Annotated[
+        Generated,
+        typer.Argument(
+            help="Which generative model; synth-1k, synth-4k and synth-16k are SynthSAEBench's law "
+            "with so many features, sizes and laws of their own."
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="An .npz file to write.")
     ],
@@ -610,11 +619,19 @@ def generate(
         shoal generate sparse --n-features 64 --atoms 128 -k 3 --samples 20000 -o planted.npz
 
         shoal generate nonnegative -m 12 --supports "0,1,2; 3,4,5" --weights 3,1 -o two.npz
+
+        shoal generate synth-1k --samples 60000 -o features.npz
     """
     _check_suffix(output, ".npz")
     held = ctx.with_resource(claim(output, overwrite=force))
     check_count("seed", seed, low=0)
     check_count("samples", samples)
+    if world.startswith("synth-"):
+        _refuse_given(ctx, world, but=("world", "output", "samples", "seed", "force", "quiet"))
+        _generate_features(held, world, samples, seed)
+        if not quiet:
+            screen.line(f"{samples} samples of {world}: {output}")
+        return
     import numpy as np
 
     from shoal.generative import laws_of
@@ -625,7 +642,7 @@ def generate(
         raise ArgumentError("dictionary", str(dictionary), "--atoms-from alone: it is its new name")
     truth = _make_atoms(atoms_from or dictionary or "random", atoms, n_features, for_atoms)
     laws = _Laws(sparsity, power, rounding, supports, blocks, weights, values, low, high)
-    made = laws.world(world, truth, noise)
+    made = laws.world(cast("World", world), truth, noise)
     drawn = made.sample(samples, random_state=for_samples)
     with whole_file(held) as temporary, open(temporary, "wb") as file:
         text = np.array(json.dumps(laws_of(made)))
@@ -1157,6 +1174,27 @@ def _make_atoms(how: Atoms, atoms: int, n_features: int, random_state: Any) -> A
         "orthonormal-union": generative.orthonormal_union,
     }
     return makers[how](atoms, n_features, random_state=random_state)
+
+
+def _refuse_given(ctx: typer.Context, world: str, but: tuple[str, ...]) -> None:
+    """Refuse every option that was typed, but for these."""
+    for name in ctx.params:
+        source = ctx.get_parameter_source(name)
+        if name not in but and source is not None and source.name == "COMMANDLINE":
+            needed = f"to be left out: {world} has sizes and laws of its own"
+            raise ArgumentError(name.replace("_", "-"), str(ctx.params[name]), needed)
+
+
+def _generate_features(held: Claim, world: str, samples: int, seed: int) -> None:
+    """Samples of SynthSAEBench's law, written as they are drawn."""
+    import numpy as np
+
+    from shoal.generative import synth_sae_bench, write_samples
+
+    for_world, for_samples = np.random.default_rng(seed).spawn(2)
+    made = synth_sae_bench(world.removeprefix("synth-"), random_state=for_world)  # type: ignore[arg-type]
+    with whole_file(held) as temporary, open(temporary, "wb") as file:
+        write_samples(file, made, samples, for_samples, about={"world": world, "seed": seed})
 
 
 class _Laws(NamedTuple):

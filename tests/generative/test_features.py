@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from shoal.generative import (
     BernoulliSupport,
@@ -20,6 +23,7 @@ from shoal.generative import (
     random_dictionary,
     spread_apart,
     synth_sae_bench,
+    write_samples,
     zipf,
 )
 from shoal.vocabulary import ArgumentError
@@ -297,3 +301,16 @@ def test_what_contradicts_itself_is_refused(make, argument):
 def world_with(support=None, values=None, **parts):
     support = support or UniformSupport(1)
     return SparseFeatures(np.eye(2), support, values or Uniform(1.0, 2.0), **parts)
+
+
+def test_samples_are_written_as_they_are_drawn(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("shoal.generative.writing.BATCH", 1000)
+    write_samples(tmp_path / "a.npz", small, 2500, 3, about={"world": "small"})
+    rng = np.random.default_rng(3)
+    drawn = [small.sample(count, rng) for count in (1000, 1000, 500)]
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        assert np.array_equal(file["data"], np.concatenate([each.data for each in drawn]))
+        parts = (file["codes_values"], file["codes_units"], file["codes_starts"])
+        codes = csr_array(parts, shape=(2500, 40))
+        assert json.loads(str(file["world"])) == {"world": "small"}
+        assert np.allclose(codes @ file["dictionary"] + file["offset"], file["data"])

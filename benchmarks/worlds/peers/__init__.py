@@ -27,7 +27,7 @@ class Task:
 
     data: NDArray[Any]  # (N, n) float32
     width: int  # W
-    k: int  # the mean number of active features among the W most frequent, rounded
+    k: int  # the mean number of active features among the W most frequent, rounded down
     seed: int
     device: str = "cpu"
     steps: int | None = None  # of minibatches, for methods that have them

@@ -60,6 +60,7 @@ from shoal.generative.named import (
 )
 from shoal.generative.sized import SizedSupport
 from shoal.generative.synth import SYNTH_SIZES, SynthSize, spread_apart, synth_sae_bench
+from shoal.generative.writing import write_samples
 
 __all__ = [
     "SYNTH_SIZES",
@@ -110,5 +111,6 @@ __all__ = [
     "values_named",
     "welch_bound",
     "world_of",
+    "write_samples",
     "zipf",
 ]

@@ -37,9 +37,25 @@ def _chance(x: float) -> float:
 
 
 @compiled
+def _uniform(state: Any) -> float:
+    """In [0, 1), by SplitMix64 (Steele, Lea and Flood 2014): it compiles in no time."""
+    state[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = state[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return np.float64(z >> np.uint64(11)) * 2.0**-53
+
+
+@compiled
+def _exponential(state: Any) -> float:
+    return -math.log(1.0 - _uniform(state))
+
+
+@compiled
 def draw_supports(
-    rng: Any,
-    n_rows: int,
+    state: Any,  # (1,) uint64, of the random numbers
+    factors: Any,  # (N, rank) float32, of the rows
     units: Any,  # (n_blocks, BLOCK): the units without a parent; -1 where there is none
     weights: Any,  # (n_blocks, rank, BLOCK) float32: f_i / sqrt(1 - |f_i|^2) of those
     levels: Any,  # (n_blocks, BLOCK) float32: t_i / sqrt(1 - |f_i|^2) of those
@@ -52,19 +68,17 @@ def draw_supports(
     exclusive: Any,  # (F,): whether at most one child of this unit survives
 ) -> Any:
     """Units of each row, ascending, one row after the other, and where each row begins."""
-    n_blocks, rank = weights.shape[0], weights.shape[1]
+    n_rows, n_blocks, rank = len(factors), weights.shape[0], weights.shape[1]
     starts = np.zeros(n_rows + 1, np.int64)
     found = np.empty(max(1024, 16 * n_rows), np.int32)
     row = np.empty(len(alive), np.int32)
-    eps = np.empty(rank, np.float32)
     x = np.empty(BLOCK, np.float32)
     bits = np.empty(BLOCK, np.int32)
     bound = bits.view(np.float32)
     n_found = 0
-    distance = rng.standard_exponential()
+    distance = _exponential(state)
     for r in range(n_rows):
-        for a in range(rank):
-            eps[a] = np.float32(rng.standard_normal())
+        eps = factors[r]
         size = 0
         for b in range(n_blocks):
             for j in range(BLOCK):
@@ -80,7 +94,7 @@ def draw_supports(
             if direct[b] or highest > 0:
                 for j in range(BLOCK):
                     unit = units[b, j]
-                    if unit >= 0 and rng.random() < _chance(x[j]) * alive[unit]:
+                    if unit >= 0 and _uniform(state) < _chance(x[j]) * alive[unit]:
                         row[size] = unit
                         size += 1
                 continue
@@ -99,11 +113,11 @@ def draw_supports(
                 if intensity < distance:
                     distance -= intensity
                     continue
-                distance = rng.standard_exponential()
+                distance = _exponential(state)
                 unit = units[b, j]
                 if unit >= 0:
                     candidate = -math.expm1(-intensity)
-                    if rng.random() * candidate < _chance(x[j]) * alive[unit]:
+                    if _uniform(state) * candidate < _chance(x[j]) * alive[unit]:
                         row[size] = unit
                         size += 1
         done = 0
@@ -116,12 +130,12 @@ def draw_supports(
                 level = -unit_levels[child]
                 for a in range(rank):
                     level += eps[a] * unit_weights[child, a]
-                if rng.random() < _chance(level) * alive[child]:
+                if _uniform(state) < _chance(level) * alive[child]:
                     passed += 1
                     if not exclusive[parent] or passed == 1:
                         row[size] = child
                         size += 1
-                    elif rng.random() * passed < 1.0:  # each of those that passed, alike
+                    elif _uniform(state) * passed < 1.0:  # each of those that passed, alike
                         row[size - 1] = child
         if n_found + size > len(found):
             longer = np.empty(2 * len(found) + size, np.int32)
@@ -141,7 +155,7 @@ def draw_supports(
 
 @compiled
 def exclude(
-    rng: Any,
+    state: Any,
     units: Any,
     starts: Any,
     depth: Any,  # (F,) 0 for a unit without a parent
@@ -165,7 +179,7 @@ def exclude(
                     passed[above] += 1
                     if passed[above] == 1:
                         winner[above] = i
-                    elif rng.random() * passed[above] < 1.0:
+                    elif _uniform(state) * passed[above] < 1.0:
                         kept[winner[above]] = False
                         on[units[winner[above]]] = -1
                         winner[above] = i

@@ -320,8 +320,8 @@ def walk(
     block_levels = np.where(there, levels[units], np.float32(np.inf))
     direct = law.frequency[units[:, 0]] > FREQUENT
     return draw_supports(
-        rng,
-        n_samples,
+        rng.integers(2**64, size=1, dtype=np.uint64),
+        rng.standard_normal((n_samples, weights.shape[1]), dtype=np.float32),
         units,
         np.ascontiguousarray(block_weights),
         block_levels,

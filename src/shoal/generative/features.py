@@ -562,7 +562,8 @@ def _through_forest(
     from shoal.generative._walk import exclude
 
     tables = forest._tables
-    kept = exclude(rng, units, starts, tables.depth, forest.parent, tables.exclusive)
+    state = rng.integers(2**64, size=1, dtype=np.uint64)
+    kept = exclude(state, units, starts, tables.depth, forest.parent, tables.exclusive)
     ends = np.concatenate([[0], np.cumsum(kept)])
     return units[kept], ends[starts]
 
