@@ -20,9 +20,11 @@ from shoal.generative import (
     Uniform,
     UniformSupport,
     coherence,
+    laws_of,
     random_dictionary,
     spread_apart,
     synth_sae_bench,
+    world_of,
     write_samples,
     zipf,
 )
@@ -314,3 +316,15 @@ def test_samples_are_written_as_they_are_drawn(small, tmp_path, monkeypatch):
         codes = csr_array(parts, shape=(2500, 40))
         assert json.loads(str(file["world"])) == {"world": "small"}
         assert np.allclose(codes @ file["dictionary"] + file["offset"], file["data"])
+
+
+def test_a_world_is_made_again_from_its_laws_as_text(small):
+    parts = {"offset": np.arange(20.0), "noise": 0.1, "outliers": Outliers(0.1), "missing": 0.1}
+    for world in (
+        SparseFeatures(small.dictionary, small.support, small.values, small.forest, **parts),
+        SparseFeatures(small.dictionary, SizedSupport([1.0] * 40, 1, 3), Uniform(1.0, 2.0)),
+    ):
+        again = world_of(small.dictionary, json.loads(json.dumps(laws_of(world))))
+        first, second = world.sample(200, 0), again.sample(200, 0)
+        assert np.array_equal(first.data, second.data, equal_nan=True)
+        assert json.loads(json.dumps(world.describe())) == again.describe()

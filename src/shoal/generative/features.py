@@ -473,7 +473,7 @@ class SparseFeatures:
             "frequency": [float(frequency.min()), float(frequency.max())],
             "support": type(self.support).__name__,
             "values": type(self.values).__name__,
-            "in_trees": 0 if self.forest is None else int(np.sum(self.forest.parent >= 0)),
+            "children": 0 if self.forest is None else int(np.sum(self.forest.parent >= 0)),
             "offset": 0.0 if self.offset is None else float(np.linalg.norm(self.offset)),
             "noise": self.noise,
             "outliers": 0.0 if self.outliers is None else self.outliers.share,
