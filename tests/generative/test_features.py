@@ -30,7 +30,7 @@ from shoal.generative import (
 )
 from shoal.vocabulary import ArgumentError
 
-N = 50_000
+N = 40_000
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,7 @@ def test_any_law_of_the_support_goes_through_a_forest_as_the_copula_does(small):
     assert close(found[0].T @ found[0] / N, found[1].T @ found[1] / N, N)
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize(("exclusive", "scaled"), [(True, True), (False, False)])
 def test_torch_draws_the_same_law(small, exclusive, scaled):
     forest = Forest(small.forest.parents, exclusive, scaled)
     world = SparseFeatures(small.dictionary, small.support, small.values, forest, np.ones(20))
