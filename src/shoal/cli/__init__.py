@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, get
 import typer
 from typer.core import TyperGroup
 
-from shoal import screen, signals
+from shoal import signals
+from shoal.cli import screen
 from shoal.files import Claim, claim, whole_file
-from shoal.screen import bar as _bar
-from shoal.screen import table as _print_table
+from shoal.cli.screen import bar as _bar
+from shoal.cli.screen import table as _print_table
 from shoal.signals import stoppable
 from shoal.vocabulary import (
     ArgumentError,
