@@ -40,7 +40,6 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
         CORE | {"files", "theory", "estimators", "report"},
     ),
     "sweeps": ("a penalty's strengths, one by one", CORE | {"files", "theory", "report", "papers"}),
-    "screen": ("what the command line prints", set()),
     "signals": ("interrupts that leave what is whole", set()),
     "shoal": ("the door: names that load when first used", None),
     "cli": ("the command line", None),
@@ -62,6 +61,10 @@ INNER = {
         "rules",
         "schedules",
     },
+    "cli.screen": set(),
+    "cli.options": set(),
+    "cli.progress": {"screen"},
+    "cli.application": {"screen"},
 }
 
 # Kernels are called by the network alone; all others go through its functions.
@@ -165,7 +168,7 @@ def drawing():
         for whole in INNER:
             if whole.split(".")[0] == name:
                 uses = ", ".join(sorted(INNER[whole]))
-                yield f"  .{whole.split('.')[1]:<9} of {name}: {uses}"
+                yield f"  .{whole.split('.')[1]:<12} of {name}: {uses or '-'}"
 
 
 def test_the_page_draws_these_rooms():
@@ -217,7 +220,7 @@ def test_the_walk_sees_what_it_should(tmp_path):
         "__init__.py": "",
         "vocabulary.py": "def f():\n    from shoal.network import autoencoder\n",
         "report.py": "import shoal.training\n",
-        "screen.py": "import shoal.vocabulary\n",
+        "signals.py": "import shoal.vocabulary\n",
         "data/readers/npy.py": "from shoal.data import access, sources\n",
         "data/access.py": "",
         "data/sources.py": "",
@@ -240,7 +243,7 @@ def test_the_walk_sees_what_it_should(tmp_path):
         "shoal.data -> shoal.cli: below its own room",
         "shoal.data.readers.npy -> shoal.data.sources: more than data.readers may import",
         "shoal.report -> shoal.training: more than report may import",
-        "shoal.screen -> shoal.vocabulary: more than screen may import",
+        "shoal.signals -> shoal.vocabulary: more than signals may import",
         f"shoal.training -> {KERNELS}: kernels are for the network",
         "shoal.vocabulary -> shoal.network.autoencoder: below its own room",
     ]
