@@ -30,16 +30,24 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
     "network": ("the autoencoder, penalties, kernels: pure functions", WORDS | {"processes"}),
     "training": ("one descent, its state, its recipes", WORDS | {"generative", "data", "network"}),
     "diagnosis": ("how good it is, in numbers", WORDS | {"generative", "network"}),
-    "theory": ("the papers' theorems in numbers", CORE),
+    "claims": ("what was found, needed, and whether it holds", set()),
+    "theory": ("the papers' theorems in numbers", CORE | {"claims"}),
     "estimators": ("the scikit-learn face", CORE - {"generative"}),
     # Above the runs, which write one; it reads files, and knows nothing of what made them.
     "report": ("figures and pages from files alone", {"vocabulary"} | RUN),
     "runs": ("models to folders and back", CORE | RUN | {"estimators", "report"}),
-    "papers": (
-        "experiments: the papers' tables and figures",
-        CORE | {"files", "theory", "estimators", "report"},
+    "experiments": (
+        "what an experiment is, runs and leaves behind",
+        WORDS | {"files", "claims", "report"},
     ),
-    "sweeps": ("a penalty's strengths, one by one", CORE | {"files", "theory", "report", "papers"}),
+    "sweeps": (
+        "a penalty's strengths, one by one",
+        CORE | {"files", "claims", "report", "experiments"},
+    ),
+    "papers": (
+        "the papers' tables and figures",
+        CORE | {"claims", "theory", "estimators", "report", "experiments", "sweeps"},
+    ),
     "signals": ("interrupts that leave what is whole", set()),
     "shoal": ("the door: names that load when first used", None),
     "cli": ("the command line", None),

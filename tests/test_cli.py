@@ -689,7 +689,7 @@ def test_an_interrupted_sweep_says_that_it_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("shoal.sweeps.write_result", stop)
+        patch.setattr("shoal.sweeps.result.write_result", stop)
         result = shoal_(*words, "-q")
     assert result.exit_code == 130
     assert result.stderr == (

@@ -21,6 +21,7 @@ from shoal.vocabulary import __version__
 if TYPE_CHECKING:
     from shoal import data as data
     from shoal import diagnosis as diagnosis
+    from shoal import experiments as experiments
     from shoal import generative as generative
     from shoal import network as network
     from shoal import papers as papers
@@ -54,6 +55,7 @@ _HOMES = {
 _ROOMS = (
     "data",
     "diagnosis",
+    "experiments",
     "generative",
     "network",
     "papers",

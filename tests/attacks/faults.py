@@ -294,8 +294,8 @@ def operations(scratch: Path) -> dict[str, tuple[str, Callable[[Path], Any], Any
             mock.patch.object(runs, "report_bytes", return_value=page),
             mock.patch("shoal.report.page.atoms_bytes", return_value=picture),
             mock.patch("shoal.report.page.report_bytes", return_value=page),
-            mock.patch("shoal.papers.page.as_png", return_value=picture),
-            mock.patch("shoal.papers.page._render", return_value="<html></html>\n"),
+            mock.patch("shoal.experiments.page.as_png", return_value=picture),
+            mock.patch("shoal.experiments.page._render", return_value="<html></html>\n"),
         ):
             return work()
 

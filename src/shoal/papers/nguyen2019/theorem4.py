@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.claims import Check, at_least, at_most, between
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative import (
     GenerativeModel,
     MixtureOfGaussians,
@@ -18,10 +20,8 @@ from shoal.generative import (
     perturb,
     random_dictionary,
 )
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.report.drawing import HUES, panels
 from shoal.theory import sizes
-from shoal.theory.assertion import Check, at_least, at_most, between
 from shoal.theory.gradients import moment_gradient, signed_gradient
 from shoal.theory.nguyen2019 import plateau, step_size, theorem4
 from shoal.training import mean_curvature
