@@ -446,7 +446,7 @@ def test_of_a_stream_no_more_is_kept_than_is_asked_for(
 
     monkeypatch.setattr(Source, "draw", spied)
     short().partial_fit(iter([world.data]))
-    assert asked == [10 * 24]  # rows to start from
+    assert asked == [10 * 24, 10 * 24]  # whether there are enough, and rows to start from
     asked.clear()
     wide = replace(SHORT, polish=replace(SHORT.polish, max_samples=70_000))
     autoencoder(recipe=wide).fit(iter([world.data]))
@@ -479,7 +479,7 @@ def test_the_step_size_goes_on_over_calls_and_then_stays(world: SimpleNamespace)
 def test_partial_fit_recovers_a_dictionary_chunk_by_chunk() -> None:
     world = planted(48, 32, 2, 8000)
     model = autoencoder(n_components=48)
-    for _ in range(2):
+    for _ in range(3):
         for piece in np.array_split(world.data, 10):
             model.partial_fit(piece)
     # A fit gets nearer still, by its polish.
@@ -963,8 +963,8 @@ def test_a_bad_argument_is_named_in_one_line_before_any_work(
     def work(*_: Any, **__: Any) -> Any:
         raise AssertionError("work began")
 
-    for name in ("descend", "run"):
-        monkeypatch.setattr(f"shoal.estimators.dictionary.{name}", work)
+    monkeypatch.setattr("shoal.training.pieces.descend", work)
+    monkeypatch.setattr("shoal.estimators.dictionary.run", work)
     model = autoencoder(**changes)
     before = dict(vars(model))
     with pytest.raises(ValueError, match=rf"^{argument}: found .*; needed .*$") as caught:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from scipy import sparse
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source
 from shoal.estimators.base import METHODS, PURSUITS, TiedAutoencoder
-from shoal.estimators.inputs import LOOKED_AT, first_rows
 from shoal.network.activations import Activation, at_rest
 from shoal.network.inference import (
     fast_sparse_encode,
@@ -24,21 +23,18 @@ from shoal.parts import check_storable
 from shoal.training import (
     MODELS,
     History,
-    Place,
     Recipe,
-    begin,
     check_init,
-    descend,
     prepare,
     pruned,
     recipe_named,
     run,
     units,
 )
-from shoal.training.adaptation import Adapted
 from shoal.training.fit import SEARCHED, drawn, narrowed, rested, searched, started, tenth
+from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
 from shoal.training.revival import Activity
-from shoal.training.state import generator_at
+from shoal.training.state import State, generator_at
 from shoal.vocabulary import (
     ArgumentError,
     Parameters,
@@ -52,18 +48,6 @@ Model = Literal["sparse", "nonnegative", "mixture"]
 
 Init = Literal["auto", "data", "random", "residual", "pca", "pairwise"]
 """Where atoms start, by name."""
-
-
-class Carried(NamedTuple):
-    """What one call of `partial_fit` hands to the next beside the model."""
-
-    place: Place
-    activity: Activity | None = None
-    adapted: Adapted | None = None
-
-    def counts(self) -> dict[str, Any]:
-        """As :func:`shoal.training.begin` takes them."""
-        return {"activity": self.activity, "adapted": self.adapted}
 
 
 class DictionaryAutoencoder(TiedAutoencoder):
@@ -264,7 +248,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
             )
         n_steps = state.number if state.polished is None else state.n_steps
         self._keep(parameters, recipe, state.k, fitted, source.feature_shape, n_steps)
-        self._carried = Carried(state.place)
+        idle = Activity.none(parameters.bias)
+        if state.activity is not None:  # as patient as the fit was at its end
+            idle = idle._replace(total=state.activity.total)
+        self._carried = Carried(state.place, idle, exponent=problem.exponent)
         if state.before_polish is not None:
             before = pruned(Parameters(state.before_polish, state.before_polish[:, 0]))
             self.unpolished_components_ = before.dictionary.cpu().numpy().astype(dtype)
@@ -274,10 +261,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
     def partial_fit(self, X: Any, y: None = None) -> Self:
         """One pass of minibatch descent over `X`, from where the last call stopped.
 
-        The first call starts the atoms and fits the preprocessing on its `X`. Later ones go on
-        with the steps of the recipe, and its last ones, by default those of the refinement, have
-        no end. There is no polish: it needs data that a stream doesn't keep. After :meth:`fit`
-        it goes on from that result.
+        The first call starts the atoms, fits the preprocessing and, where asked for, finds the
+        number of active units. Where it has less than ten rows an atom (whitened, twice as many
+        rows as features), its rows are kept, and the start is made again from all of them each
+        time that they have doubled, until there are so many. Later calls go on with the steps
+        of the recipe, and its last ones, by default those of the refinement, have no end. A call
+        may have any number of rows: a step is a batch of the recipe's size, and fewer rows make
+        as much less of one. There is no polish: it needs data that a stream doesn't keep. After
+        :meth:`fit` it goes on from that result.
 
         Parameters
         ----------
@@ -289,49 +280,88 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self
         """
         first = not hasattr(self, "components_")
-        device = self._device()
+        device, carried = self._device(), None if first else self._carried
+        source, names = self._new_source(X) if first else (self._source(X), None)
+        waiting = Waiting() if first else carried and carried.waiting
+        if waiting is not None:
+            spec = self._preprocessing(source.n_samples)
+            m, _ = self._sizes(None, source.n_features, whole=False)
+            wanted = rows_to_start(m, source.n_features, full_rank=spec.kind == "whiten")
+            together, waiting = waiting.and_of(source, wanted)
+            if waiting is None or waiting.due():
+                self._begin(together, names, waiting, device)
+                return self
+        k, recipe, fitted = self.n_nonzero_coefs_, self.recipe_, self.preprocessing_
+        prepared = fitted.through(source)
+        exponent = unit_of(prepared, recipe, carried)
+        prepared = units.changed(prepared, exponent)
+        parameters = self._parameters(self.components_.dtype, device)
+        state = pass_over(
+            parameters,
+            prepared,
+            recipe,
+            self._generator(),
+            number=self.n_steps_,
+            carried=carried and carried.in_unit(exponent),
+        )
+        self._keep_piece(state, prepared, recipe, k, fitted, source.feature_shape)
+        self._carried = Carried.after(state, exponent, waiting)
+        return self
+
+    def _begin(
+        self,
+        source: Source,
+        names: NDArray[Any] | None,
+        waiting: Waiting | None,
+        device: torch.device,
+    ) -> None:
+        """Start from all rows up to now, and pass over them; `waiting` where they are few."""
+        rng = np.random.default_rng(self._seed())
+        m, k = self._sizes(source.n_samples, source.n_features, whole=False)
+        if waiting is not None and k is None:  # too few to search in
+            k = tenth(m)
+        recipes = cache(partial(self._recipe, m, n_samples=None))
+        recipes(k or 1)  # refuses what can't be used, before any work
+        self._sparse_output()
+        fitted = self._preprocessing(source.n_samples).fit(source)
+        prepared = fitted.through(source)
+        sample, kept = drawn(prepared, self._init(), m, SEARCHED if k is None else 0, rng)
+        exponent = units.exponent(sample, recipes(k or 1))
+        sample = np.ldexp(sample, exponent)
+        prepared, kept = units.changed(prepared, exponent), units.changed(kept, exponent)
+        parameters = started(self._init(), sample, m, device, rng)
+        if k is None:
+            k = searched(narrowed(parameters, sample), kept, self.model, rng)
+        state = pass_over(parameters, prepared, recipes(k), rng)
+        first = not hasattr(self, "components_")
+        self._keep_piece(state, prepared, recipes(k), k, fitted, source.feature_shape, anew=True)
+        self._carried = Carried.after(state, exponent, waiting and waiting.begun())
         if first:
-            source, names = self._new_source(X)
-            rng = np.random.default_rng(self._seed())
-            m, k = self._sizes(source.n_samples, source.n_features, whole=False)
-            recipes = cache(partial(self._recipe, m, n_samples=None))
-            recipes(k or 1)  # refuses what can't be used, before any work
-            self._sparse_output()
-            fitted = self._preprocessing(source.n_samples).fit(source)
-            prepared = fitted.through(source)
-            sample, kept = drawn(prepared, self._init(), m, SEARCHED if k is None else 0, rng)
-            exponent = units.exponent(sample, recipes(k or 1))
-            sample = np.ldexp(sample, exponent)
-            prepared, kept = units.changed(prepared, exponent), units.changed(kept, exponent)
-            parameters = started(self._init(), sample, m, device, rng)
-            if k is None:
-                if len(sample) < 10 * m:
-                    found = f"'auto' with {len(sample)} samples in the first call"
-                    needed = f"at least {10 * m} samples there, ten an atom, or a number"
-                    raise ArgumentError("n_nonzero_coefs", found, needed)
-                k = searched(narrowed(parameters, sample), kept, self.model, rng)
-            recipe, start = recipes(k), 0
-        else:
-            source, k = self._source(X), self.n_nonzero_coefs_
-            recipe, start, fitted = self.recipe_, self.n_steps_, self.preprocessing_
-            prepared = fitted.through(source)
-            few = first_rows(prepared, LOOKED_AT)
-            prepared = units.changed(prepared, units.exponent(few, recipe))
-            parameters, rng = self._parameters(self.components_.dtype, device), self._generator()
-        plan = recipe.plan(endless=True)
-        carried = self._carried or Carried(Place.at(rng))
-        state = begin(parameters, plan, rng, number=start, **carried.counts())
-        for state, _ in descend(state, prepared, plan, passes=1):  # noqa: B007
-            pass
+            self._keep_names(source.n_features, names)
+
+    def _keep_piece(
+        self,
+        state: State,
+        prepared: Source,
+        recipe: Recipe,
+        k: int,
+        fitted: FittedPreprocessing,
+        feature_shape: tuple[int, ...] | None,
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Take on the state after a piece of data, `prepared`."""
         parameters = state.parameters
         if not prepared.once:
             parameters = rested(parameters, prepared, recipe.activation)
-        shape = source.feature_shape or getattr(self, "feature_shape_", None)
+            new, old = parameters.threshold, None if anew else self.thresholds_
+            if new is not None and old is not None and new is not state.parameters.threshold:
+                # Of few rows the threshold is a rough one: they weigh as in an update.
+                share = min(1.0, (prepared.n_samples or np.inf) / (recipe.batch_size or 1))
+                before = torch.from_numpy(old).to(new)
+                parameters = parameters._replace(threshold=torch.lerp(before, new, share))
+        shape = feature_shape or getattr(self, "feature_shape_", None)
         self._keep(parameters, recipe, k, fitted, shape, state.number)
-        self._carried = Carried(state.place, state.activity, state.adapted)
-        if first:
-            self._keep_names(source.n_features, names)
-        return self
 
     def _generator(self) -> np.random.Generator:
         """Where the randomness of the last fit stopped; at the seed for a run read from a file."""

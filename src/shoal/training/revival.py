@@ -64,27 +64,27 @@ class Activity(NamedTuple):
     counts: Tensor  # (m,) since the last look
     idle: Tensor  # (m,) steps up to the last look
     tries: Tensor  # (m,) how often it was replaced
-    steps: int = 0  # since the last look
-    total: int = 0
+    steps: float = 0  # since the last look
+    total: float = 0
 
     @classmethod
     def none(cls, like: Tensor) -> Activity:
         """Of units (m,) that have done nothing yet."""
         return cls(torch.zeros_like(like), torch.zeros_like(like), torch.zeros_like(like))
 
-    def add(self, counts: Tensor) -> Activity:
-        """With the counts (m,) of one more step."""
+    def add(self, counts: Tensor, share: float = 1) -> Activity:
+        """With the counts (m,) of one more step, or of so much of one."""
         return self._replace(
-            counts=self.counts + counts, steps=self.steps + 1, total=self.total + 1
+            counts=self.counts + counts, steps=self.steps + share, total=self.total + share
         )
 
     def due(self, every: int) -> bool:
         """Whether it is time for a look."""
-        return self.steps >= max(every, self.total // 16)
+        return self.steps >= max(every, int(self.total) // 16)
 
     def dead(self, idle: int) -> Tensor:
         """Boolean (m,), as of the last look."""
-        return self.idle >= max(idle, self.total // 16)
+        return self.idle >= max(idle, int(self.total) // 16)
 
     def look(self) -> Activity:
         """As of now: what was idle since the last look, and counts from 0 again."""
@@ -117,12 +117,15 @@ def revive(
     losses: Tensor,
     encoder: Activation | Pursuit,
     settings: Revival,
+    *,
+    distinct: bool = False,
 ) -> tuple[Tensor, Tensor, int]:
     """Dead and duplicate atoms replaced or given up.
 
     `usage` (m,) counts activity since the last look, `dead` (m,) says where there was none for
     long; `tries` (m,) counts replacements. `losses` (B,) says which rows of `data` (B, n) are
-    explained worst. At most half of the rows are taken as new atoms.
+    explained worst. At most half of the rows are taken as new atoms, at least one; where they
+    are to be `distinct`, none that repeats an atom which stays.
 
     Returns
     -------
@@ -136,11 +139,9 @@ def revive(
     if bool(tired.any()):
         given_up = tired & (dead | duplicates(dictionary, usage, _SAME))
         dictionary = torch.where(given_up[:, None], 0.0, dictionary)
-    atoms = torch.nonzero(spare & ~tired).squeeze(1)[: data.shape[0] // 2]
+    atoms = torch.nonzero(spare & ~tired).squeeze(1)[: max(1, data.shape[0] // 2)]
     if atoms.numel() == 0:
         return dictionary, tries, 0
-    tries = tries.clone()
-    tries[atoms] += 1
     rows = data[losses.topk(atoms.numel()).indices]
     codes = fast_sparse_encode(parameters, rows, encoder)
     # What a row leaves and what its weakest unit stands in for: where an atom is missing,
@@ -149,8 +150,18 @@ def revive(
     weakest = strength.argmin(dim=1, keepdim=True)
     others = SparseCodes(codes.indices, codes.values.scatter(1, weakest, 0.0))
     left = rows - others.reconstruct(dictionary)
-    dictionary = dictionary.clone()
-    dictionary[atoms] = unit_atoms(left, fallback=dictionary[atoms])
+    new = unit_atoms(left, fallback=dictionary[atoms])
+    if distinct:
+        stay = dictionary[~spare]
+        known = torch.cat([stay, new])
+        first = torch.arange(len(known) - len(stay), device=known.device) + len(stay)
+        rank = torch.arange(len(known), device=known.device)
+        close = (new @ known.T).abs() > settings.duplicate_cosine
+        fresh = ~(close & (rank[None, :] < first[:, None])).any(dim=1)
+        atoms, new = atoms[fresh], new[fresh]
+    dictionary, tries = dictionary.clone(), tries.clone()
+    dictionary[atoms] = new
+    tries[atoms] += 1
     return dictionary, tries, atoms.numel()
 
 
