@@ -287,9 +287,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
             spec = self._preprocessing(source.n_samples)
             m, _ = self._sizes(None, source.n_features, whole=False)
             wanted = rows_to_start(m, source.n_features, full_rank=spec.kind == "whiten")
-            together, waiting = waiting.and_of(source, wanted)
+            earlier, waiting = waiting, waiting.and_of(source, wanted)
             if waiting is None or waiting.due():
-                self._begin(together, names, waiting, device)
+                self._begin(earlier.before(source), names, waiting, device)
                 return self
         k, recipe, fitted = self.n_nonzero_coefs_, self.recipe_, self.preprocessing_
         prepared = fitted.through(source)

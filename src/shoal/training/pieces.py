@@ -48,21 +48,24 @@ class Waiting(NamedTuple):
     rows: tuple[NDArray[Any], ...] = ()  # each (rows, n_features), as they came
     started: int = 0  # rows that the last start was made from
 
-    def and_of(self, source: Source, wanted: int) -> tuple[Source, Self | None]:
-        """All rows up to now as one source; and what waits on, None where that are `wanted`.
+    def and_of(self, source: Source, wanted: int) -> Self | None:
+        """What waits after these rows; None where they make `wanted`.
 
         A stream gives no more rows ahead than are missing.
         """
         missing = wanted - sum(map(len, self.rows))
-        enough = source.n_samples is not None and source.n_samples >= missing
-        new = None if enough else _first(source, missing)
-        enough = enough or new is None or len(new) >= missing
-        following = None if enough or new is None else self._replace(rows=(*self.rows, new))
+        if source.n_samples is not None and source.n_samples >= missing:
+            return None
+        new = _first(source, missing)
+        return None if len(new) >= missing else self._replace(rows=(*self.rows, new))
+
+    def before(self, source: Source) -> Source:
+        """All rows up to now, those of `source` included, as one source."""
         if not self.rows:
-            return source, following
+            return source
         if source.n_samples is None:  # in their order
-            return open_source(chain(self.rows, source.batches(wanted))), following
-        return JoinedSource([*map(open_source, self.rows), source]), following
+            return open_source(chain(self.rows, source.batches(_LOOKED_AT)))
+        return JoinedSource([*map(open_source, self.rows), source])
 
     def due(self) -> bool:
         """Whether there are twice as many rows as at the last start: time for another."""

@@ -124,8 +124,8 @@ def revive(
 
     `usage` (m,) counts activity since the last look, `dead` (m,) says where there was none for
     long; `tries` (m,) counts replacements. `losses` (B,) says which rows of `data` (B, n) are
-    explained worst. At most half of the rows are taken as new atoms, at least one; where they
-    are to be `distinct`, none that repeats an atom which stays.
+    explained worst. At most half of the rows are taken as new atoms; where they
+    are to be `distinct`, at least one, and none that repeats an atom which stays.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def revive(
     if bool(tired.any()):
         given_up = tired & (dead | duplicates(dictionary, usage, _SAME))
         dictionary = torch.where(given_up[:, None], 0.0, dictionary)
-    atoms = torch.nonzero(spare & ~tired).squeeze(1)[: max(1, data.shape[0] // 2)]
+    atoms = torch.nonzero(spare & ~tired).squeeze(1)[: max(int(distinct), data.shape[0] // 2)]
     if atoms.numel() == 0:
         return dictionary, tries, 0
     rows = data[losses.topk(atoms.numel()).indices]
