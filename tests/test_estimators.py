@@ -1,5 +1,6 @@
 """The scikit-learn face: its contract, its inputs, its checks, and what it recovers."""
 
+import copy
 import math
 import tracemalloc
 import warnings
@@ -413,6 +414,58 @@ def test_fit_returns_the_model(world: SimpleNamespace) -> None:
     model = short()
     assert model.fit(world.data) is model
     assert model.partial_fit(world.data) is model
+
+
+# ------------------------------------------------------------------ what decides
+
+
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+@pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist])
+def test_an_array_to_start_from_says_how_many_atoms(
+    world: SimpleNamespace, how: str, kind: Callable[[np.ndarray], Any]
+) -> None:
+    init = kind(random_dictionary(9, 16, random_state=1))
+    recipe = replace(SHORT, revival=None)
+    model = getattr(autoencoder(n_components=None, init=init, recipe=recipe), how)(world.data)
+    assert len(model.components_) == 9
+    with pytest.raises(ArgumentError, match=r"^init: found an array of shape \(9, 16\)"):
+        getattr(autoencoder(n_components=10, init=init), how)(world.data)
+    with pytest.raises(ArgumentError, match=r"^init: found .* no array of numbers"):
+        getattr(autoencoder(n_components=None, init=[[1, 2], [3]]), how)(world.data)
+
+
+AFTERWARDS = {
+    "model": "mixture",
+    "n_nonzero_coefs": 7,
+    "n_components": 3,
+    "recipe": "nguyen2019-nonnegative-relu",
+    "preprocessing": "whiten",
+    "init": "pca",
+}
+
+
+@pytest.mark.parametrize("name", AFTERWARDS)
+def test_arguments_set_after_a_fit_are_for_the_next_one(
+    world: SimpleNamespace, name: str, tmp_path: Path
+) -> None:
+    data = np.abs(world.data)
+    model = short(model="nonnegative", preprocessing="scale").fit(data)
+    twin = copy.deepcopy(model)
+    before = {method: model.transform(data[:50], method) for method in METHODS}
+    scores = {method: model.score(data, method=method) for method in METHODS}
+    model.set_params(**{name: AFTERWARDS[name]})
+    for method, codes in before.items():
+        np.testing.assert_array_equal(model.transform(data[:50], method), codes)
+        assert model.score(data, method=method) == scores[method]
+    assert model.model_ == "nonnegative"
+    loaded = shoal.load_run(shoal.save_run(model, tmp_path / "run", data))
+    np.testing.assert_array_equal(loaded.transform(data[:50], "omp"), before["omp"])
+    assert loaded.get_params()["n_nonzero_coefs"] == 2
+    assert loaded.model == loaded.model_ == "nonnegative"
+    assert same_fit(model.partial_fit(data[:30]), twin.partial_fit(data[:30]))
+    assert model.model_ == "nonnegative"
+    if name == "model":
+        assert model.set_params(n_nonzero_coefs=1).fit(data).model_ == "mixture"
 
 
 # ------------------------------------------------------------------ partial_fit

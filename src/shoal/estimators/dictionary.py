@@ -32,6 +32,7 @@ from shoal.training import (
     units,
 )
 from shoal.training.fit import SEARCHED, drawn, narrowed, rested, searched, started, tenth
+from shoal.training.initialization import atoms_given
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
 from shoal.training.revival import Activity
 from shoal.training.state import State, generator_at
@@ -61,7 +62,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
     Parameters
     ----------
     n_components : int, optional
-        Number of atoms m. By default min(n_samples, n_features).
+        Number of atoms m. By default that of `init`, where that is an array, and else
+        min(n_samples, n_features).
     n_nonzero_coefs : int or "auto", optional
         Active units a sample, k; from 1 to m. By default a tenth of m, at least 1; 1 for
         ``model="mixture"``. With "auto" it is estimated from the data first, by short fits
@@ -102,6 +104,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
     bias_ : ndarray of shape (n_components,)
         The encoder's bias b.
     preprocessing_ : FittedPreprocessing
+    model_ : str
+        The model that was fitted. It decides, as `n_nonzero_coefs_` and `recipe_` do, what
+        `transform` gives and what a run folder says: arguments that are set after a fit are for
+        the next one.
     n_nonzero_coefs_ : int
         The number k of active units a sample that was used.
     recipe_ : Recipe
@@ -219,6 +225,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         device: torch.device,
         rng: np.random.Generator,
     ) -> Iterator[Step]:
+        given = self.get_params(deep=False)
         fitted = spec.fit(source)
         prepared = fitted.through(source)
         problem, state = prepare(
@@ -247,6 +254,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
                 stacklevel=2,
             )
         n_steps = state.number if state.polished is None else state.n_steps
+        self._keep_params(given)
         self._keep(parameters, recipe, state.k, fitted, source.feature_shape, n_steps)
         idle = Activity.none(parameters.bias)
         if state.activity is not None:  # as patient as the fit was at its end
@@ -334,6 +342,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             k = searched(narrowed(parameters, sample), kept, self.model, rng)
         state = pass_over(parameters, prepared, recipes(k), rng)
         first = not hasattr(self, "components_")
+        self._keep_params(self.get_params(deep=False))
         self._keep_piece(state, prepared, recipes(k), k, fitted, source.feature_shape, anew=True)
         self._carried = Carried.after(state, exponent, waiting and waiting.begun())
         if first:
@@ -369,6 +378,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
             return np.random.default_rng(self._seed())
         return generator_at(self._carried.place.after)
 
+    def _keep_params(self, given: dict[str, Any]) -> None:
+        """The arguments that the model was fitted with, and which kind of model that makes it."""
+        self._fitted_params, self.model_ = given, str(given["model"])
+
     def _keep(
         self,
         parameters: Parameters,
@@ -399,6 +412,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         feature_names: NDArray[Any] | None = None,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
+        self._keep_params(self.get_params(deep=False))
         self._carried = None
         self._keep(parameters, recipe, n_nonzero_coefs, fitted, feature_shape, n_steps)
         self._keep_names(parameters.dictionary.shape[1], feature_names)
@@ -415,7 +429,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
     ) -> NDArray[Any] | sparse.csr_array:
         if method == "encoder":
             return super()._code(parameters, batch, method, without_zeros)
-        signed, dictionary = self.model == "sparse", parameters.dictionary
+        signed, dictionary = self.model_ == "sparse", parameters.dictionary
         data = torch.from_numpy(batch).to(dictionary.device)
         if method in PURSUITS:
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
@@ -435,7 +449,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
     ) -> tuple[int, int | None]:
         """The numbers of atoms and of active units, m and k; None for one to be estimated."""
         if self.n_components is None:
-            m = min(n_features, n_samples or n_features)
+            m = atoms_given(self._init()) or min(n_features, n_samples or n_features)
         else:
             m = check_count("n_components", self.n_components)
         if whole and n_samples is not None and n_samples < m:

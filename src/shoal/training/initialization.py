@@ -15,6 +15,7 @@ from shoal.vocabulary import ArgumentError, Parameters, check_choice
 
 __all__ = [
     "INITIALIZERS",
+    "atoms_given",
     "check_init",
     "from_array",
     "from_data_rows",
@@ -256,6 +257,19 @@ def from_array(array: np.ndarray, n_components: int, n_features: int) -> np.ndar
         raise ArgumentError("init", "an atom of length 0", "atoms that have a direction")
     unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
+
+
+def atoms_given(init: str | np.ndarray) -> int | None:
+    """How many atoms `init` has, where it is an array of rows; None for a name, or no such array.
+
+    >>> atoms_given(np.eye(3)), atoms_given("data")
+    (3, None)
+    """
+    try:
+        shape = () if isinstance(init, str) else np.shape(init)
+    except ValueError:  # lists of several lengths
+        return None
+    return shape[0] or None if len(shape) == 2 else None
 
 
 INITIALIZERS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
