@@ -165,6 +165,19 @@ def revive(
     return dictionary, tries, atoms.numel()
 
 
+def _leading(residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest eigenvalue of R^T R, the mean of its n, and the direction (n,) of the largest.
+
+    By way of the smaller side of R (users, n), where n is large.
+    """
+    users, n = residual.shape
+    if n <= max(users, 256):
+        scale, directions = torch.linalg.eigh(residual.T @ residual)  # ascending
+        return scale[-1], scale.mean(), directions[:, -1]
+    scale, sides = torch.linalg.eigh(residual @ residual.T)
+    return scale[-1], scale.sum() / n, unit_atoms((sides[:, -1] @ residual)[None])[0]
+
+
 def split(
     dictionary: Tensor,
     data: Tensor,
@@ -219,19 +232,17 @@ def split(
         rows = torch.nonzero(((codes.indices == atom) & on).any(dim=1)).squeeze(1)
         mine = SparseCodes(codes.indices[rows], codes.values[rows])
         residual = data[rows] - mine.reconstruct(dictionary)
-        scale, directions = torch.linalg.eigh(residual.T @ residual)  # ascending
+        scale, mean, direction = _leading(residual)
         # Arbitrary: worth it if the direction explains twice what the spare atom does, a tenth of
         # what the atom does, and stands out from the rest of the residual's spectrum and from
         # rounding.
         rounding = torch.finfo(data.dtype).eps * data[rows].square().sum()
-        least = [2 * worth[spare], 0.1 * worth[atom], 3 * scale.mean(), rounding]
-        if scale[-1] < torch.stack(least).max():
+        least = [2 * worth[spare], 0.1 * worth[atom], 3 * mean, rounding]
+        if scale < torch.stack(least).max():
             continue
         if not touched:
             dictionary = dictionary.clone()
-        pair = torch.stack(
-            [dictionary[atom] + directions[:, -1], dictionary[atom] - directions[:, -1]]
-        )
+        pair = torch.stack([dictionary[atom] + direction, dictionary[atom] - direction])
         dictionary[[atom, spare]] = unit_atoms(pair)
         touched |= {atom, spare}
     return dictionary, len(touched) // 2
