@@ -88,7 +88,7 @@ def test_principal_directions_of_few_rows_are_those_of_the_covariance():
 
 def test_the_leading_direction_is_the_same_from_either_side():
     residual = torch.from_numpy(ROWS)
-    scale, mean, direction = revival._leading(residual)
+    scale, mean, direction = revival.leading_direction(residual)
     values, vectors = torch.linalg.eigh(residual.T @ residual)
     torch.testing.assert_close(scale, values[-1])
     torch.testing.assert_close(mean, values.mean())

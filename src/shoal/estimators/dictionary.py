@@ -31,7 +31,16 @@ from shoal.training import (
     run,
     units,
 )
-from shoal.training.fit import SEARCHED, drawn, narrowed, rested, searched, started, tenth
+from shoal.training.fit import (
+    SEARCHED,
+    drawn,
+    narrowed,
+    outcome,
+    rested,
+    searched,
+    started,
+    tenth,
+)
 from shoal.training.initialization import atoms_given
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
 from shoal.training.revival import Activity
@@ -49,6 +58,30 @@ Model = Literal["sparse", "nonnegative", "mixture"]
 
 Init = Literal["auto", "data", "random", "residual", "pca", "pairwise"]
 """Where atoms start, by name."""
+
+
+# Arbitrary: from this share on, what all rows have in common is worth a word.
+_LARGE_OFFSET = 0.25
+
+
+def _said(m: int, kept: int, cost: float | None) -> str:
+    """What is said of a fit of `m` atoms that keeps fewer."""
+    text = (
+        f"n_components={m}: the data have use for {kept} atoms; the others, again and again "
+        "without a use or duplicates, are left out of components_"
+    )
+    if cost is None:
+        text += ", and in what these leave no further direction stands out"
+    else:
+        text += f"; a fit that keeps them explains {100 * cost:.2g} % of the data's square more"
+    return text
+
+
+def _offset_said(offset: float) -> str:
+    return (
+        f"The mean of X is {offset:.0%} of its square: what all rows have in common can hide "
+        "atoms; preprocessing='center' takes it out"
+    )
 
 
 class DictionaryAutoencoder(TiedAutoencoder):
@@ -238,30 +271,31 @@ class DictionaryAutoencoder(TiedAutoencoder):
             rng,
             device=device,
         )
+        if self.model == "sparse" and problem.offset >= _LARGE_OFFSET:
+            warnings.warn(_offset_said(problem.offset), stacklevel=2)
         history = History()
         for state, sums in run(problem, state):
             step = problem.step(state, sums)
             if state.k is not None:  # a trial is no part of the fit
                 history.add(step)
             yield step
+        found = outcome(problem, state)
         recipe = recipes(state.k or 1)
-        parameters, dtype = pruned(state.parameters), source.dtype
+        parameters, dtype = pruned(found.parameters), source.dtype
         parameters = rested(parameters, prepared, recipe.activation)
         if len(parameters.bias) < m:
-            warnings.warn(
-                f"n_components={m}: the data have use for {len(parameters.bias)} atoms; the "
-                "others, again and again without a use or duplicates, are left out of components_",
-                stacklevel=2,
-            )
-        n_steps = state.number if state.polished is None else state.n_steps
+            text = _said(m, len(parameters.bias), found.cost)
+            if problem.offset >= _LARGE_OFFSET and self.model != "sparse":
+                text = f"{text}. {_offset_said(problem.offset)}"
+            warnings.warn(text, stacklevel=2)
         self._keep_params(given)
-        self._keep(parameters, recipe, state.k, fitted, source.feature_shape, n_steps)
+        self._keep(parameters, recipe, state.k, fitted, source.feature_shape, found.n_steps)
         idle = Activity.none(parameters.bias)
-        if state.activity is not None:  # as patient as the fit was at its end
-            idle = idle._replace(total=state.activity.total)
+        if found.activity is not None:  # as patient as the fit was at its end
+            idle = idle._replace(total=found.activity.total)
         self._carried = Carried(state.place, idle, exponent=problem.exponent)
-        if state.before_polish is not None:
-            before = pruned(Parameters(state.before_polish, state.before_polish[:, 0]))
+        if found.before_polish is not None:
+            before = pruned(Parameters(found.before_polish, found.before_polish[:, 0]))
             self.unpolished_components_ = before.dictionary.cpu().numpy().astype(dtype)
         self._keep_names(source.n_features, names)
         self.history_ = history.close()

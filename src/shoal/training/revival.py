@@ -21,7 +21,7 @@ from shoal.parts import register
 from shoal.training.constraints import unit_atoms
 from shoal.vocabulary import Parameters, active, check_count, check_number
 
-__all__ = ["Activity", "Revival", "duplicates", "revive", "split"]
+__all__ = ["Activity", "Revival", "duplicates", "leading_direction", "revive", "split"]
 
 # Data far from 0, such as images that are not centred, have many atoms that are close and differ.
 _SAME = 0.99
@@ -165,7 +165,7 @@ def revive(
     return dictionary, tries, atoms.numel()
 
 
-def _leading(residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def leading_direction(residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The largest eigenvalue of R^T R, the mean of its n, and the direction (n,) of the largest.
 
     By way of the smaller side of R (users, n), where n is large.
@@ -232,7 +232,7 @@ def split(
         rows = torch.nonzero(((codes.indices == atom) & on).any(dim=1)).squeeze(1)
         mine = SparseCodes(codes.indices[rows], codes.values[rows])
         residual = data[rows] - mine.reconstruct(dictionary)
-        scale, mean, direction = _leading(residual)
+        scale, mean, direction = leading_direction(residual)
         # Arbitrary: worth it if the direction explains twice what the spare atom does, a tenth of
         # what the atom does, and stands out from the rest of the residual's spectrum and from
         # rounding.

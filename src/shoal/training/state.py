@@ -20,7 +20,7 @@ from shoal.training.refinement import Settled
 from shoal.training.revival import Activity
 from shoal.vocabulary import Parameters
 
-__all__ = ["Place", "Polished", "Searched", "Smoothed", "State", "bits_of", "generator_at"]
+__all__ = ["First", "Place", "Polished", "Searched", "Smoothed", "State", "bits_of", "generator_at"]
 
 Bits = Mapping[str, Any]
 """The state of a NumPy bit generator, as plain values."""
@@ -116,6 +116,15 @@ class Polished(NamedTuple):
     before: Bits  # the generator before they were drawn
 
 
+class First(NamedTuple):
+    """What a fit came to that gave atoms up, while it is made again with all of them."""
+
+    parameters: Parameters
+    before_polish: Tensor | None
+    n_steps: int
+    activity: Activity | None
+
+
 class State(NamedTuple):
     """All that moves in a training.
 
@@ -141,6 +150,7 @@ class State(NamedTuple):
     before_polish: Tensor | None = None  # (m, n) the atoms that descent left
     searched: Searched | None = None  # while a search is under way
     polished: Polished | None = None  # once a polish has begun
+    first: First | None = None  # while a fit is made again, with no atom given up
     finished: bool = False  # nothing is left to do
 
     @property
