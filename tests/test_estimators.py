@@ -250,6 +250,7 @@ def test_the_same_rows_give_the_same_bits_however_they_are_held(
     assert model.inverse_transform(codes).dtype == dtype
 
 
+@pytest.mark.filterwarnings("ignore:The mean of X:UserWarning")
 @pytest.mark.parametrize("dtype", ["int64", "int8", "uint8", "bool", "float16", "object", "list"])
 def test_other_numbers_are_read_as_the_floats_they_are(dtype: str) -> None:
     data = np.random.default_rng(0).integers(0, 2, (300, 6))
@@ -767,6 +768,7 @@ def test_atoms_lie_in_memory_as_rows(fitted: DictionaryAutoencoder) -> None:
     assert fitted.components_.flags.c_contiguous
 
 
+@pytest.mark.filterwarnings("ignore:The mean of X:UserWarning")
 @pytest.mark.parametrize("kind", ["none", "center", "scale", "whiten"])
 def test_inverse_transform_undoes_the_preprocessing(kind: str) -> None:
     # As many active units as orthonormal atoms: the code loses nothing.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -428,12 +429,17 @@ def _symmetric(vectors: NDArray, gain: NDArray) -> Callable[[NDArray], NDArray]:
     """What multiplies the directions of rows (B, n) by `gain` (n,)."""
     n, r = vectors.shape
     if n == r:
-        matrix = (vectors * gain) @ vectors.T
-        return lambda rows: rows @ matrix
+        return partial(_times, matrix=(vectors * gain) @ vectors.T)
     # Outside the span of the r directions all gains are that of the last.
-    beyond = gain[-1]
-    within = gain[:r] - beyond
-    return lambda rows: beyond * rows + ((rows @ vectors) * within) @ vectors.T
+    return partial(_within_span, vectors=vectors, within=gain[:r] - gain[-1], beyond=gain[-1])
+
+
+def _times(rows: NDArray, matrix: NDArray) -> NDArray:
+    return rows @ matrix
+
+
+def _within_span(rows: NDArray, vectors: NDArray, within: NDArray, beyond: float) -> NDArray:
+    return beyond * rows + ((rows @ vectors) * within) @ vectors.T
 
 
 class _Kind(NamedTuple):

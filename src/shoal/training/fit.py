@@ -27,8 +27,7 @@ from shoal.network import autoencoder
 from shoal.network.activations import Activation, is_rowwise
 from shoal.network.inference import Pursuit
 from shoal.network.objective import StepSums, Terms
-from shoal.training import units
-from shoal.training import giving_up
+from shoal.training import giving_up, units
 from shoal.training.descent import Plan, begin, descend
 from shoal.training.initialization import initialize, rows_wanted
 from shoal.training.polish import begin_polish, polish
@@ -258,6 +257,8 @@ def _offset_of(sample: NDArray[Any]) -> float:
     if count < 2 or square == 0:
         return 0.0
     found = float((rows.mean(axis=0) ** 2).sum()) / square
+    if 1 - found < 1e-9:  # rows that are all the same hide nothing
+        return 0.0
     return max(0.0, (found - 1 / count) / (1 - 1 / count))
 
 
@@ -373,7 +374,7 @@ def _loses(problem: Problem, state: State) -> bool:
 
 
 def _again(problem: Problem, state: State) -> State:
-    """The fit anew, with no atom given up: from rows each far from those before, or a warm start."""
+    """The fit anew, with no atom given up: from rows far from one another, or a warm start."""
     n_steps = state.number if state.polished is None else state.n_steps
     first = First(state.parameters, state.before_polish, n_steps, state.activity)
     anew = State(state.parameters, state.place, first=first, k=state.k)

@@ -32,8 +32,8 @@ _USERS = 10  # arbitrary: fewer leave no direction that can be told from chance
 _ATOMS = 64  # arbitrary: whose users are looked at, those that leave most
 _WORST = 0.1  # arbitrary: share of the rows, the worst explained, that are looked at as well
 # Better means that so much less is left unexplained: more atoms always explain a little more. And
-# that of the middle row, or of all by a tenth of what each atom explains on average: of data without
-# noise few rows are coded wrongly, and those few are all that is left.
+# that of the middle row, or of all by a tenth of what each atom explains on average: of data
+# without noise few rows are coded wrongly, and those few are all that is left.
 _BETTER, _TENTH = 0.9, 0.1
 # Arbitrary: of what is left, the share that a removal may add where it is said to cost nothing.
 _NOTHING = 1e-3
