@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import shoal
-from shoal.generative import SparseCoding, random_dictionary
+from shoal.generative import NonnegativeSparseCoding, SparseCoding, random_dictionary
 from shoal.network.inference import SubspacePursuit
 from shoal.training import recipe_named
 from shoal.training.giving_up import left_by, stands_out, without_loss
@@ -122,3 +122,28 @@ def test_a_removal_is_tried_and_its_cost_told():
     assert kept.sum() == 8
     assert not kept[9]
     assert 0 <= cost < 1e-6
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_a_warm_start_never_ends_worse_than_it_began(noise):
+    k = 2
+    truth = random_dictionary(24, 16, random_state=0)
+    data = SparseCoding(truth, sparsity=k, noise=noise).sample(600, random_state=1).data
+    warm, _ = fit(data, 24, k, init=truth)
+    rows, pursuit = torch.from_numpy(data), SubspacePursuit(k)
+    before = left_by(_parameters(truth), rows, pursuit).share
+    assert left_by(_parameters(warm.components_), rows, pursuit).share <= before + 1e-9
+    start = fit(data, 24, k)[0].components_
+    again, _ = fit(data, len(start), k, init=start)
+    before = left_by(_parameters(start), rows, pursuit).share
+    assert left_by(_parameters(again.components_), rows, pursuit).share <= before + 1e-9
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3, 1.0, 3.0])
+def test_a_bias_adaptation_that_collapses_says_so(offset):
+    truth = random_dictionary(48, 32, random_state=0)
+    data = NonnegativeSparseCoding(truth, 3, low=1.0, high=2.0).sample(4000, random_state=1).data
+    sizes = {"model": "nonnegative", "recipe": "bias-adaptation"}
+    _, notes = fit(data + offset, 48, 3, **sizes)
+    assert bool([note for note in notes if "the atoms have collapsed" in note]) == bool(offset)
+    assert all("preprocessing='center'" in note for note in notes)

@@ -31,6 +31,7 @@ from shoal.training import (
     run,
     units,
 )
+from shoal.training.adaptation import BiasAdaptation
 from shoal.training.fit import (
     SEARCHED,
     drawn,
@@ -75,6 +76,20 @@ def _said(m: int, kept: int, cost: float | None) -> str:
     else:
         text += f"; a fit that keeps them explains {100 * cost:.2g} % of the data's square more"
     return text
+
+
+def _collapsed(dictionary: NDArray[Any]) -> str | None:
+    """What is said of unit atoms (m, n) that have mostly one direction, or None."""
+    m, n = dictionary.shape
+    share = float(np.linalg.norm(dictionary, 2)) ** 2 / m
+    # Arbitrary: half as much again as random atoms have.
+    if m < 2 or share <= 1.5 * (1 + (n / m) ** 0.5) ** 2 / n:
+        return None
+    return (
+        f"the atoms have collapsed: {share:.0%} of their square lies along one direction, as where "
+        "an offset of all rows keeps every unit firing; preprocessing='center' takes it out, "
+        "or recipe='default'"
+    )
 
 
 def _offset_said(offset: float) -> str:
@@ -288,6 +303,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
             if problem.offset >= _LARGE_OFFSET and self.model != "sparse":
                 text = f"{text}. {_offset_said(problem.offset)}"
             warnings.warn(text, stacklevel=2)
+        if isinstance(recipe.bias, BiasAdaptation):
+            said = _collapsed(parameters.dictionary.cpu().numpy())
+            if said is not None:
+                warnings.warn(said, stacklevel=2)
         self._keep_params(given)
         self._keep(parameters, recipe, state.k, fitted, source.feature_shape, found.n_steps)
         idle = Activity.none(parameters.bias)

@@ -401,7 +401,24 @@ class Fitted(NamedTuple):
 
 
 def outcome(problem: Problem, state: State) -> Fitted:
-    """What :func:`run` came to at its last `state`; of two fits, the better one."""
+    """What :func:`run` came to at its last `state`; of two fits, or a warm start, the best one."""
+    found, recipe = _better(problem, state), problem.recipe(state)
+    coder = _coder(recipe)
+    # A recipe of a paper ends where the paper's dynamics do.
+    if not (problem.warm and isinstance(coder, Pursuit) and found.parameters.tied):
+        return found
+    rows = _looked_at(problem, state)
+    start = problem.start.map(lambda part: part.to(rows))
+    began, ended = (
+        giving_up.left_by(each, rows, coder) for each in (start, pruned(found.parameters))
+    )
+    if ended.share <= began.share + giving_up.EXACT:
+        return found
+    return found._replace(parameters=start, cost=None)
+
+
+def _better(problem: Problem, state: State) -> Fitted:
+    """Of the fit and the one that gave atoms up, the better one."""
     n_steps = state.number if state.polished is None else state.n_steps
     now = Fitted(state.parameters, state.before_polish, n_steps, state.activity, None)
     if state.first is None:

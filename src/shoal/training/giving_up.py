@@ -24,7 +24,7 @@ __all__ = ["Left", "left_by", "stands_out", "without_loss"]
 ROWS = 5_000
 
 # Arbitrary: what is left is less than this share of the square where all is explained.
-_EXACT = 1e-9
+EXACT = 1e-9
 # A direction stands out that holds so many times what chance gives the largest one: by Marchenko
 # and Pastur (1967) (1 + sqrt(n / rows))^2 times the mean. A false alarm costs time alone.
 _STANDS_OUT = 1.5
@@ -57,7 +57,7 @@ class Left(NamedTuple):
         """Whether these `m` atoms leave so much less that it is not for their number alone."""
         if not self.share < _BETTER * other.share:
             return False
-        least = _EXACT * self.square / len(self.losses)
+        least = EXACT * self.square / len(self.losses)
         one, two = (float(each.losses.median()) + least for each in (self, other))
         return one < _BETTER * two or other.share - self.share > _TENTH / m
 
@@ -82,7 +82,7 @@ def _has_direction(residual: Tensor) -> bool:
 
 def stands_out(left: Left, m: int) -> bool:
     """Whether what is left has a direction that one of `m` atoms more could explain."""
-    if left.share <= _EXACT:
+    if left.share <= EXACT:
         return False
     worst = left.losses.topk(max(1, int(_WORST * len(left.losses)))).indices
     if _has_direction(left.residual[worst]):
@@ -118,6 +118,6 @@ def without_loss(
         fewer = torch.where(kept[:, None], parameters.dictionary, 0.0)
         trial = parameters._replace(dictionary=fewer)
         after = float(left_by(trial.units(kept), rows, encoder).losses.double().sum())
-        if after <= total * (1 + _NOTHING) + _EXACT * found.square:
+        if after <= total * (1 + _NOTHING) + EXACT * found.square:
             parameters, total = trial, after
     return parameters, max(0.0, total - before) / found.square if found.square else 0.0
