@@ -20,10 +20,10 @@ from shoal.training.recipes import (
     nguyen2019,
     recipe_named,
 )
-from shoal.training.refinement import Refinement
+from shoal.training.refinement import Finish, Refinement
 from shoal.training.revival import Activity, Revival
 from shoal.training.rules import Adam, FixedStep, Momentum, NormalizedStep
-from shoal.training.schedules import Constant, ExponentialDecay, Halving, InverseDecay
+from shoal.training.schedules import Constant, DecayAtLast, ExponentialDecay, Halving, InverseDecay
 from shoal.training.state import Place, State
 
 __all__ = [
@@ -34,8 +34,10 @@ __all__ = [
     "Adam",
     "BiasAdaptation",
     "Constant",
+    "DecayAtLast",
     "Epoch",
     "ExponentialDecay",
+    "Finish",
     "FixedStep",
     "Free",
     "Halving",

@@ -334,13 +334,16 @@ def run(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Term
 def _trained(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Terms]]:
     """The steps of descent and polish."""
     recipe = problem.recipe(state)
+    precision = problem.start.bias.dtype
     if state.polished is None:
         for state, sums in descend(state, problem.source, recipe.plan()):
+            if state.finished and _is_finishing(state, recipe):
+                state = state._replace(parameters=state.parameters.map(lambda p: p.to(precision)))
             yield state, sums
-    if recipe.polish is None:
+    if recipe.polish is None or _is_finishing(state, recipe):
         return
     if state.polished is None:
-        wide = state.parameters.map(lambda part: part.to(problem.start.bias.dtype))
+        wide = state.parameters.map(lambda part: part.to(precision))
         state = begin_polish(wide, recipe.polish, state.place, state)
     # Of long sparse rows, as many as memory lets, if these are some for each atom.
     most = recipe.polish.max_samples
@@ -432,6 +435,12 @@ def _better(problem: Problem, state: State) -> Fitted:
     return now._replace(parameters=parameters, cost=cost)
 
 
+def _is_finishing(state: State, recipe: Recipe) -> bool:
+    """Whether a finish is under way or done; what a polish would add is not worth its time."""
+    begun = state.begun[2:3]  # after the descent and the refinement
+    return recipe.finish is not None and bool(begun) and state.number > begun[0]
+
+
 def steps(problem: Problem, state: State) -> Iterator[Step]:
     """:func:`run` as records."""
     for state, sums in run(problem, state):
@@ -441,8 +450,8 @@ def steps(problem: Problem, state: State) -> Iterator[Step]:
 def step_of(plan: Plan, state: State, sums: StepSums | Terms) -> Step:
     """The record of the update that led to `state`, by `plan`."""
     number = state.number
-    # An update that ended its stage belongs to it still.
-    ended = state.begun[-1] == number
+    # An update that ended its stage belongs to it still; after it some stages can be left out.
+    ended = state.begun.count(number)
     made = state.stage - ended
     stage, since = plan.stages[made], number - state.begun[made]
     progress = 1.0 if ended else since / stage.n_steps

@@ -12,7 +12,7 @@ from shoal.training.adaptation import BiasAdaptation
 from shoal.training.constraints import Constraint, UnitLength
 from shoal.training.descent import Plan, Stage
 from shoal.training.polish import Polish
-from shoal.training.refinement import Refinement
+from shoal.training.refinement import Finish, Refinement
 from shoal.training.revival import Revival
 from shoal.training.rules import Rule
 from shoal.training.schedules import Schedule
@@ -47,9 +47,11 @@ class Recipe:
     refinement : Refinement or None
         Descent that goes on with better codes.
     polish : Polish or None
-        What follows the descent.
+        What follows the descent, but not a finish.
     constraint : Constraint
         What keeps atoms in their set.
+    finish : Finish or None
+        How descent ends where the refinement could not explain the data.
     penalty : Penalty or None
         What the objective has beside the reconstruction loss.
     short : bool
@@ -73,6 +75,7 @@ class Recipe:
     short: bool = False
     untied: bool = False
     offset: bool = False
+    finish: Finish | None = None
 
     def __post_init__(self) -> None:
         check_count("n_steps", self.n_steps)
@@ -121,6 +124,17 @@ class Recipe:
                 settling=None if endless else last,
             )
             stages.append(following)
+            if self.finish is not None and not endless:
+                at_last = replace(
+                    following,
+                    phase="finish",
+                    rule=self.finish.rule,
+                    n_steps=self.finish.n_steps,
+                    batch_size=self.finish.batch_size,
+                    settling=None,
+                    only_unexplained=True,
+                )
+                stages.append(at_last)
         return Plan(
             tuple(stages), self.batch_size, self.short, self.untied, self.offset, piecewise=endless
         )
