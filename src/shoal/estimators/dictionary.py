@@ -16,8 +16,9 @@ from shoal.data import FittedPreprocessing, Preprocessing, Source
 from shoal.estimators.base import METHODS, PURSUITS, TiedAutoencoder
 from shoal.network.activations import Activation, at_rest
 from shoal.network.inference import (
+    OrthogonalMatchingPursuit,
+    fast_least_squares,
     fast_sparse_encode,
-    least_squares,
 )
 from shoal.parts import check_storable
 from shoal.training import (
@@ -478,7 +479,12 @@ class DictionaryAutoencoder(TiedAutoencoder):
         return found
 
     def _code(
-        self, parameters: Parameters, batch: NDArray[Any], method: str, without_zeros: bool
+        self,
+        parameters: Parameters,
+        batch: NDArray[Any],
+        method: str,
+        without_zeros: bool,
+        tol: float | None = None,
     ) -> NDArray[Any] | sparse.csr_array:
         if method == "encoder":
             return super()._code(parameters, batch, method, without_zeros)
@@ -486,12 +492,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
         data = torch.from_numpy(batch).to(dictionary.device)
         if method in PURSUITS:
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
+            if tol is not None:
+                pursuit = OrthogonalMatchingPursuit(min(dictionary.shape), signed, tol)
             found = fast_sparse_encode(parameters, data, pursuit)
         else:
             support = fast_sparse_encode(parameters, data, self._encoder())
             if parameters.offset is not None:
                 data = data - parameters.offset
-            found = least_squares(dictionary, data, support, signed=signed)
+            found = fast_least_squares(dictionary, data, support, signed=signed)
         m = len(dictionary)
         return found.to_csr(m) if without_zeros else found.dense(m).cpu().numpy()
 
