@@ -45,6 +45,7 @@ from shoal.training.fit import (
 )
 from shoal.training.initialization import atoms_given
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
+from shoal.training.recipes.recipe import with_positive_atoms
 from shoal.training.revival import Activity
 from shoal.training.state import State, generator_at
 from shoal.vocabulary import (
@@ -133,6 +134,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
     preprocessing : str or Preprocessing, optional
         "none", "center", "scale", "whiten" or a `shoal.data.Preprocessing`. Fitted with
         the model; `transform` applies it and `inverse_transform` undoes it.
+    positive_atoms : bool
+        Whether no entry of an atom may be below 0, for data that are sums of what cannot be
+        negative: spectra, counts, stains. With a recipe whose atoms are of length 1.
     device : str or torch.device
         "cpu", "cuda", ..., or "auto": CUDA where there is one.
     random_state : int, RandomState instance or None
@@ -200,6 +204,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         recipe: str | Recipe = "default",
         init: Init | NDArray[Any] = "auto",
         preprocessing: str | Preprocessing | None = None,
+        positive_atoms: bool = False,
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
         sparse_output: bool = False,
@@ -210,6 +215,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self.recipe = recipe
         self.init = init
         self.preprocessing = preprocessing
+        self.positive_atoms = positive_atoms
         self.device = device
         self.random_state = random_state
         self.sparse_output = sparse_output
@@ -540,6 +546,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
             found = self.recipe
         else:
             found = recipe_named(self.recipe, self.model, m, k, n_samples)
+        if not isinstance(self.positive_atoms, (bool, np.bool_)):
+            raise ArgumentError("positive_atoms", repr(self.positive_atoms), "True or False")
+        if self.positive_atoms:
+            found = with_positive_atoms(found)
         check_storable(found)
         return found
 

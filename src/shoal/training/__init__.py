@@ -1,7 +1,14 @@
 """Training: where atoms start, how they move, and when they are done."""
 
 from shoal.training.adaptation import BiasAdaptation
-from shoal.training.constraints import Free, MaxNorm, Nearness, UnitLength, nearness_projection
+from shoal.training.constraints import (
+    Free,
+    MaxNorm,
+    Nearness,
+    NonnegativeUnitLength,
+    UnitLength,
+    nearness_projection,
+)
 from shoal.training.descent import Plan, Stage, begin, descend
 from shoal.training.fit import prepare, pruned, run, step_of, steps
 from shoal.training.history import History
@@ -47,6 +54,7 @@ __all__ = [
     "Momentum",
     "MomentumSettings",
     "Nearness",
+    "NonnegativeUnitLength",
     "NormalizedStep",
     "Place",
     "Plan",

@@ -28,6 +28,7 @@ from shoal.network.activations import Activation, is_rowwise
 from shoal.network.inference import Pursuit
 from shoal.network.objective import StepSums, Terms
 from shoal.training import giving_up, units
+from shoal.training.constraints import NonnegativeUnitLength
 from shoal.training.descent import Plan, begin, descend
 from shoal.training.initialization import initialize, rows_wanted
 from shoal.training.polish import begin_polish, polish
@@ -232,7 +233,7 @@ def prepare(
     exponent = units.exponent(sample, recipe_of(k or 1))
     sample = np.ldexp(sample, exponent)
     source, kept = units.changed(source, exponent), units.changed(kept, exponent)
-    start = started(init, sample, m, device, rng)
+    start = _allowed(started(init, sample, m, device, rng), recipe_of(k or 1))
     narrow = narrowed(start, sample)
     problem = Problem(
         source,
@@ -273,6 +274,13 @@ def started(
     atoms = initialize(init, sample, m, rng).astype(sample.dtype)
     dictionary = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
     return Parameters(dictionary, torch.zeros(m, dtype=dictionary.dtype, device=device))
+
+
+def _allowed(parameters: Parameters, recipe: Recipe) -> Parameters:
+    """A start in the set that atoms are kept in, where that is smaller than all directions."""
+    if not isinstance(recipe.constraint, NonnegativeUnitLength):
+        return parameters
+    return parameters._replace(dictionary=recipe.constraint(parameters.dictionary))
 
 
 def _search(
@@ -386,7 +394,7 @@ def _again(problem: Problem, state: State) -> State:
     if not problem.warm:
         m = len(start.bias)
         sample = problem.kept.draw(rows_wanted("residual", m), rng, strict=False)
-        start = started("residual", sample, m, start.bias.device, rng)
+        start = _allowed(started("residual", sample, m, start.bias.device, rng), recipe)
     if recipe.polish is not None:
         start = start.map(lambda part: part.to(problem.narrow.bias.dtype))
     begun = begin(start, recipe.plan(), rng)

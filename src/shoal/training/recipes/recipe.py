@@ -9,7 +9,7 @@ from shoal.network.activations import Activation, learns_threshold
 from shoal.network.penalties import Penalty
 from shoal.parts import register
 from shoal.training.adaptation import BiasAdaptation
-from shoal.training.constraints import Constraint, UnitLength
+from shoal.training.constraints import Constraint, NonnegativeUnitLength, UnitLength
 from shoal.training.descent import Plan, Stage
 from shoal.training.polish import Polish
 from shoal.training.refinement import Finish, Refinement
@@ -138,3 +138,14 @@ class Recipe:
         return Plan(
             tuple(stages), self.batch_size, self.short, self.untied, self.offset, piecewise=endless
         )
+
+
+def with_positive_atoms(recipe: Recipe) -> Recipe:
+    """`recipe` with atoms that have no entry below 0, in descent and polish."""
+    if not isinstance(recipe.constraint, (UnitLength, NonnegativeUnitLength)):
+        found = f"True with {type(recipe.constraint).__name__}, the recipe's own constraint"
+        raise ArgumentError("positive_atoms", found, "a recipe whose atoms are of length 1")
+    constraint, polish = NonnegativeUnitLength(), recipe.polish
+    if polish is not None:
+        polish = replace(polish, constraint=constraint)
+    return replace(recipe, constraint=constraint, polish=polish)
