@@ -36,8 +36,9 @@ from shoal.training import (
     units,
 )
 from shoal.training.adaptation import Adapted
-from shoal.training.fit import SEARCHED, drawn, narrowed, rested, searched, started, tenth
+from shoal.training.fit import SEARCHED, closed, drawn, narrowed, rested, searched, started, tenth
 from shoal.training.revival import Activity
+from shoal.training.sparsity import VARYING
 from shoal.training.state import generator_at
 from shoal.vocabulary import (
     ArgumentError,
@@ -253,9 +254,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
             if state.k is not None:  # a trial is no part of the fit
                 history.add(step)
             yield step
-        recipe = recipes(state.k or 1)
+        assert state.k is not None
         parameters, dtype = pruned(state.parameters), source.dtype
-        parameters = rested(parameters, prepared, recipe.activation)
+        parameters, recipe, k = closed(parameters, problem.kept, recipes(state.k), state.k)
+        parameters = units.restored(parameters, problem.exponent)
         if len(parameters.bias) < m:
             warnings.warn(
                 f"n_components={m}: the data have use for {len(parameters.bias)} atoms; the "
@@ -263,7 +265,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
                 stacklevel=2,
             )
         n_steps = state.number if state.polished is None else state.n_steps
-        self._keep(parameters, recipe, state.k, fitted, source.feature_shape, n_steps)
+        self._keep(parameters, recipe, k, fitted, source.feature_shape, n_steps)
         self._carried = Carried(state.place)
         if state.before_polish is not None:
             before = pruned(Parameters(state.before_polish, state.before_polish[:, 0]))
@@ -389,6 +391,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
         data = torch.from_numpy(batch).to(dictionary.device)
         if method in PURSUITS:
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
+            if method == "pursuit" and self.recipe_.pursuit is not None:
+                pursuit = self.recipe_.pursuit
+            # A pursuit asks for no encoder.
+            parameters = parameters._replace(encoder=None, bias=torch.zeros_like(parameters.bias))
             found = fast_sparse_encode(parameters, data, pursuit)
         else:
             support = fast_sparse_encode(parameters, data, self._encoder())
@@ -434,7 +440,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
         if isinstance(self.recipe, Recipe):
             found = self.recipe
         else:
-            found = recipe_named(self.recipe, self.model, m, k, n_samples)
+            name = self.recipe
+            if k == VARYING and name == "default":
+                name = "incoherent"
+            found = recipe_named(name, self.model, m, k, n_samples)
         check_storable(found)
         return found
 

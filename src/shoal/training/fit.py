@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
 from typing import Any
@@ -25,17 +25,19 @@ from torch import Tensor
 from shoal.data import Source, open_source
 from shoal.network import autoencoder
 from shoal.network.activations import Activation, is_rowwise
+from shoal.network.inference import ThresholdPursuit
 from shoal.network.objective import StepSums, Terms
 from shoal.training import units
 from shoal.training.descent import Plan, begin, descend
+from shoal.training.encoders import fitted_encoder
 from shoal.training.initialization import initialize, rows_wanted
 from shoal.training.polish import begin_polish, polish
 from shoal.training.recipes import Recipe
-from shoal.training.sparsity import begin_search, find_sparsity, trial
+from shoal.training.sparsity import VARYING, begin_search, find_sparsity, trial
 from shoal.training.state import State, generator_at
 from shoal.vocabulary import Parameters, Step
 
-__all__ = ["Problem", "narrowed", "prepare", "pruned", "run", "step_of", "steps", "tenth"]
+__all__ = ["Problem", "closed", "narrowed", "prepare", "pruned", "run", "step_of", "steps", "tenth"]
 
 # Rows of a stream that the search for a number of non-zeros keeps, to read them many times.
 SEARCHED = 50_000
@@ -69,6 +71,19 @@ def rested(parameters: Parameters, source: Source, activation: Activation) -> Pa
     level = torch.stack(least).mean() if least else parameters.bias.new_zeros(())
     # What is kept lies above its threshold.
     return parameters._replace(threshold=torch.full_like(parameters.bias, float(level)))
+
+
+def closed(
+    parameters: Parameters, source: Source, recipe: Recipe, k: int
+) -> tuple[Parameters, Recipe, int]:
+    """What stands for the network once training is over: thresholds at rest, a fitted encoder.
+
+    Where rows take as many active units as they need, `k` becomes their mean.
+    """
+    if not isinstance(recipe.pursuit, ThresholdPursuit):
+        return rested(parameters, source, recipe.activation), recipe, k
+    parameters, pursuit, active = fitted_encoder(parameters, source, recipe.pursuit)
+    return parameters, replace(recipe, pursuit=pursuit), k or max(1, round(active))
 
 
 def pruned(parameters: Parameters) -> Parameters:
@@ -105,6 +120,8 @@ class Problem:
         From the number k of active units to the recipe.
     model : str
         One of `shoal.training.MODELS`.
+    init : str or ndarray of shape (m, n)
+        Where atoms start.
     exponent : int
         The unit that `source` and `kept` are in: 2^-exponent of the data's own.
     """
@@ -115,13 +132,15 @@ class Problem:
     narrow: Parameters
     recipe_of: Callable[[int], Recipe]
     model: str
+    init: str | NDArray[Any] = "data"
     exponent: int = 0
     _plans: dict[tuple[bool, int], Plan] = field(default_factory=dict, repr=False)
 
     def plan(self, state: State) -> Plan:
         """The plan of the descent that `state` is in: of a trial, while it is searching."""
         searching = state.k is None and state.searched is not None
-        k = state.searched.k if searching and state.searched is not None else state.k or 1
+        k = state.searched.k if searching and state.searched is not None else state.k
+        assert k is not None
         if (searching, k) not in self._plans:
             m = len(self.start.dictionary)
             made = (
@@ -140,7 +159,8 @@ class Problem:
         if state.polished is None:
             step = step_of(self.plan(state), state, sums)
             return step if state.k is not None else step._replace(phase="search")
-        polish = self.recipe_of(state.k or 1).polish
+        assert state.k is not None
+        polish = self.recipe_of(state.k).polish
         assert polish is not None
         progress = 1.0 if state.finished else state.number / polish.max_rounds
         return _record(state, sums, "polish", progress, None)
@@ -209,7 +229,7 @@ def prepare(
     source, kept = units.changed(source, exponent), units.changed(kept, exponent)
     start = started(init, sample, m, device, rng)
     narrow = narrowed(start, sample)
-    problem = Problem(source, kept, start, narrow, recipe_of, model, exponent)
+    problem = Problem(source, kept, start, narrow, recipe_of, model, init, exponent)
     if k is None:
         return problem, begin_search(narrow, rng)
     return problem, _begun(problem, k, rng)
@@ -233,13 +253,12 @@ def _search(
 ) -> Generator[tuple[State, StepSums | Terms], None, int]:
     k = yield from find_sparsity(state, start, source, model)
     if k is None:
-        k = tenth(len(start.dictionary))
         warnings.warn(
-            f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
-            "a tenth of n_components",
+            "n_nonzero_coefs='auto': no number of non-zeros stands out in X; each sample takes "
+            "as many as are worth a threshold",
             stacklevel=2,
         )
-    return k
+    return VARYING if k is None else k
 
 
 def searched(start: Parameters, source: Source, model: str, rng: np.random.Generator) -> int:
@@ -252,10 +271,26 @@ def searched(start: Parameters, source: Source, model: str, rng: np.random.Gener
             return int(end.value)
 
 
+def _about_mean(problem: Problem, rng: np.random.Generator) -> Parameters:
+    """A start for codes by thresholds with an offset: atoms lead away from the mean.
+
+    Not the offset: non-negative codes have a mean of their own. Thresholds are half of what they
+    are where half of the standard deviation is noise: see `IncoherentStep`.
+    """
+    m = len(problem.start.bias)
+    rows = problem.kept.draw(rows_wanted(problem.init, m), rng, strict=False)
+    centred = rows - rows.mean(axis=0)
+    started_ = started(problem.init, centred, m, problem.start.bias.device, rng)
+    threshold = torch.full_like(started_.bias, 4 * float(centred.std()))
+    return narrowed(started_._replace(threshold=threshold), rows)
+
+
 def _begun(problem: Problem, k: int, rng: np.random.Generator) -> State:
     """The state at the start of the descent, k being known."""
     recipe = problem.recipe_of(k)
     parameters = problem.start if recipe.polish is None else problem.narrow
+    if isinstance(recipe.pursuit, ThresholdPursuit):
+        parameters = _about_mean(problem, rng)
     return begin(parameters, recipe.plan(), rng)._replace(k=k)
 
 

@@ -149,6 +149,8 @@ def revive(
     weakest = strength.argmin(dim=1, keepdim=True)
     others = SparseCodes(codes.indices, codes.values.scatter(1, weakest, 0.0))
     left = rows - others.reconstruct(dictionary)
+    if parameters.offset is not None:
+        left = left - parameters.offset
     dictionary = dictionary.clone()
     dictionary[atoms] = unit_atoms(left, fallback=dictionary[atoms])
     return dictionary, tries, atoms.numel()

@@ -26,7 +26,7 @@ from shoal.training.recipes.from_data import default
 from shoal.training.state import Place, Searched, State, bits_of, generator_at
 from shoal.vocabulary import Parameters
 
-__all__ = ["begin_search", "elbow", "find_sparsity", "unexplained"]
+__all__ = ["VARYING", "begin_search", "elbow", "find_sparsity", "unexplained", "varies"]
 
 _ROWS = 1000  # that are looked at
 _EXACT = 1e-6  # a share of the square that is rounding after a short descent in float32
@@ -38,14 +38,46 @@ _CHANCE, _FALL = 1.5, 1.6
 _STEPS, _STEPS_EACH = 50, 30
 _MOST = 32  # active units that are tried where no elbow is seen
 
+VARYING = 0
+"""In the place of a number of active units: each row takes as many as it needs."""
 
-def unexplained(dictionary: Tensor, data: Tensor, k: int, *, signed: bool) -> float:
-    """The median share of a row's square that `k` atoms leave, by subspace pursuit."""
+
+def unexplained(dictionary: Tensor, data: Tensor, k: int, *, signed: bool) -> Tensor:
+    """The squares (B,) that `k` atoms leave of the rows of `data`, by subspace pursuit."""
     parameters = Parameters(dictionary, torch.zeros_like(dictionary[:, 0]))
     codes = fast_sparse_encode(parameters, data, SubspacePursuit(k, signed))
-    left = (data - codes.reconstruct(dictionary)).square().sum(dim=1)
-    energy = data.square().sum(dim=1)
-    return float((left[energy > 0] / energy[energy > 0]).median()) if energy.any() else 0.0
+    return (data - codes.reconstruct(dictionary)).square().sum(dim=1)
+
+
+def _median_share(left: Tensor, squares: Tensor) -> float:
+    some = squares > 0
+    return float((left[some] / squares[some]).median()) if some.any() else 0.0
+
+
+def varies(left: Tensor, k: int) -> bool:
+    """Whether rows have different numbers of active units, where the elbow is at `k`.
+
+    Parameters
+    ----------
+    left : Tensor of shape (J, B)
+        Squares that 1, 2, ..., J >= k atoms leave of each row.
+    k : int
+        Where the elbow is.
+
+    Returns
+    -------
+    bool
+        A row has as many as bring it to twice what `k` leave of the median row. True where a
+        quarter of the rows have fewer and a quarter more than `k`, or half of them have half of
+        it at most.
+    """
+    floor = 2 * left[k - 1].median()
+    there = left <= floor
+    counts = torch.where(there.any(dim=0), there.to(torch.uint8).argmax(dim=0) + 1, len(left) + 1)
+    low, middle, high = (float(torch.quantile(counts.double(), q)) for q in (0.25, 0.5, 0.75))
+    if k == 1:
+        return high > 1
+    return low < k < high or middle <= k / 2
 
 
 def elbow(left: Sequence[float], n_components: int, n_features: int) -> int | None:
@@ -122,7 +154,7 @@ def find_sparsity(
     Returns
     -------
     int or None
-        k; None where no number stands out.
+        k; `VARYING` where one stands out, but rows have fewer and more; None where none does.
     """
     m, n = start.dictionary.shape
     searched = state.searched
@@ -139,9 +171,10 @@ def find_sparsity(
             state = state._replace(searched=searched._replace(k=k, tried=tried))
         for state, sums in descend(state, source, plan):
             yield state, sums
-        learnt, place, left = state.parameters, state.place, [1.0]
+        learnt, place, left, squares = state.parameters, state.place, [1.0], []
         while len(left) < min(2 * k + 8, n) and left[-1] >= _EXACT:
-            left.append(unexplained(learnt.dictionary, rows, len(left), signed=signed))
+            squares.append(unexplained(learnt.dictionary, rows, len(left), signed=signed))
+            left.append(_median_share(squares[-1], rows.square().sum(dim=1)))
         found = elbow(left, m, n)
         if found is not None and found > most:  # so many of m atoms rebuild anything
             found = None
@@ -149,4 +182,4 @@ def find_sparsity(
             return None
         k = min(k + max(1, k // 2), most) if found is None else found
         if k in tried:
-            return k
+            return VARYING if k <= len(squares) and varies(torch.stack(squares), k) else k
