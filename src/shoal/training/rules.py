@@ -135,6 +135,7 @@ class Means(NamedTuple):
     energy: Tensor  # (m,) of x_i^2
     frequency: Tensor  # (m,) of how often unit i is active
     noise: Tensor  # () of what is left, squared, a feature
+    nested: bool | None = None  # whether more atoms are coherent than chance makes; not known yet
 
 
 @register("rule")
@@ -144,9 +145,10 @@ class IncoherentStep:
 
     The step of an atom is in units of 1 / mean(x_i^2), over many batches, so that rare atoms move as
     far as frequent ones in the end: Nguyen et al. 2018, Theorem 4. Then atoms are pushed apart
-    (:func:`shoal.training.constraints.pushed_apart`), down to a coherence that falls from that of
-    random atoms, sqrt(4 log(m) / n), to a share of it. The offset follows what is left on average. A
-    coefficient of atom i must be worth
+    (:func:`shoal.training.constraints.pushed_apart`), down to the coherence of random atoms,
+    sqrt(4 log(m) / n). Where after `until` steps many are held there, which random atoms are not,
+    they share parts, as sums of a parent and a child do, and are pushed on to a falling share of
+    it. The offset follows what is left on average. A coefficient of atom i must be worth
 
         theta_i = min(least rms_i, noises sigma)
 
@@ -158,7 +160,9 @@ class IncoherentStep:
     schedule : Schedule
         The step of the atoms.
     coherence : Schedule
-        The coherence that is let be, as a share of that of random atoms.
+        The coherence that is let be, as a share of that of random atoms, counted from `until`.
+    until : int
+        Steps before it is known whether atoms share parts.
     opposite : float or None
         That of pairs with a negative cosine, for non-negative codes.
     least, noises : float
@@ -169,6 +173,7 @@ class IncoherentStep:
 
     schedule: Schedule
     coherence: Schedule
+    until: int
     opposite: float | None = None
     least: float = 0.5
     noises: float = 8.0
@@ -197,12 +202,17 @@ class IncoherentStep:
             sums.energy / count, sums.counts / count, 2 * sums.losses.mean() / n
         )
         means = now if memory is None else _mixed(memory, now, max(0.02, 1 / (step + 1)))
+        chance = math.sqrt(4 * math.log(max(m, 2)) / n)
+        if means.nested is None and step >= self.until:
+            means = means._replace(nested=_held(atoms, chance))
         floor = (1e-3 * means.energy.mean()).clamp_min(torch.finfo(atoms.dtype).tiny)
         rate = self.schedule(step) / (count * means.energy.maximum(floor))
         moved = atoms - rate[:, None] * sums.dictionary
-        chance = math.sqrt(4 * math.log(max(m, 2)) / n)
-        mu = min(1.0, chance * self.coherence(step))
-        opposite = None if self.opposite is None else min(1.0, chance * self.opposite)
+        mu, opposite = min(1.0, chance), None
+        if means.nested is not False and self.opposite is not None:
+            opposite = min(1.0, chance * self.opposite)
+        if means.nested:
+            mu = min(1.0, chance * self.coherence(step - self.until))
         moved = pushed_apart(moved, means.frequency, mu, opposite=opposite)
         rms = torch.sqrt(means.energy / means.frequency)
         bar = self.noises * torch.sqrt(means.noise)
@@ -220,7 +230,15 @@ class IncoherentStep:
 
 def _mixed(before: Means, now: Means, share: float) -> Means:
     """The running means with those of one more batch."""
-    return Means(*(old.lerp(new, share) for old, new in zip(before, now, strict=True)))
+    parts = zip(before[:-1], now[:-1], strict=True)
+    return Means(*(old.lerp(new, share) for old, new in parts), before.nested)
+
+
+def _held(atoms: Tensor, coherence: float) -> bool:
+    """Whether more than a tenth of the atoms are as coherent with another as `coherence` lets."""
+    cosines = (atoms @ atoms.T).fill_diagonal_(0.0)
+    # Of random atoms a few reach their own bound.
+    return float((cosines.amax(dim=1) > 0.95 * coherence).double().mean()) > 0.1
 
 
 @register("rule")

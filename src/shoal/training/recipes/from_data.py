@@ -66,7 +66,8 @@ def incoherent(model: str, n_components: int, k: int, n_samples: int | None) -> 
     n_steps = 1500
     rule = IncoherentStep(
         Constant(0.3),
-        Linear(1.0, 0.25, n_steps),
+        Linear(1.0, 0.25, n_steps - n_steps // 3),
+        until=n_steps // 3,
         opposite=None if signed else 0.1,
     )
     return Recipe(
