@@ -30,17 +30,24 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
     "network": ("the autoencoder, penalties, kernels: pure functions", WORDS | {"processes"}),
     "training": ("one descent, its state, its recipes", WORDS | {"generative", "data", "network"}),
     "diagnosis": ("how good it is, in numbers", WORDS | {"generative", "network"}),
-    "theory": ("the papers' theorems in numbers", CORE),
+    "claims": ("what was found, needed, and whether it holds", set()),
+    "theory": ("the papers' theorems in numbers", CORE | {"claims"}),
     "estimators": ("the scikit-learn face", CORE - {"generative"}),
     # Above the runs, which write one; it reads files, and knows nothing of what made them.
     "report": ("figures and pages from files alone", {"vocabulary"} | RUN),
     "runs": ("models to folders and back", CORE | RUN | {"estimators", "report"}),
-    "papers": (
-        "experiments: the papers' tables and figures",
-        CORE | {"files", "theory", "estimators", "report"},
+    "experiments": (
+        "what an experiment is, runs and leaves behind",
+        WORDS | {"files", "claims", "report"},
     ),
-    "sweeps": ("a penalty's strengths, one by one", CORE | {"files", "theory", "report", "papers"}),
-    "screen": ("what the command line prints", set()),
+    "sweeps": (
+        "a penalty's strengths, one by one",
+        CORE | {"files", "claims", "report", "experiments"},
+    ),
+    "papers": (
+        "the papers' tables and figures",
+        CORE | {"claims", "theory", "estimators", "report", "experiments", "sweeps"},
+    ),
     "signals": ("interrupts that leave what is whole", set()),
     "shoal": ("the door: names that load when first used", None),
     "cli": ("the command line", None),
@@ -62,6 +69,10 @@ INNER = {
         "rules",
         "schedules",
     },
+    "cli.screen": set(),
+    "cli.options": set(),
+    "cli.progress": {"screen"},
+    "cli.application": {"screen"},
 }
 
 # Kernels are called by the network alone; all others go through its functions.
@@ -165,7 +176,7 @@ def drawing():
         for whole in INNER:
             if whole.split(".")[0] == name:
                 uses = ", ".join(sorted(INNER[whole]))
-                yield f"  .{whole.split('.')[1]:<9} of {name}: {uses}"
+                yield f"  .{whole.split('.')[1]:<12} of {name}: {uses or '-'}"
 
 
 def test_the_page_draws_these_rooms():
@@ -217,7 +228,7 @@ def test_the_walk_sees_what_it_should(tmp_path):
         "__init__.py": "",
         "vocabulary.py": "def f():\n    from shoal.network import autoencoder\n",
         "report.py": "import shoal.training\n",
-        "screen.py": "import shoal.vocabulary\n",
+        "signals.py": "import shoal.vocabulary\n",
         "data/readers/npy.py": "from shoal.data import access, sources\n",
         "data/access.py": "",
         "data/sources.py": "",
@@ -240,7 +251,7 @@ def test_the_walk_sees_what_it_should(tmp_path):
         "shoal.data -> shoal.cli: below its own room",
         "shoal.data.readers.npy -> shoal.data.sources: more than data.readers may import",
         "shoal.report -> shoal.training: more than report may import",
-        "shoal.screen -> shoal.vocabulary: more than screen may import",
+        "shoal.signals -> shoal.vocabulary: more than signals may import",
         f"shoal.training -> {KERNELS}: kernels are for the network",
         "shoal.vocabulary -> shoal.network.autoencoder: below its own room",
     ]

@@ -15,12 +15,14 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import typer
 from scipy import sparse
 
 import shoal
 from commands import done, refused, shoal_
 from run_folders import of_format_1
-from shoal.cli import Method
+from shoal.cli import app
+from shoal.cli.options import Laws, Method, Opening, Sizes
 from shoal.estimators import METHODS
 
 FILES = ["atoms.png", "config.json", "dictionary.safetensors", "history.jsonl", "report.html"]
@@ -256,6 +258,31 @@ def test_help_names_every_option(command: list[str], words: list[str]) -> None:
     assert result.exit_code == 0
     for word in words:
         assert word in result.stdout
+
+
+def test_the_help_of_fit_parts_the_two_kinds_of_model() -> None:
+    told = done("fit", "--help", COLUMNS="200").stdout
+    active, penalised = told.index("k atoms are active"), told.index("Sparse by a penalty")
+    for option in ("--n-nonzero-coefs", "--model", "--recipe", "--init"):
+        assert active < told.index(option) < penalised
+    for option in ("--penalty", "--strength", "--weight-length", "--decoder-bias"):
+        assert penalised < told.rindex(f"{option} ")
+
+
+def test_what_commands_share_says_the_same_in_each() -> None:
+    told = {
+        name: {option.name: option for option in command.params}
+        for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    }
+    for group, commands in (
+        (Laws, ("generate", "check", "landscape")),
+        (Sizes, ("generate", "check", "landscape")),
+        (Opening, ("fit", "sweep", "transform", "score", "landscape")),
+    ):
+        first, *others = ([told[each][name] for name in group._fields] for each in commands)
+        for other in others:
+            for one, same in zip(first, other, strict=True):
+                assert (one.opts, one.help, one.default) == (same.opts, same.help, same.default)
 
 
 def test_version() -> None:
@@ -561,7 +588,7 @@ def test_out_of_memory_is_one_line(
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError("Unable to allocate 9 TiB")
 
-    monkeypatch.setattr("shoal.cli._follow", fail)
+    monkeypatch.setattr("shoal.cli.fitting.follow", fail)
     line = refused("fit", shared / "planted.npz", "-o", "run", code=1)
     assert "out of memory (Unable to allocate 9 TiB)" in line
     assert names(here) == []
@@ -599,13 +626,13 @@ def process(code: str, *words: Any, **more: Any) -> subprocess.Popen[str]:
 # Says so once the fit has taken ten steps, or at the last file, and then has long to go.
 DURING_THE_FIT = """
 import itertools, time
-import shoal.cli
+import shoal.cli.fitting
 def follow(steps, *, quiet):
     for _ in itertools.islice(steps, 10):
         pass
     print("now", flush=True)
     time.sleep(60)
-shoal.cli._follow = follow
+shoal.cli.fitting.follow = follow
 """
 DURING_THE_WRITING = """
 import time
@@ -662,7 +689,7 @@ def test_an_interrupted_sweep_says_that_it_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("shoal.sweeps.write_result", stop)
+        patch.setattr("shoal.sweeps.result.write_result", stop)
         result = shoal_(*words, "-q")
     assert result.exit_code == 130
     assert result.stderr == (
@@ -743,9 +770,13 @@ def test_no_control_character_reaches_the_terminal(here: Path) -> None:
 
 
 def test_all_output_goes_by_the_screen() -> None:
-    tree = ast.parse(Path(shoal.cli.__file__).read_text())
-    named = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    called = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    modules = [
+        each for each in Path(shoal.cli.__file__).parent.glob("*.py") if each.stem != "screen"
+    ]
+    assert len(modules) > 5
+    nodes = [node for each in modules for node in ast.walk(ast.parse(each.read_text()))]
+    named = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+    called = {node.id for node in nodes if isinstance(node, ast.Name)}
     assert not {each for each in named if each.startswith(("typer.echo", "typer.secho", "sys.std"))}
     assert not {"print", "Console"} & called
 
@@ -787,3 +818,19 @@ def test_the_run_remembers_how_it_was_made(shared: Path, here: Path) -> None:
     config = json.loads((here / "my run" / "config.json").read_text())
     assert config["command"].startswith("shoal fit ")
     assert config["command"].endswith("-o 'my run' -q")
+
+
+def test_generate_writes_the_law_of_the_benchmark(here: Path) -> None:
+    done("generate", "synth-1k", "--samples", 300, "--seed", 1, "-o", "features.npz")
+    with np.load(here / "features.npz", allow_pickle=False) as file:
+        assert file["data"].shape == (300, 512)
+        assert file["dictionary"].shape == (1024, 512)
+        parts = (file["codes_values"], file["codes_units"], file["codes_starts"])
+        codes = sparse.csr_array(parts, shape=(300, 1024))
+        assert np.allclose(codes @ file["dictionary"] + file["offset"], file["data"], atol=1e-4)
+    assert shoal.open_source(here / "features.npz").truth is not None
+
+
+def test_generate_refuses_sizes_for_a_world_that_has_its_own(here: Path) -> None:
+    said = refused("generate", "synth-1k", "-m", 128, "-o", "features.npz")
+    assert "atoms: found 128; needed to be left out: synth-1k has sizes" in said

@@ -7,8 +7,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from commands import done, refused
-from shoal import runs, theory
+from shoal import theory
 from shoal.data import Preprocessing
+from shoal.estimators import evaluation
 from shoal.generative import SparseCoding, perturb, random_dictionary
 
 SIZES = ("-n", "16", "-m", "16", "-k", "2", "--samples", "800")
@@ -301,6 +302,6 @@ def test_the_report_of_a_run_shows_the_loss_around_it(folder):
 
 
 def test_the_picture_of_a_run_is_smaller_where_the_dictionary_is_large():
-    assert runs._picture(16, 16) == {"n_samples": 48, "n_points": 13, "n_plane": 13}
-    assert runs._picture(1024, 256)["n_samples"] < 48
-    assert runs._picture(4096, 100_000) is None
+    assert evaluation._picture(16, 16) == {"n_samples": 48, "n_points": 13, "n_plane": 13}
+    assert evaluation._picture(1024, 256)["n_samples"] < 48
+    assert evaluation._picture(4096, 100_000) is None

@@ -161,7 +161,7 @@ def test_a_group_goes_on_where_it_was(tmp_path, monkeypatch):
         "nguyen2019/theorem3": {"n": (64,), "k": (3,), "delta": (0.1,), "n_samples": 100},
     }
     find = papers.find
-    monkeypatch.setattr(papers, "names", lambda: tuple(tiny))
+    monkeypatch.setattr("shoal.experiments.registry.names", lambda: tuple(tiny))
     monkeypatch.setattr(
         papers, "find", lambda name: replace(find(name), scales={"smoke": tiny[name]})
     )

@@ -60,6 +60,13 @@ def autoencoder(**changes: Any) -> DictionaryAutoencoder:
     )
 
 
+def hurried(model: str, m: int, k: int, n_samples: int) -> Recipe:
+    """The default recipe, which does not wait for what never settles."""
+    recipe = recipe_named("default", model, m, k, n_samples)
+    assert recipe.refinement is not None
+    return replace(recipe, refinement=replace(recipe.refinement, n_steps=300))
+
+
 def short(**changes: Any) -> DictionaryAutoencoder:
     return autoencoder(recipe=SHORT, **changes)
 
@@ -529,15 +536,21 @@ def test_partial_fit_may_see_fewer_rows_than_atoms(world: SimpleNamespace) -> No
 # ------------------------------------------------------------------ codes and back
 
 
-@pytest.mark.parametrize("model", ["sparse", "nonnegative", "mixture"])
+@pytest.fixture(scope="module", params=["sparse", "nonnegative", "mixture"])
+def of_each_model(request: Any, world: SimpleNamespace) -> DictionaryAutoencoder:
+    k = 1 if request.param == "mixture" else 2
+    recipe = hurried(request.param, 24, k, len(world.data))
+    return autoencoder(n_nonzero_coefs=k, model=request.param, recipe=recipe).fit(world.data)
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_codes_have_at_most_k_active_units(world: SimpleNamespace, model: str, method: str) -> None:
-    k = 1 if model == "mixture" else 2
-    fit = autoencoder(n_nonzero_coefs=k, model=model).fit(world.data)
-    codes = fit.transform(world.data, method)
+def test_codes_have_at_most_k_active_units(
+    world: SimpleNamespace, of_each_model: DictionaryAutoencoder, method: str
+) -> None:
+    codes = of_each_model.transform(world.data, method)
     assert codes.shape == (2000, 24)
-    assert ((codes != 0).sum(axis=1) <= k).all()
-    assert (codes < 0).any() == (model == "sparse")
+    assert ((codes != 0).sum(axis=1) <= of_each_model.n_nonzero_coefs).all()
+    assert (codes < 0).any() == (of_each_model.model == "sparse")
 
 
 def test_k_units_are_active_on_every_row(
@@ -806,7 +819,8 @@ def test_defaults_of_the_sizes(world: SimpleNamespace) -> None:
     assert DictionaryAutoencoder(random_state=0).fit(world.data[:7]).components_.shape == (7, 16)
     wide = DictionaryAutoencoder(24, random_state=0).fit(world.data)
     assert wide.recipe_.activation == TopK(2)  # a tenth of the atoms
-    mixture = DictionaryAutoencoder(24, model="mixture", random_state=0).fit(world.data)
+    clusters = np.repeat(world.dictionary, 10, axis=0)
+    mixture = DictionaryAutoencoder(24, model="mixture", random_state=0).fit(clusters)
     assert mixture.recipe_.activation == TopK(1, signed=False)
 
 
@@ -1101,8 +1115,10 @@ def test_odd_data_gives_finite_unit_atoms(case: str, preprocessing: str, model: 
     changes = {"n_components": 6, "n_nonzero_coefs": 2} | changes
     if model == "mixture":
         changes["n_nonzero_coefs"] = 1
+    m, k = changes["n_components"], changes["n_nonzero_coefs"]
+    recipe = hurried(model, m, k, len(data))
     fit = DictionaryAutoencoder(
-        **changes, model=model, preprocessing=preprocessing, random_state=0
+        **changes, model=model, recipe=recipe, preprocessing=preprocessing, random_state=0
     ).fit(data)
     assert_unit(fit.components_)
     for method in METHODS:

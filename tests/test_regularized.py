@@ -513,7 +513,7 @@ def test_what_the_commands_refuse(words, text, tmp_path, monkeypatch):
 def test_the_names_on_the_command_line_are_those_there_are():
     from typing import get_args
 
-    from shoal.cli import ACTIVATION_NAMES, PENALTY_NAMES, Length
+    from shoal.cli.options import ACTIVATION_NAMES, PENALTY_NAMES, Length
     from shoal.training import WEIGHT_LENGTHS
 
     assert tuple(PENALTIES) == PENALTY_NAMES

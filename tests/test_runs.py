@@ -303,7 +303,7 @@ def test_a_data_frame_can_be_saved_with_its_model(world: SimpleNamespace, tmp_pa
 # ------------------------------------------------------------------ all or nothing
 
 
-STAGES = ["_evaluate", "_safetensors", "_json", "sealed", "atoms_bytes", "report_bytes"]
+STAGES = ["evaluated", "_safetensors", "_json", "sealed", "atoms_bytes", "report_bytes"]
 BEFORE = STAGES[:3]  # the folder is made
 
 
@@ -384,7 +384,7 @@ def test_an_existing_folder_is_refused_before_any_work(
     def work(*_: Any) -> Any:
         raise AssertionError("work began")
 
-    monkeypatch.setattr("shoal.runs._evaluate", work)
+    monkeypatch.setattr("shoal.runs.evaluated", work)
     before = {name: (run / name).read_bytes() for name in FILES}
     with pytest.raises(RunError, match="exists already; needed a new name"):
         save_run(fitted, run, world.data)
@@ -710,7 +710,7 @@ def test_a_second_save_into_one_folder_hears_of_the_first_before_its_work(
 ) -> None:
     with claim_run(tmp_path / "run") as held:
         with monkeypatch.context() as patch:
-            patch.setattr("shoal.runs._evaluate", None)  # no work
+            patch.setattr("shoal.runs.evaluated", None)  # no work
             with pytest.raises(RunError, match="is writing it"):
                 save_run(fitted, tmp_path / "run", world.data)
         save_run(fitted, held, world.data)
@@ -883,7 +883,7 @@ def test_large_data_is_evaluated_on_evenly_spaced_rows(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shoal.runs._EVALUATED", 500)
+    monkeypatch.setattr("shoal.estimators.evaluation._EVALUATED", 500)
     found = evaluate(good, planted_file(world, tmp_path))
     index = np.linspace(0, 1999, 500).round().astype(int)
     assert found["diagnosis"]["n_samples"] == 500

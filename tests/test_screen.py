@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from shoal import screen
+from shoal.cli import screen
 
 
 @pytest.mark.parametrize("quiet", [False, True])

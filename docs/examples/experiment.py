@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from shoal.claims import at_most
 from shoal.diagnosis import recovery
 from shoal.generative import random_dictionary
 from shoal.papers import Experiment, Outcome, Progress, Table, register
 from shoal.report.drawing import panels
-from shoal.theory.assertion import at_most
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from shoal.vocabulary import __version__
 if TYPE_CHECKING:
     from shoal import data as data
     from shoal import diagnosis as diagnosis
+    from shoal import experiments as experiments
     from shoal import generative as generative
     from shoal import network as network
     from shoal import papers as papers
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from shoal import theory as theory
     from shoal import training as training
     from shoal.data import Preprocessing, open_source
-    from shoal.diagnosis import Recovery, recovery, support_recovery
+    from shoal.diagnosis import Detection, Recovery, detection, recovery, support_recovery
     from shoal.estimators import DictionaryAutoencoder, RegularizedAutoencoder
     from shoal.runs import load_run, save_run
     from shoal.training import Recipe
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ArgumentError": "shoal.vocabulary",
+    "Detection": "shoal.diagnosis",
     "DictionaryAutoencoder": "shoal.estimators",
     "Preprocessing": "shoal.data",
     "Recipe": "shoal.training",
@@ -45,6 +47,7 @@ _HOMES = {
     "RunError": "shoal.vocabulary",
     "ShoalError": "shoal.vocabulary",
     "SourceError": "shoal.vocabulary",
+    "detection": "shoal.diagnosis",
     "load_run": "shoal.runs",
     "open_source": "shoal.data",
     "recovery": "shoal.diagnosis",
@@ -54,6 +57,7 @@ _HOMES = {
 _ROOMS = (
     "data",
     "diagnosis",
+    "experiments",
     "generative",
     "network",
     "papers",
@@ -65,6 +69,7 @@ _ROOMS = (
 
 __all__ = [
     "ArgumentError",
+    "Detection",
     "DictionaryAutoencoder",
     "Preprocessing",
     "Recipe",
@@ -74,6 +79,7 @@ __all__ = [
     "ShoalError",
     "SourceError",
     "__version__",
+    "detection",
     "load_run",
     "open_source",
     "recovery",

@@ -279,7 +279,7 @@ def operations(scratch: Path) -> dict[str, tuple[str, Callable[[Path], Any], Any
     model = shoal.DictionaryAutoencoder(5, 2, random_state=0).fit(rows)
     other = shoal.DictionaryAutoencoder(5, 2, random_state=1).fit(rows)
     # What isn't writing is done once.
-    evaluated = runs._evaluate(model, shoal.open_source(rows))
+    evaluated = runs.evaluated(model, shoal.open_source(rows))
     run = shoal.save_run(model, scratch / "run", rows)
     older = shoal.save_run(other, scratch / "older", rows)
     pictures = {name: (run / name).read_bytes() for name in ("atoms.png", "report.html")}
@@ -289,13 +289,13 @@ def operations(scratch: Path) -> dict[str, tuple[str, Callable[[Path], Any], Any
     def quick(work: Callable[[], Any]) -> Any:
         page, picture = pictures["report.html"], pictures["atoms.png"]
         with (
-            mock.patch.object(runs, "_evaluate", return_value=evaluated),
+            mock.patch.object(runs, "evaluated", return_value=evaluated),
             mock.patch.object(runs, "atoms_bytes", return_value=picture),
             mock.patch.object(runs, "report_bytes", return_value=page),
             mock.patch("shoal.report.page.atoms_bytes", return_value=picture),
             mock.patch("shoal.report.page.report_bytes", return_value=page),
-            mock.patch("shoal.papers.page.as_png", return_value=picture),
-            mock.patch("shoal.papers.page._render", return_value="<html></html>\n"),
+            mock.patch("shoal.experiments.page.as_png", return_value=picture),
+            mock.patch("shoal.experiments.page._render", return_value="<html></html>\n"),
         ):
             return work()
 

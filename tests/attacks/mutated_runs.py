@@ -200,7 +200,7 @@ def main(count: int = 2000, seed: int = 0, page_every: int = 10) -> int:
     """Mutate, load and transform, read and (each `page_every`-th) draw; a table."""
     import shoal
     from shoal import run_folder
-    from shoal.cli import _summary
+    from shoal.cli.runs import summary
     from shoal.report import read_run, report_bytes
 
     root, draw = Path(tempfile.mkdtemp()), random.Random(seed)
@@ -235,7 +235,7 @@ def main(count: int = 2000, seed: int = 0, page_every: int = 10) -> int:
                 stdout, sys.stdout = sys.stdout, null
                 try:
                     counts["info " + judged(
-                        lambda folder=folder: _summary(folder), None, shoal.RunError, most
+                        lambda folder=folder: summary(folder), None, shoal.RunError, most
                     )] += 1  # fmt: skip
                 finally:
                     sys.stdout = stdout

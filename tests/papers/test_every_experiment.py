@@ -5,7 +5,7 @@ import json
 import pytest
 
 from shoal import papers
-from shoal.papers.experiment import TOO_SMALL
+from shoal.experiments import TOO_SMALL
 from shoal.report.drawing import PAGE, PRINT, as_png, as_svg, plain_settings
 
 

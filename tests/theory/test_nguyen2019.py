@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from shoal.data import open_source
 from shoal.generative import (
     BernoulliSupport,
     Constant,
@@ -28,6 +29,8 @@ from shoal.generative import (
 )
 from shoal.network import HardThreshold, ReLU, Sigmoid, TopK, sample_gradient
 from shoal.theory import gradients, nguyen2019
+from shoal.training import Constant as Always
+from shoal.training import FixedStep, Recipe, begin, descend
 from shoal.vocabulary import ArgumentError, Parameters
 
 MIXTURE = MixtureOfGaussians(random_dictionary(10, 100, random_state=0), noise=0.05)
@@ -681,6 +684,18 @@ def test_the_column_bound_of_signed_codes_needs_its_zeta():
     with_zeta, without = np.array(needed["with"]), np.array(needed["without"])
     assert with_zeta.max() < 1.1 * with_zeta.min() < 2
     np.testing.assert_allclose(without[1:] / without[:-1], 2.0, rtol=0.1)
+
+
+def test_its_update_is_that_of_the_training_loop():
+    drawn, weights = POSITIVE.sample(200, random_state=0), near(POSITIVE, 0.2)
+    start = Parameters(torch.from_numpy(weights), torch.zeros(len(weights)).double())
+    plan = Recipe(ReLU(), FixedStep(Always(3.0)), n_steps=1).plan()
+    rng = np.random.default_rng(0)
+    (state, _), *_ = descend(begin(start, plan, rng), open_source(drawn.data), plan)
+    gradient = sample_gradient(start, torch.from_numpy(drawn.data), ReLU()).dictionary.numpy()
+    found = nguyen2019.updated(weights, gradient, 3.0)
+    assert np.abs(found - state.parameters.dictionary.numpy()).max() < 1e-14
+    assert np.abs(found - weights).max() > 1e-3
 
 
 def distances(world, start, **options):

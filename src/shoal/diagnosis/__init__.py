@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shoal.diagnosis.detectors import Detection, detection
 from shoal.diagnosis.matching import Matching, align, bottleneck_match, match
 from shoal.diagnosis.scores import Recovery, chance_level, recovery
 from shoal.diagnosis.sparsity import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CodeStatistics",
+    "Detection",
     "Diagnosis",
     "Landscape",
     "Matching",
@@ -42,6 +44,7 @@ __all__ = [
     "chance_level",
     "coherence",
     "dead_atoms",
+    "detection",
     "duplicate_atoms",
     "explained_variance",
     "fvu",

@@ -58,7 +58,9 @@ from shoal.generative.named import (
     read_weights,
     values_named,
 )
+from shoal.generative.sized import SizedSupport
 from shoal.generative.synth import SYNTH_SIZES, SynthSize, spread_apart, synth_sae_bench
+from shoal.generative.writing import write_samples
 
 __all__ = [
     "SYNTH_SIZES",
@@ -80,6 +82,7 @@ __all__ = [
     "RectifiedGaussian",
     "Rounding",
     "Sample",
+    "SizedSupport",
     "SparseCoding",
     "SparseFeatures",
     "SupportLaw",
@@ -108,5 +111,6 @@ __all__ = [
     "values_named",
     "welch_bound",
     "world_of",
+    "write_samples",
     "zipf",
 ]

@@ -280,13 +280,9 @@ def realised(law: CopulaSupports, forest: Forest | None, alive: Array, n_points:
 
 def _given_forest(fires: Array, forest: Forest) -> Array:
     """Chances of being active (B, m) from chances of firing (B, m), all independent."""
-    tables = forest._tables
     chances = fires.copy()
-    sizes = np.diff(tables.first_child)
-    kinds = np.unique(np.stack([tables.depth, sizes])[:, sizes > 0], axis=1).T
-    for level, size in kinds:  # ascending: parents before their children
-        parents = np.flatnonzero((tables.depth == level) & (sizes == size))
-        family = tables.children[tables.first_child[parents, None] + np.arange(size)]  # (P, size)
+    for parents, family in forest.families():  # (P,), (P, size)
+        size = family.shape[1]
         own = fires[:, family]
         if forest.exclusive and size > 1:
             # E[1 / (1 + others)] is the integral of the product of 1 - a_j + a_j t: a polynomial.
@@ -324,8 +320,8 @@ def walk(
     block_levels = np.where(there, levels[units], np.float32(np.inf))
     direct = law.frequency[units[:, 0]] > FREQUENT
     return draw_supports(
-        rng,
-        n_samples,
+        rng.integers(2**64, size=1, dtype=np.uint64),
+        rng.standard_normal((n_samples, weights.shape[1]), dtype=np.float32),
         units,
         np.ascontiguousarray(block_weights),
         block_levels,

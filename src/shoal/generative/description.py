@@ -9,6 +9,11 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
+from shoal.generative.copula import CopulaSupports
+from shoal.generative.features import Outliers, RectifiedGaussian, SparseFeatures
+from shoal.generative.forests import Forest
 from shoal.generative.laws import (
     BernoulliSupport,
     Constant,
@@ -19,6 +24,7 @@ from shoal.generative.laws import (
     UniformSupport,
 )
 from shoal.generative.models import GenerativeModel
+from shoal.generative.sized import SizedSupport
 from shoal.vocabulary import ArgumentError
 
 __all__ = ["laws_of", "world_of"]
@@ -28,16 +34,23 @@ _LAWS: dict[str, type] = {
     for law in (
         BernoulliSupport,
         Constant,
+        CopulaSupports,
         DiscreteSupport,
+        Forest,
         Gaussian,
+        Outliers,
         Rademacher,
+        RectifiedGaussian,
+        SizedSupport,
         Uniform,
         UniformSupport,
     )
 }
+# What a world of features has besides a support, values and noise; each may be left out.
+_PARTS = ("forest", "outliers")
 
 
-def laws_of(world: GenerativeModel) -> dict[str, Any]:
+def laws_of(world: GenerativeModel | SparseFeatures) -> dict[str, Any]:
     """The laws of a world and its noise, fit for JSON.
 
     Raises
@@ -55,11 +68,17 @@ def laws_of(world: GenerativeModel) -> dict[str, Any]:
     >>> world_of(atoms, laws)
     GenerativeModel(m=8, n=4, k=2, noise=0.1)
     """
-    return {
+    laws = {
         "support": _plain("support", world.support),
         "values": _plain("values", world.values),
         "noise": world.noise,
     }
+    if not isinstance(world, SparseFeatures):
+        return laws
+    parts = {name: getattr(world, name) for name in _PARTS}
+    stored = {name: part and _plain(name, part) for name, part in parts.items()}
+    offset = None if world.offset is None else world.offset.tolist()
+    return {**laws, **stored, "offset": offset, "missing": world.missing}
 
 
 def _plain(argument: str, law: Any) -> dict[str, Any]:
@@ -68,10 +87,11 @@ def _plain(argument: str, law: Any) -> dict[str, Any]:
         raise ArgumentError(argument, name, "one of " + ", ".join(_LAWS))
     stored = [each.name for each in fields(_LAWS[name]) if each.init]
     values = {each: getattr(law, each) for each in stored}
-    return {"kind": name, **values}
+    lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
+    return {"kind": name, **lists}
 
 
-def world_of(dictionary: Any, laws: Any) -> GenerativeModel:
+def world_of(dictionary: Any, laws: Any) -> GenerativeModel | SparseFeatures:
     """The world of a dictionary (m, n) and of what :func:`laws_of` gave.
 
     Raises
@@ -80,10 +100,15 @@ def world_of(dictionary: Any, laws: Any) -> GenerativeModel:
         If the description is not one, or doesn't fit the dictionary.
     """
     try:
-        parts = {name: dict(laws[name]) for name in ("support", "values")}
+        features = "forest" in laws
+        names = ["support", "values", *(name for name in _PARTS if features and laws[name])]
+        parts = {name: dict(laws[name]) for name in names}
         made = {name: _LAWS[part.pop("kind")](**part) for name, part in parts.items()}
         noise = laws["noise"]
+        others = {name: laws[name] for name in ("offset", "missing") if features}
     except (KeyError, TypeError, ValueError) as error:
         found = str(error) or type(error).__name__
         raise ArgumentError("laws", found, "a description as laws_of gives it") from error
+    if features:
+        return SparseFeatures(dictionary, noise=noise, **made, **others)
     return GenerativeModel(dictionary, made["support"], made["values"], noise)

@@ -312,7 +312,9 @@ class SparseFeatures:
     def _alive(self) -> Array:
         return np.asarray(self._by_unit.alive(self.n_atoms))  # type: ignore[attr-defined]
 
-    def sample(self, n_samples: int, random_state: Any = None) -> FeatureSample:
+    def sample(
+        self, n_samples: int, random_state: Any = None, *, device: Any = None
+    ) -> FeatureSample:
         """Independent draws.
 
         Parameters
@@ -322,6 +324,9 @@ class SparseFeatures:
         random_state : None, int or numpy.random.Generator
             The seed; the same one gives the same bits on any number of threads. A generator moves
             on.
+        device : str or torch.device, optional
+            Where torch draws instead, for a copula and magnitudes of rectified normals: `data` is
+            then a float32 tensor there, and the bits are others. Codes are CSR as ever.
 
         Returns
         -------
@@ -334,7 +339,8 @@ class SparseFeatures:
             If `n_samples` is below 1 or the seed can't be used.
         """
         count = check_count("n_samples", n_samples)
-        return self._sample(count, as_generator(random_state))
+        rng = as_generator(random_state)
+        return self._sample(count, rng) if device is None else self._sample_on(count, rng, device)
 
     def stream(
         self, batch_size: int, random_state: Any = None, n_batches: int | None = None
@@ -387,6 +393,29 @@ class SparseFeatures:
         kind = np.int32 if ends[-1] < 2**31 else np.int64
         shape = (n_samples, self.n_atoms)
         codes = csr_array((values, units.astype(kind, copy=False), ends.astype(kind)), shape=shape)
+        return FeatureSample(data, codes, outlying)
+
+    def _sample_on(self, n_samples: int, rng: np.random.Generator, device: Any) -> FeatureSample:
+        import torch
+
+        from shoal.generative.on_device import sample_on
+
+        seed = int(rng.integers(2**63))
+        data, codes = sample_on(self, n_samples, device, seed)
+        draw: Any = {"generator": torch.Generator(device).manual_seed(seed ^ 1), "device": device}
+        if self.offset is not None:
+            data += torch.from_numpy(self.offset.astype(np.float32)).to(device)
+        if self.noise > 0.0:
+            data.add_(torch.randn(data.shape, **draw), alpha=self.noise)
+        outlying = np.zeros(n_samples, dtype=bool)
+        if self.outliers is not None:
+            outlying = rng.random(n_samples) < self.outliers.share
+            rows = self.outliers.draw(rng, int(outlying.sum()), self.n_features)
+            data[torch.from_numpy(outlying).to(device)] = torch.from_numpy(rows).to(data)
+            codes.data[np.repeat(outlying, np.diff(codes.indptr))] = 0
+            codes.eliminate_zeros()
+        if self.missing > 0.0:
+            data[torch.rand(data.shape, **draw) < self.missing] = float("nan")
         return FeatureSample(data, codes, outlying)
 
     def _fill(self, rng: np.random.Generator, data: Array, outlying: Array) -> tuple[Any, ...]:
@@ -444,7 +473,7 @@ class SparseFeatures:
             "frequency": [float(frequency.min()), float(frequency.max())],
             "support": type(self.support).__name__,
             "values": type(self.values).__name__,
-            "in_trees": 0 if self.forest is None else int(np.sum(self.forest.parent >= 0)),
+            "children": 0 if self.forest is None else int(np.sum(self.forest.parent >= 0)),
             "offset": 0.0 if self.offset is None else float(np.linalg.norm(self.offset)),
             "noise": self.noise,
             "outliers": 0.0 if self.outliers is None else self.outliers.share,
@@ -533,7 +562,8 @@ def _through_forest(
     from shoal.generative._walk import exclude
 
     tables = forest._tables
-    kept = exclude(rng, units, starts, tables.depth, forest.parent, tables.exclusive)
+    state = rng.integers(2**64, size=1, dtype=np.uint64)
+    kept = exclude(state, units, starts, tables.depth, forest.parent, tables.exclusive)
     ends = np.concatenate([[0], np.cumsum(kept)])
     return units[kept], ends[starts]
 

@@ -158,6 +158,21 @@ class Forest:
         """How far each unit is below its root, (F,)."""
         return self._tables.depth
 
+    def families(self) -> list[tuple[Array, Array]]:
+        """Parents (P,) and their children (P, size), those of a depth and size together.
+
+        From the roots down: no parent comes after its children.
+        """
+        tables = self._tables
+        sizes = np.diff(tables.first_child)
+        kinds = np.unique(np.stack([tables.depth, sizes])[:, sizes > 0], axis=1).T
+        made = []
+        for level, size in kinds:
+            parents = np.flatnonzero((tables.depth == level) & (sizes == size))
+            places = tables.first_child[parents, None] + np.arange(size)
+            made.append((parents, tables.children[places]))
+        return made
+
     def compensated(self, frequency: Any) -> Array:
         """How often units must fire by themselves, to be left at about `frequency` by the forest.
 

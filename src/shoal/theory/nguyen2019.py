@@ -25,6 +25,7 @@ from shoal.diagnosis import recovery
 from shoal.generative import Constant, GenerativeModel, Sample
 from shoal.network import approximate_gradient, loss, sample_gradient
 from shoal.network.activations import Activation, HardThreshold, ReLU, gate_of
+from shoal.network.objective import StepSums
 from shoal.theory import gradients
 from shoal.theory.assertion import (
     Assertion,
@@ -36,8 +37,10 @@ from shoal.theory.assertion import (
     true,
 )
 from shoal.theory.worlds import WorldFacts, aligned, distances, is_mixture, is_signed
-from shoal.training.constraints import unit_atoms
+from shoal.training.constraints import UnitLength
 from shoal.training.recipes import certified_step, mean_curvature
+from shoal.training.rules import FixedStep
+from shoal.training.schedules import Constant as Always
 from shoal.training.schedules import Halving
 from shoal.vocabulary import (
     ArgumentError,
@@ -77,6 +80,7 @@ __all__ = [
     "step_size",
     "theorem3",
     "theorem4",
+    "updated",
 ]
 
 Floats = NDArray[np.float64]
@@ -1555,8 +1559,7 @@ def lemma3(world: GenerativeModel, dictionary: Any, *, step: float | None = None
     zeta = step_size(world, weights, best_step(world) if step is None else step)
     atoms = world.dictionary.astype(np.float64)
     exact = gradients.signed_gradient(world, weights)  # refuses codes with a mean
-    step_end = _tensor(weights - zeta * exact)
-    moved = unit_atoms(step_end, fallback=_tensor(weights)).numpy()
+    moved = updated(weights, exact, zeta)
     facts = WorldFacts.of(world)
     farthest = float(distances(world, weights)[world.p > 0].max())
     conditions, _ = _conditions3(world, facts, farthest, "i")
@@ -1794,6 +1797,39 @@ def step_size(world: GenerativeModel, dictionary: Any = None, step: float = 1.0)
     """
     check_number("step", step, low=0.0, open_low=True)
     return step * certified_step(world, None if dictionary is None else aligned(world, dictionary))
+
+
+def updated(dictionary: Floats, gradient: Floats, step: float) -> Floats:
+    """W <- normalize(W - zeta g): an update of the training loop, by a gradient of one's own.
+
+    The rule is :class:`shoal.training.FixedStep`, under :class:`shoal.training.UnitLength`; an
+    expected gradient stands in it for a batch's.
+
+    Parameters
+    ----------
+    dictionary, gradient : ndarray of shape (m, n)
+        W and g.
+    step : float
+        zeta.
+
+    Returns
+    -------
+    ndarray of shape (m, n)
+
+    References
+    ----------
+    Nguyen, Wong, Hegde 2018, Theorem 4.
+
+    Examples
+    --------
+    >>> updated(np.eye(2), np.array([[0.0, -0.75], [0.0, 0.0]]), 1.0).tolist()
+    [[0.8, 0.6], [0.0, 1.0]]
+    """
+    parameters = _parameters(dictionary, 0.0)
+    sums = StepSums.zeros(parameters, 1)._replace(dictionary=_tensor(gradient))
+    moved, _ = FixedStep(Always(step)).update(parameters, sums, None, 0, UnitLength())
+    found: Floats = moved.dictionary.numpy()
+    return found
 
 
 def damp(world: GenerativeModel, gradient: torch.Tensor) -> torch.Tensor:
@@ -2264,10 +2300,8 @@ def _descend(
             assert sample is not None  # drawn above
             g, spread2, share = _sampled(w, b, sample, activation)
             floor = zeta**2 * spread2
-        step = torch.from_numpy(g)
-        moved = _tensor(w) - zeta * (_damped(step, *mode) if mode else step)
         farthest = float(np.linalg.norm(w - truth, axis=1)[world.p > 0].max())
-        w = unit_atoms(moved, fallback=_tensor(w)).numpy()
+        w = updated(w, _damped(_tensor(g), *mode).numpy() if mode else g, zeta)
         after = float(((w - truth) ** 2).sum())
         error = 2 * zeta * math.sqrt(after * spread2) + zeta**2 * spread2
         yield _Step(

@@ -162,7 +162,11 @@ def open_world(source: Any) -> GenerativeModel | None:
     laws = _laws_beside(source)
     data = open_source(source)
     if data.truth is not None and laws is not None:
-        return world_of(data.truth.dictionary, laws)
+        made = world_of(data.truth.dictionary, laws)
+        if not isinstance(made, GenerativeModel):
+            needed = "one with a law of the non-zeros: theorems speak of no families and no offset"
+            raise ArgumentError("WORLD", f"a {type(made).__name__}", needed)
+        return made
     if data.truth is None or data.truth.codes is None or data.n_samples is None:
         return None
     rows = data.rows(np.arange(min(data.n_samples, _MOST_ROWS), dtype=np.intp))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from shoal.claims import Check, at_least
+from shoal.experiments import Experiment, Outcome, Run
 from shoal.papers.arpit2016 import setting
 from shoal.papers.arpit2016.setting import Cell, Plan, ladder
-from shoal.papers.experiment import Experiment, Outcome, Run
-from shoal.theory.assertion import Check, at_least
 from shoal.vocabulary import check_number
 
 PENALTIES = ("dae", "cae", "mdae", "sae")

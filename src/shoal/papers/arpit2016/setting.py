@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.claims import TELLING, Check
 from shoal.data.samples import digits as small_digits
 from shoal.data.samples import load_named, patches
-from shoal.papers.experiment import Progress, Table
+from shoal.experiments import Progress, Table
 from shoal.report.drawing import HUES, panels
-from shoal.theory.assertion import TELLING, Check
+from shoal.sweeps import Point, Record, sweep
 from shoal.training.recipes import MomentumSettings
-from shoal.training.sweep import Point, Record, sweep
 from shoal.vocabulary import ShoalError, check_choice, check_count, check_number
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.claims import Check, at_least, at_most
 from shoal.diagnosis import recovery
 from shoal.estimators import DictionaryAutoencoder
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative import SparseCoding, perturb, random_dictionary
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.report.drawing import HUES, panels
-from shoal.theory.assertion import Check, at_least, at_most
 from shoal.training.recipes import Recipe, nguyen2019
 from shoal.vocabulary import check_count, check_number
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.claims import Check, at_least, at_most
 from shoal.diagnosis import recovery
 from shoal.estimators import DictionaryAutoencoder, RegularizedAutoencoder
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative import NonnegativeSparseCoding, random_dictionary
 from shoal.network.penalties import PENALTIES
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.report.drawing import HUES, panels
-from shoal.theory.assertion import Check, at_least, at_most
 from shoal.vocabulary import check_choice, check_count, check_number
 
 if TYPE_CHECKING:

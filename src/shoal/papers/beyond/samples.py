@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from shoal.claims import Check, at_least, at_most, between
 from shoal.data import open_source
 from shoal.diagnosis import recovery
 from shoal.estimators import DictionaryAutoencoder
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative import (
     MixtureOfGaussians,
     Sample,
@@ -22,10 +24,8 @@ from shoal.generative import (
     perturb,
     random_dictionary,
 )
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.papers.nguyen2019.mixtures import likelihood_floor
 from shoal.report.drawing import panels
-from shoal.theory.assertion import Check, at_least, at_most, between
 from shoal.training import begin, descend
 from shoal.training.polish import Polish
 from shoal.training.recipes import nguyen2019

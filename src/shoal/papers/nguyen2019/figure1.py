@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.papers.experiment import Experiment, Outcome, Run
+from shoal.claims import Check, at_least, at_most
+from shoal.experiments import Experiment, Outcome, Run
 from shoal.papers.nguyen2019 import mixtures
 from shoal.papers.nguyen2019.mixtures import Curve, Settings
-from shoal.theory.assertion import Check, at_least, at_most
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.claims import Check, at_least, at_most, between
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative import (
     GenerativeModel,
     MixtureOfGaussians,
@@ -16,9 +18,7 @@ from shoal.generative import (
     perturb,
     random_dictionary,
 )
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.report.drawing import HUES, panels
-from shoal.theory.assertion import Check, at_least, at_most, between
 from shoal.theory.nguyen2019 import expected_gradient
 from shoal.vocabulary import check_count, check_number
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from shoal.data import open_source
 from shoal.diagnosis import recovery
+from shoal.experiments import Progress, Table
 from shoal.generative import MixtureOfGaussians, perturb, random_dictionary
 from shoal.network.activations import ReLU
 from shoal.network.objective import StepSums
-from shoal.papers.experiment import Progress, Table
 from shoal.report.drawing import HUES, panels
 from shoal.training import Recipe, begin, descend, initialize
 from shoal.training.rules import FixedStep

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.claims import Check, at_least, at_most
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative import (
     Constant,
     GenerativeModel,
@@ -21,10 +23,8 @@ from shoal.generative import (
     random_dictionary,
 )
 from shoal.network.activations import Activation, HardThreshold, ReLU
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.report.drawing import HUES, panels
 from shoal.theory import sizes
-from shoal.theory.assertion import Check, at_least, at_most
 from shoal.theory.nguyen2019 import bias_interval, consistency, lemma1_interval
 from shoal.vocabulary import check_count, check_number
 

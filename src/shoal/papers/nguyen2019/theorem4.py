@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.claims import Check, at_least, at_most, between
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative import (
     GenerativeModel,
     MixtureOfGaussians,
@@ -18,12 +20,10 @@ from shoal.generative import (
     perturb,
     random_dictionary,
 )
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.report.drawing import HUES, panels
 from shoal.theory import sizes
-from shoal.theory.assertion import Check, at_least, at_most, between
 from shoal.theory.gradients import moment_gradient, signed_gradient
-from shoal.theory.nguyen2019 import plateau, step_size, theorem4
+from shoal.theory.nguyen2019 import plateau, step_size, theorem4, updated
 from shoal.training import mean_curvature
 from shoal.vocabulary import check_count, check_number
 
@@ -125,8 +125,7 @@ def _rest(world: GenerativeModel, n_steps: int = 40) -> float:
     zeta = step_size(world)
     weights = truth
     for _ in range(n_steps):
-        moved = weights - zeta * signed_gradient(world, weights)
-        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        moved = updated(weights, signed_gradient(world, weights), zeta)
         still = np.abs(moved - weights).max() < 1e-9
         weights = moved
         if still:

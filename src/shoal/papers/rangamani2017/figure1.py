@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shoal.claims import Check, at_least, at_most
 from shoal.diagnosis import landscape
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative.models import Rounding
 from shoal.network import ReLU
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.papers.rangamani2017 import setting
 from shoal.report.drawing import HUES, panels
-from shoal.theory.assertion import Check, at_least, at_most
 from shoal.vocabulary import check_choice, check_count, check_number
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shoal.claims import Check, at_least, at_most, between
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative import GenerativeModel, random_dictionary
 from shoal.generative.models import Rounding
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.papers.rangamani2017 import setting
 from shoal.report.drawing import HUES, panels
-from shoal.theory.assertion import Check, at_least, at_most, between
 from shoal.vocabulary import check_choice, check_count, check_number
 
 if TYPE_CHECKING:

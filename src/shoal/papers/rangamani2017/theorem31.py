@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shoal.claims import Check, at_least, at_most
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative import (
     NonnegativeSparseCoding,
     orthonormal_union,
     perturb,
     random_dictionary,
 )
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.report.drawing import HUES, panels
 from shoal.theory import rangamani2017 as theory
-from shoal.theory.assertion import Check, at_least, at_most
 from shoal.vocabulary import check_count, check_number
 
 if TYPE_CHECKING:

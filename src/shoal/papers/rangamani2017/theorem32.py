@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.claims import Check, at_least, at_most, between
+from shoal.experiments import Experiment, Outcome, Progress, Run, Table
 from shoal.generative import (
     NonnegativeSparseCoding,
     orthonormal_union,
     perturb,
     sparsity_from_power,
 )
-from shoal.papers.experiment import Experiment, Outcome, Progress, Run, Table
 from shoal.papers.rangamani2017 import setting
 from shoal.report.drawing import HUES, panels
 from shoal.theory import rangamani2017 as theory
-from shoal.theory.assertion import Check, at_least, at_most, between
 from shoal.vocabulary import check_count, check_number
 
 if TYPE_CHECKING:

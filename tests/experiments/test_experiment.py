@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from shoal import papers
-from shoal.papers.experiment import Experiment, Outcome, Progress, Table
+from shoal.claims import at_most, plain
+from shoal.experiments import Experiment, Outcome, Progress, Table
 from shoal.report.drawing import panels
-from shoal.theory.assertion import at_most, plain
 from shoal.vocabulary import ArgumentError, RunError
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["bar", "error", "line", "note", "printable", "record", "table"]
+__all__ = ["bar", "error", "line", "note", "number", "printable", "record", "table", "yes"]
 
 _LONGEST = 1000  # characters of an error: what it quotes may be of any length
 
@@ -67,6 +67,16 @@ def table(title: str, head: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         made.add_row(*(escape(printable(cell)) for cell in row))  # an interval is not markup
     Console().print(made)
+
+
+def number(value: Any) -> str:
+    """A cell of a table; "-" where there is nothing."""
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def yes(holds: bool) -> str:
+    """What a table says of a claim."""
+    return "yes" if holds else "NO"
 
 
 @contextmanager

@@ -10,22 +10,22 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from shoal.claims import plain
 from shoal.data import Preprocessing, Source, open_source
+from shoal.experiments.experiment import FORMAT, Progress, Table, versions
+from shoal.experiments.page import check_result_folder, claim_result, write_result
 from shoal.files import Claim, write_bytes
-from shoal.papers.experiment import FORMAT, Experiment, Progress, Table, versions
-from shoal.papers.page import check_result_folder, claim_result, write_result
 from shoal.report.drawing import HUES, panels
-from shoal.theory.assertion import plain
+from shoal.sweeps.points import Point, Record, Trace, grid, sweep
 from shoal.training.recipes import MomentumSettings
-from shoal.training.sweep import Point, Record, Trace, grid, sweep
 from shoal.vocabulary import ArgumentError, WriteError, check_count
 
 if TYPE_CHECKING:
@@ -50,6 +50,18 @@ def strengths_of(text: str) -> list[float]:
         return [float(each) for each in np.linspace(float(first), float(last), int(number))]
     except ValueError:
         raise ArgumentError("strength", repr(text), needed) from None
+
+
+_CAPTION = (
+    "The share of (sample, unit) pairs that are active, against the penalty's strength; "
+    "dotted: the share of units that are active on no sample."
+)
+
+
+class _Drawing(NamedTuple):
+    """What draws the picture of a page; a sweep is no experiment of a paper."""
+
+    plot: Callable[[dict[str, Any], Pen], Figure]
 
 
 @dataclass(frozen=True)
@@ -167,7 +179,7 @@ def _run(
             note = f"{record.point.penalty}, {record.point.activation}, {record.point.strength:g}"
             yield Progress(len(records) / total, note)
         result = _result(plan, records, time.perf_counter() - start)
-        write_result(held, _EXPERIMENT, result)
+        write_result(held, _Drawing(_plot), result)
         kept.drop()
         return result
 
@@ -257,7 +269,7 @@ def _result(plan: _Plan, records: list[Record], seconds: float) -> dict[str, Any
             f"{plan.n_components} tied units on {plan.n_samples} samples of {plan.n_features} "
             "features, trained at every strength from the same start and on the same batches."
         ),
-        "caption": _EXPERIMENT.caption,
+        "caption": _CAPTION,
         "scale": "",
         "command": _command(plan),
         "configuration": {**asdict(plan), **plan.momentum, "momentum": plan.momentum["momentum"]},
@@ -318,23 +330,3 @@ def _plot(result: dict[str, Any], pen: Pen) -> Figure:
     every[0].set_ylabel("activation fraction (dotted: dead units)")
     every[0].legend(frameon=False, fontsize=9, loc="upper right")
     return figure
-
-
-def _not_run(settings: Any) -> Any:
-    raise NotImplementedError("a sweep runs by run_sweep")
-
-
-_EXPERIMENT = Experiment(
-    name="sweep",
-    title="Sparsity against penalty strength",
-    source="",
-    about="",
-    settings=_Plan,
-    scales={},
-    run=_not_run,
-    plot=_plot,
-    caption=(
-        "The share of (sample, unit) pairs that are active, against the penalty's strength; "
-        "dotted: the share of units that are active on no sample."
-    ),
-)

@@ -13,11 +13,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from shoal.claims import plain
+from shoal.experiments.experiment import (
+    FORMAT,
+    TOO_FEW,
+    TOO_SMALL,
+    Drawn,
+    Experiment,
+    judges,
+    versions,
+)
 from shoal.files import Claim, check_free, check_replaceable, claim, whole_folder, write_bytes
-from shoal.papers.experiment import FORMAT, TOO_FEW, TOO_SMALL, Experiment, judges, versions
 from shoal.report.drawing import PAGE, PRINT, Pen, as_png, as_svg, plain_settings
 from shoal.report.words import compact, plural
-from shoal.theory.assertion import plain
 from shoal.vocabulary import RunError, printable
 
 __all__ = [
@@ -46,7 +54,7 @@ def claim_result(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
 
 def write_result(
     folder: str | os.PathLike[str],
-    experiment: Experiment,
+    experiment: Drawn,
     result: dict[str, Any],
     *,
     overwrite: bool = False,
@@ -64,7 +72,7 @@ def write_result(
 
 
 def write_page(
-    folder: str | os.PathLike[str], results: Sequence[tuple[Experiment, dict[str, Any]]]
+    folder: str | os.PathLike[str], results: Sequence[tuple[Drawn, dict[str, Any]]]
 ) -> Path:
     """One page of many results: ``index.html`` in `folder`."""
     return write_bytes(Path(folder) / "index.html", _render(results).encode("utf-8"))
@@ -106,12 +114,12 @@ def read_if_same(
     return result if all(result.get(key) == value for key, value in same.items()) else None
 
 
-def _figure(experiment: Experiment, result: dict[str, Any], pen: Pen) -> Any:
+def _figure(experiment: Drawn, result: dict[str, Any], pen: Pen) -> Any:
     with plain_settings(pen):
         return experiment.plot(result, pen)
 
 
-def _render(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> str:
+def _render(results: Sequence[tuple[Drawn, dict[str, Any]]]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     here = Path(__file__).parent
@@ -136,8 +144,8 @@ def _render(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> str:
     )
 
 
-def _section(experiment: Experiment, result: dict[str, Any]) -> dict[str, Any]:
-    slug = experiment.name.replace("/", "-")
+def _section(experiment: Drawn, result: dict[str, Any]) -> dict[str, Any]:
+    slug = result["experiment"].replace("/", "-")
     with plain_settings(PAGE):
         svg = as_svg(experiment.plot(result, PAGE), slug, result["caption"])
     scale = result["scale"]

@@ -1,7 +1,7 @@
 """What an experiment is: settings, a run, a picture; and the file that it leaves behind.
 
 One module holds one experiment, of ours or of yours. It is registered by name, see
-:func:`shoal.papers.register`, run by
+:func:`shoal.experiments.register`, run by
 :func:`perform`, and everything that pictures and pages show of it is in its ``result.json``.
 """
 
@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from shoal.theory.assertion import Check, plain
+from shoal.claims import Check, plain
 from shoal.vocabulary import ArgumentError, __version__, check_choice
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "SCALES",
     "TOO_FEW",
     "TOO_SMALL",
+    "Drawn",
     "Experiment",
     "Outcome",
     "Progress",
@@ -100,6 +101,15 @@ class Outcome:
 
 
 Run = Generator[Progress, None, Outcome]
+
+
+class Drawn(Protocol):
+    """What a page shows a result of: it draws the picture from the result alone."""
+
+    @property
+    def plot(self) -> Callable[[dict[str, Any], Pen], Figure]:
+        """From the result, as it is in the file, and a pen to a figure."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -254,7 +264,7 @@ def judges(scale: str) -> bool:
 def verdict(check: Check, scale: str) -> str:
     """What is said of a check: "holds", "does not hold", `TOO_SMALL` or `TOO_FEW`.
 
-    >>> from shoal.theory.assertion import at_most
+    >>> from shoal.claims import at_most
     >>> [verdict(at_most("share", 0.2, 0.1), scale) for scale in SCALES]
     ['too small to tell', 'does not hold', 'does not hold']
     >>> verdict(at_most("share", 0.2, 0.1, error=0.1), "full")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from shoal.sweeps import Point, canonical, grid, sweep
+from shoal.sweeps import points as module
 from shoal.training import MomentumSettings
-from shoal.training import sweep as module
-from shoal.training.sweep import Point, canonical, grid, sweep
 from shoal.vocabulary import ArgumentError
 
 SETTINGS = MomentumSettings(n_epochs=2, batch_size=20)

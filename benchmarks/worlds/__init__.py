@@ -1,0 +1,1 @@
+"""Recovery in worlds as they are: see `python -m benchmarks.worlds --help`."""

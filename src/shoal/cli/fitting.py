@@ -1,0 +1,283 @@
+"""`shoal fit`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from shoal.cli import screen
+from shoal.cli.application import show_note
+from shoal.cli.options import (
+    ACTIVATION_NAMES,
+    PENALTY_NAMES,
+    Force,
+    Kind,
+    Length,
+    Model,
+    Noise,
+    Opening,
+    Quiet,
+    Seed,
+    SourceSpec,
+)
+from shoal.cli.progress import follow, follow_epochs, kept
+from shoal.cli.runs import summary
+from shoal.vocabulary import ArgumentError, check_count
+
+__all__ = ["fit"]
+
+
+_DICTIONARY = "A dictionary of which k atoms are active (the usual)"
+_PENALISED = "Sparse by a penalty instead"
+
+
+class Active(NamedTuple):
+    """What only a model with k active atoms has."""
+
+    n_nonzero_coefs: Annotated[
+        str | None,
+        typer.Option(
+            "--n-nonzero-coefs",
+            "-k",
+            metavar="INTEGER|auto",
+            help="Active atoms a sample; `auto` estimates it. Default: m / 10.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = None
+    model: Annotated[
+        Model,
+        typer.Option(
+            help="Signed, non-negative, or one-active codes.", rich_help_panel=_DICTIONARY
+        ),
+    ] = "sparse"
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="A recipe's name; `default` recovers from data alone.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = "default"
+    init: Annotated[
+        str,
+        typer.Option(
+            help="Where atoms start: auto, data, random, residual, pca, pairwise.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = "auto"
+
+    def estimator(self, n_components: int | None, **shared: Any) -> Any:
+        """The model with these settings."""
+        from shoal.estimators import DictionaryAutoencoder
+
+        named = self._asdict() | {"n_nonzero_coefs": _count_or_auto(self.n_nonzero_coefs)}
+        return DictionaryAutoencoder(n_components, **named, **shared)
+
+
+class Penalised(NamedTuple):
+    """What only a model with a penalty has; None is what wasn't typed."""
+
+    penalty: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What makes it sparse: {', '.join(PENALTY_NAMES)}, or a plugin's.",
+            rich_help_panel=_PENALISED,
+        ),
+    ] = None
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the penalty; of `dae` the noise's variance. Default: .25.",
+            rich_help_panel=_PENALISED,
+        ),
+    ] = None
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(ACTIVATION_NAMES)}, or a plugin's. Default: relu.",
+            rich_help_panel=_PENALISED,
+        ),
+    ] = None
+    weight_length: Annotated[
+        Length | None,
+        typer.Option(help="Of the atoms. Default: unit.", rich_help_panel=_PENALISED),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the data. Default: 50.", rich_help_panel=_PENALISED),
+    ] = None
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default: .001.", rich_help_panel=_PENALISED)
+    ] = None
+    noise: Annotated[
+        Noise | None,
+        typer.Option(
+            help="Of dae; masking sets features to 0, a share of --strength.",
+            rich_help_panel=_PENALISED,
+        ),
+    ] = None
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Another one of a penalty: rho of sae, f of mean, q and p of slope, kink, draws, "
+            "gamma. May be repeated.",
+            rich_help_panel=_PENALISED,
+        ),
+    ] = None
+    encoder_bias: Annotated[
+        bool | None,
+        typer.Option(
+            "--encoder-bias/--no-encoder-bias",
+            help="Whether the encoder has a bias. Default: yes.",
+            rich_help_panel=_PENALISED,
+        ),
+    ] = None
+    decoder_bias: Annotated[
+        bool | None,
+        typer.Option(
+            "--decoder-bias",
+            help="Whether the decoder has one: y = h W + b_d.",
+            rich_help_panel=_PENALISED,
+        ),
+    ] = None
+
+    def estimator(self, n_components: int | None, **shared: Any) -> Any:
+        """The model with these settings; those that weren't typed are its own."""
+        from shoal.estimators import RegularizedAutoencoder
+
+        named = self._asdict() | {
+            "n_epochs": self.epochs,
+            "penalty_options": _penalty_options(self.noise, self.option),
+        }
+        for typed in ("epochs", "noise", "option"):
+            del named[typed]
+        given = {name: value for name, value in named.items() if value is not None}
+        return RegularizedAutoencoder(n_components, **given, **shared)
+
+
+def _refuse(options: Active | Penalised, needed: str) -> None:
+    """Refuse what was typed for the other kind of model."""
+    for name, value in options._asdict().items():
+        if value not in (options._field_defaults[name], []):
+            raise ArgumentError(name, str(value), needed)
+
+
+def fit(
+    *,
+    ctx: typer.Context,
+    source: SourceSpec,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="RUN", help="The run folder to make.")
+    ],
+    n_components: Annotated[
+        int | None,
+        typer.Option("--n-components", "--atoms", "-m", help="Atoms to learn. Default: features."),
+    ] = None,
+    preprocess: Annotated[
+        Kind | None,
+        typer.Option(help="Kept with the model. Default: none; scale with --penalty."),
+    ] = None,
+    added: Annotated[
+        float | None, typer.Option(help="To every deviation that is divided by; .1 for digits.")
+    ] = None,
+    roll_off: Annotated[
+        float | None,
+        typer.Option(help="Share of directions that whitening keeps, by variance; the rest fades."),
+    ] = None,
+    seed: Seed = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    active: Active,
+    penalised: Penalised,
+    opening: Opening,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn a dictionary from SOURCE and write a RUN folder with a report.
+
+    For example:
+
+        shoal fit sample:patches -m 256 -k 2 --preprocess whiten -o runs/patches
+
+        shoal fit planted.npz -m 128 -k 3 -o runs/planted
+
+        shoal fit sample:digits -m 256 --penalty cae --strength 0.25 --activation relu -o runs/cae
+
+    Where SOURCE holds its true `dictionary` (as `shoal generate` writes it), the report says
+    how much of it was recovered.
+    """
+    from shoal.run_folder import claim_run
+
+    # Until the command ends: a second fit into the same folder hears of it before its work.
+    held = ctx.with_resource(claim_run(output, overwrite=force))
+    check_count("seed", seed, low=0, high=2**32 - 1)
+    from shoal.data import Preprocessing
+
+    alone = penalised.penalty is None
+    spec = Preprocessing(preprocess or ("none" if alone else "scale"))
+    if roll_off is not None:
+        if spec.kind != "whiten":
+            raise ArgumentError("roll_off", str(roll_off), "--preprocess whiten with it")
+        spec = replace(spec, roll_off=roll_off)
+    if added is not None:
+        if spec.kind not in ("scale", "samples"):
+            raise ArgumentError("added", str(added), "--preprocess scale or samples with it")
+        spec = replace(spec, added=added)
+    data = opening.open(source, random_state=seed)
+    from shoal.runs import save_run
+
+    if alone:
+        _refuse(penalised, "--penalty with it")
+    else:
+        _refuse(active, "to be left out with --penalty")
+    kind = active if alone else penalised
+    estimator = kind.estimator(n_components, preprocessing=spec, device=device, random_state=seed)
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as noted:  # shown when the progress bar is gone
+        warnings.simplefilter("default")
+        if alone:
+            follow(estimator.iter_fit(data), quiet=quiet)
+        else:
+            follow_epochs(estimator.iter_fit(data), estimator.n_epochs, quiet=quiet)
+    seconds = time.perf_counter() - start
+    for note in noted:
+        show_note(note.message)
+    command = shlex.join(["shoal", *sys.argv[1:]]) if sys.argv[1:2] == ["fit"] else None
+    run = kept(
+        lambda place: save_run(estimator, place, data, command=command, seconds=seconds), held
+    )
+    if not quiet:
+        summary(run)
+        for name, what in (("", "run folder"), ("report.html", "report"), ("atoms.png", "atoms")):
+            screen.line(f"{what:>11}: {run / name}")
+
+
+def _count_or_auto(given: str | None) -> int | str | None:
+    """What ``-k`` was given as a number, where it is one."""
+    try:
+        return None if given is None else int(given)
+    except ValueError:
+        return given  # 'auto', or what the estimator refuses
+
+
+def _penalty_options(noise: str | None, options: list[str] | None) -> dict[str, Any] | None:
+    """A penalty's other settings, from ``NAME=VALUE`` with numbers as numbers."""
+    found: dict[str, Any] = {} if noise is None else {"noise": noise}
+    for text in options or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ArgumentError("option", repr(text), "NAME=VALUE, such as rho=0.05")
+        if name in found:
+            raise ArgumentError("option", f"{name!r} twice", "each once")
+        try:
+            found[name] = json.loads(value)  # a number, a list of them, true or false
+        except ValueError:
+            found[name] = value  # a word
+    return found or None
