@@ -478,8 +478,8 @@ def test_the_commands(tmp_path):
     [
         ("fit sample:digits --strength 0.2 -o x", "error: strength: found 0.2; needed --penalty"),
         ("fit sample:digits --epochs 2 -o x", "error: epochs: found 2; needed --penalty"),
-        ("fit sample:digits --noise masking -o x", "error: noise: found {'noise': 'masking'}"),
-        ("fit sample:digits --option q=1 -o x", "error: option: found {'q': 1}"),
+        ("fit sample:digits --noise masking -o x", "error: noise: found masking"),
+        ("fit sample:digits --option q=1 -o x", "error: option: found q=1"),
         ("fit sample:digits --no-encoder-bias -o x", "error: encoder_bias: found False"),
         ("fit sample:digits --decoder-bias -o x", "error: decoder_bias: found True"),
         ("fit sample:digits --penalty dae --option q -o x", "error: option: found 'q'; needed"),

@@ -167,7 +167,8 @@ def _refuse(options: Active | Penalised, needed: str) -> None:
     """Refuse what was typed for the other kind of model."""
     for name, value in options._asdict().items():
         if value not in (options._field_defaults[name], []):
-            raise ArgumentError(name, str(value), needed)
+            typed = ", ".join(value) if isinstance(value, list) else str(value)
+            raise ArgumentError(name, typed, needed)
 
 
 def fit(
