@@ -1,5 +1,6 @@
 """The scikit-learn face: its contract, its inputs, its checks, and what it recovers."""
 
+import copy
 import math
 import tracemalloc
 import warnings
@@ -256,6 +257,7 @@ def test_the_same_rows_give_the_same_bits_however_they_are_held(
     assert model.inverse_transform(codes).dtype == dtype
 
 
+@pytest.mark.filterwarnings("ignore:The mean of X:UserWarning")
 @pytest.mark.parametrize("dtype", ["int64", "int8", "uint8", "bool", "float16", "object", "list"])
 def test_other_numbers_are_read_as_the_floats_they_are(dtype: str) -> None:
     data = np.random.default_rng(0).integers(0, 2, (300, 6))
@@ -422,6 +424,58 @@ def test_fit_returns_the_model(world: SimpleNamespace) -> None:
     assert model.partial_fit(world.data) is model
 
 
+# ------------------------------------------------------------------ what decides
+
+
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+@pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist])
+def test_an_array_to_start_from_says_how_many_atoms(
+    world: SimpleNamespace, how: str, kind: Callable[[np.ndarray], Any]
+) -> None:
+    init = kind(random_dictionary(9, 16, random_state=1))
+    recipe = replace(SHORT, revival=None)
+    model = getattr(autoencoder(n_components=None, init=init, recipe=recipe), how)(world.data)
+    assert len(model.components_) == 9
+    with pytest.raises(ArgumentError, match=r"^init: found an array of shape \(9, 16\)"):
+        getattr(autoencoder(n_components=10, init=init), how)(world.data)
+    with pytest.raises(ArgumentError, match=r"^init: found .* no array of numbers"):
+        getattr(autoencoder(n_components=None, init=[[1, 2], [3]]), how)(world.data)
+
+
+AFTERWARDS = {
+    "model": "mixture",
+    "n_nonzero_coefs": 7,
+    "n_components": 3,
+    "recipe": "nguyen2019-nonnegative-relu",
+    "preprocessing": "whiten",
+    "init": "pca",
+}
+
+
+@pytest.mark.parametrize("name", AFTERWARDS)
+def test_arguments_set_after_a_fit_are_for_the_next_one(
+    world: SimpleNamespace, name: str, tmp_path: Path
+) -> None:
+    data = np.abs(world.data)
+    model = short(model="nonnegative", preprocessing="scale").fit(data)
+    twin = copy.deepcopy(model)
+    before = {method: model.transform(data[:50], method) for method in METHODS}
+    scores = {method: model.score(data, method=method) for method in METHODS}
+    model.set_params(**{name: AFTERWARDS[name]})
+    for method, codes in before.items():
+        np.testing.assert_array_equal(model.transform(data[:50], method), codes)
+        assert model.score(data, method=method) == scores[method]
+    assert model.model_ == "nonnegative"
+    loaded = shoal.load_run(shoal.save_run(model, tmp_path / "run", data))
+    np.testing.assert_array_equal(loaded.transform(data[:50], "omp"), before["omp"])
+    assert loaded.get_params()["n_nonzero_coefs"] == 2
+    assert loaded.model == loaded.model_ == "nonnegative"
+    assert same_fit(model.partial_fit(data[:30]), twin.partial_fit(data[:30]))
+    assert model.model_ == "nonnegative"
+    if name == "model":
+        assert model.set_params(n_nonzero_coefs=1).fit(data).model_ == "mixture"
+
+
 # ------------------------------------------------------------------ partial_fit
 
 
@@ -453,7 +507,7 @@ def test_of_a_stream_no_more_is_kept_than_is_asked_for(
 
     monkeypatch.setattr(Source, "draw", spied)
     short().partial_fit(iter([world.data]))
-    assert asked == [10 * 24]  # rows to start from
+    assert asked == [10 * 24, 10 * 24]  # whether there are enough, and rows to start from
     asked.clear()
     wide = replace(SHORT, polish=replace(SHORT.polish, max_samples=70_000))
     autoencoder(recipe=wide).fit(iter([world.data]))
@@ -479,14 +533,14 @@ def test_the_step_size_goes_on_over_calls_and_then_stays(world: SimpleNamespace)
             model.partial_fit(piece)
             if before is not None:
                 moved.append(np.abs(model.components_ - before).max())
-    assert model.n_steps_ == 300
+    assert model.n_steps_ == 30 * len(world.data) // model.recipe_.batch_size
     assert np.median(moved[-20:]) < 0.2 * np.median(moved[:20])
 
 
 def test_partial_fit_recovers_a_dictionary_chunk_by_chunk() -> None:
     world = planted(48, 32, 2, 8000)
     model = autoencoder(n_components=48)
-    for _ in range(2):
+    for _ in range(3):
         for piece in np.array_split(world.data, 10):
             model.partial_fit(piece)
     # A fit gets nearer still, by its polish.
@@ -727,6 +781,7 @@ def test_atoms_lie_in_memory_as_rows(fitted: DictionaryAutoencoder) -> None:
     assert fitted.components_.flags.c_contiguous
 
 
+@pytest.mark.filterwarnings("ignore:The mean of X:UserWarning")
 @pytest.mark.parametrize("kind", ["none", "center", "scale", "whiten"])
 def test_inverse_transform_undoes_the_preprocessing(kind: str) -> None:
     # As many active units as orthonormal atoms: the code loses nothing.
@@ -977,8 +1032,8 @@ def test_a_bad_argument_is_named_in_one_line_before_any_work(
     def work(*_: Any, **__: Any) -> Any:
         raise AssertionError("work began")
 
-    for name in ("descend", "run"):
-        monkeypatch.setattr(f"shoal.estimators.dictionary.{name}", work)
+    monkeypatch.setattr("shoal.training.pieces.descend", work)
+    monkeypatch.setattr("shoal.estimators.dictionary.run", work)
     model = autoencoder(**changes)
     before = dict(vars(model))
     with pytest.raises(ValueError, match=rf"^{argument}: found .*; needed .*$") as caught:

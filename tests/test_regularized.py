@@ -525,3 +525,19 @@ def test_no_thread_is_left_changed():
     before = torch.get_num_threads()
     autoencoder().fit(DIGITS)
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"strength": 9.0, "penalty": "l1"}, {"activation": "sigmoid"}, {"weight_length": "free"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_arguments_set_after_a_fit_are_for_the_next_one(fitted, changes, tmp_path):
+    model = RegularizedAutoencoder(**fitted.get_params()).fit(DIGITS)
+    before = model.transform(DIGITS)
+    model.set_params(**changes)
+    np.testing.assert_array_equal(model.transform(DIGITS), before)
+    loaded = shoal.load_run(shoal.save_run(model, tmp_path / "run", DIGITS))
+    np.testing.assert_array_equal(loaded.transform(DIGITS), before)
+    for name in changes:
+        assert getattr(loaded, name) == getattr(fitted, name)

@@ -430,7 +430,7 @@ _NAMED = {"recipe": "default", "init": "auto", "penalty": "none", "activation": 
 
 def _arguments(model: TiedAutoencoder) -> dict[str, Any]:
     """The constructor's arguments as plain values; what can't be one is left to a default."""
-    plain: dict[str, Any] = model.get_params(deep=False)
+    plain = model.fitted_params()
     plain["n_components"] = len(model.components_)
     plain["device"] = str(plain["device"])
     for name, usual in _NAMED.items():

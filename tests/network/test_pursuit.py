@@ -12,6 +12,7 @@ from made import gaussian, no_unit_twice, unit_rows
 from shoal.generative import NonnegativeSparseCoding, SparseCoding, orthonormal_union
 from shoal.network import TopK
 from shoal.network.codes import SparseCodes, sparse_codes
+from shoal.network.inference import fast_sparse_encode
 from shoal.network.pursuit import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
@@ -19,7 +20,8 @@ from shoal.network.pursuit import (
     SubspacePursuit,
     least_squares,
 )
-from shoal.vocabulary import ArgumentError, active
+from shoal.training.constraints import unit_atoms
+from shoal.vocabulary import ArgumentError, Parameters, active
 
 PURSUITS = [SubspacePursuit, OrthogonalMatchingPursuit, IterativeHardThresholding]
 
@@ -553,8 +555,10 @@ def test_least_squares_equals_numpy_on_the_support(dtype, signed):
         on = active(support.values[row])
         atoms = dictionary[support.indices[row][on]].double().numpy()
         expected = np.linalg.lstsq(atoms.T, data[row].double().numpy())[0]
-        if not signed:
-            expected = np.maximum(expected, 0.0)
+        while not signed and (expected < 0).any():  # without those below 0, until none is
+            kept = expected > 0
+            expected = np.zeros_like(expected)
+            expected[kept] = np.linalg.lstsq(atoms[kept].T, data[row].double().numpy())[0]
         np.testing.assert_allclose(found.values[row][on], expected, atol=tolerance)
         assert (found.values[row][~on] == 0).all()
 
@@ -582,3 +586,31 @@ def test_least_squares_on_dependent_atoms(dtype):
     torch.testing.assert_close(found.reconstruct(dictionary), data, rtol=0, atol=tolerance)
     assert found.values[0, 3] == 0
     assert found.values.abs().max() < 10
+
+
+# --- dependent atoms --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("apart", [1e-1, 1e-2, 1e-3, 1e-5, 1e-7, 0.0])
+@pytest.mark.parametrize("signed", [True, False])
+def test_no_code_is_larger_than_what_it_rebuilds_by_far(dtype, apart, signed):
+    rng = np.random.default_rng(0)
+    atoms = rng.standard_normal((3, 8))[rng.integers(0, 3, 20)]
+    atoms = unit_atoms(torch.from_numpy(atoms + apart * rng.standard_normal((20, 8))).to(dtype))
+    data = torch.from_numpy(rng.standard_normal((12, 8))).to(dtype)
+    parameters = Parameters(atoms, torch.zeros(20, dtype=dtype))
+    for k in (3, 8, 20):  # below n, n, and all of them
+        for kind in (SubspacePursuit, OrthogonalMatchingPursuit, IterativeHardThresholding):
+            pursuit = kind(k, signed)
+            for codes in (pursuit(atoms, data), fast_sparse_encode(parameters, data, pursuit)):
+                rebuilt = codes.reconstruct(atoms)
+                size = torch.linalg.vector_norm(rebuilt, dim=1)
+                assert bool((codes.values.abs().amax(dim=1) <= 8.1 * size + 1e-6).all())
+                left = torch.linalg.vector_norm(data - rebuilt, dim=1)
+                assert bool((left <= 1.001 * torch.linalg.vector_norm(data, dim=1)).all())
+                assert signed or bool((codes.values >= 0).all())
+        support = fast_sparse_encode(parameters, data, SubspacePursuit(k, signed))
+        codes = least_squares(atoms, data, support, signed=signed)
+        size = torch.linalg.vector_norm(codes.reconstruct(atoms), dim=1)
+        assert bool((codes.values.abs().amax(dim=1) <= 8.1 * size + 1e-6).all())

@@ -55,7 +55,7 @@ def test_every_trial_of_a_search(seen):
 def test_every_step_of_partial_fit(seen):
     fit = shoal.DictionaryAutoencoder(24, 2, random_state=0)
     fit.partial_fit(DATA)
-    assert len(seen) == fit.n_steps_ > 0
+    assert len(seen) == -(-len(DATA) // fit.recipe_.batch_size) > 0
 
 
 def test_every_step_of_a_regularised_autoencoder(seen):

@@ -122,10 +122,17 @@ def test_a_stream_that_can_be_read_once_is_enough():
     assert auto(48).fit(iter(np.array_split(data, 10))).n_nonzero_coefs_ == 2
 
 
-def test_partial_fit_needs_samples_to_search_in():
-    _, data = world(2, m=48, n=32)
-    with pytest.raises(ArgumentError, match=r"^n_nonzero_coefs: .*'auto' with 479 samples"):
-        auto(48).partial_fit(data[:479])
+def test_partial_fit_waits_for_samples_to_search_in():
+    _, data = world(2, m=48, n=32, n_samples=3000)
+    model = auto(48)
+    for piece in np.split(data[:470], 47):
+        model.partial_fit(piece)
+        assert model.n_nonzero_coefs_ == 5  # a tenth, until there are enough
+    model.partial_fit(data[470:480])
+    together = auto(48).partial_fit(data[:480])
+    assert model.n_nonzero_coefs_ == together.n_nonzero_coefs_
+    assert model.components_.tobytes() == together.components_.tobytes()
+    assert auto(48).partial_fit(data[:10]).partial_fit(data).n_nonzero_coefs_ == 2
 
 
 def test_where_no_number_stands_out_the_default_is_used_with_a_warning():

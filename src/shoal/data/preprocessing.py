@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from shoal.data.access import Source, View
 from shoal.data.sources import open_source
 from shoal.vocabulary import ArgumentError, check_choice, check_count, check_number
 
-__all__ = ["FittedPreprocessing", "Moments", "Preprocessing", "moments"]
+__all__ = ["FittedPreprocessing", "Moments", "Preprocessing", "moments", "principal"]
 
 # Directions of less than this share of the largest variance are called degenerate: a
 # millionth in standard deviation, about ten float32 roundings, is no longer data.
@@ -26,6 +28,9 @@ DEGENERATE = 1e-12
 # The least standard deviation that whitening leaves to a direction of standard deviation
 # 1. Arbitrary; small enough to silence it, large enough that float32 can undo it.
 FLOOR = 1e-3
+
+# So many features at most are never called wide. Arbitrary; their covariance takes no time.
+_NARROW = 256
 
 # Rows of a stream that statistics are taken from, unless told otherwise: a stream may
 # never end. Arbitrary; enough for a covariance of a few thousand features.
@@ -221,14 +226,15 @@ class FittedPreprocessing:
     n_features : int
         Columns.
     arrays : dict of str to ndarray
-        float64. ``mean`` (n,); ``std`` (n,) of scaling; ``eigenvectors`` (n, n) as
-        columns, ``variances`` (n,) descending and ``gain`` (n,) of whitening.
+        float64. ``mean`` (n,); ``std`` (n,) of scaling; ``eigenvectors`` (n, n) as columns, or
+        (n, r) where fewer rows than features were fitted, ``variances`` (n,) descending and
+        ``gain`` (n,) of whitening.
     """
 
     spec: Preprocessing
     n_features: int
     arrays: dict[str, NDArray[np.float64]]
-    _maps: tuple[NDArray, ...] = field(init=False, repr=False)
+    _maps: tuple[Any, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_maps", _KINDS[self.spec.kind].maps(self.arrays))
@@ -303,7 +309,8 @@ class FittedPreprocessing:
         arrays = {name: np.asarray(tensors[name], dtype=np.float64) for name in wanted}
         for name, array in arrays.items():
             expected = (n, n) if name == "eigenvectors" else (n,)
-            if array.shape != expected:
+            few = name == "eigenvectors" and array.ndim == 2 and 0 < array.shape[1] < n
+            if array.shape != ((n, array.shape[1]) if few else expected):
                 raise ArgumentError("tensors", f"{name} of shape {array.shape}", str(expected))
         return cls(spec, n, arrays)
 
@@ -362,15 +369,41 @@ def _not_undone(z: NDArray, added: NDArray) -> NDArray:
     raise ArgumentError("preprocessing", "'samples', to be undone", needed)
 
 
-def _fit_whiten(spec: Preprocessing, batches: Iterable[NDArray]) -> dict[str, NDArray]:
-    found = moments(batches, full=True)
+def principal(batches: Iterable[NDArray]) -> tuple[NDArray, NDArray, NDArray]:
+    """Mean (n,), variances (n,) in descending order, and directions (n, r) of a flow of batches.
+
+    Of fewer rows than features, r directions may be all that have a variance: no array is then
+    larger than the rows are, and time is linear in n. Else r = n.
+    """
+    flow, held, count = iter(batches), [], 0
+    for batch in flow:
+        held.append(batch)
+        count += len(batch)
+        if count > batch.shape[1] or batch.shape[1] <= _NARROW:
+            break
+    else:
+        if held:
+            return _of_few(np.concatenate(held))
+    found = moments(chain(held, flow), full=True)
     variances, vectors = np.linalg.eigh(found.scatter / found.n_samples)
-    variances, vectors = variances[::-1].clip(min=0), vectors[:, ::-1]
-    rounding = 64 * np.finfo(np.float64).eps * np.abs(found.mean).max()
+    return found.mean, variances[::-1].clip(min=0), vectors[:, ::-1]
+
+
+def _of_few(rows: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    found = moments([rows], full=False)  # refuses what isn't finite
+    _, scales, directions = np.linalg.svd(rows - found.mean, full_matrices=False)
+    variances = np.zeros(rows.shape[1])
+    variances[: len(scales)] = scales**2 / len(rows)
+    return found.mean, variances, directions.T
+
+
+def _fit_whiten(spec: Preprocessing, batches: Iterable[NDArray]) -> dict[str, NDArray]:
+    mean, variances, vectors = principal(batches)
+    rounding = 64 * np.finfo(np.float64).eps * np.abs(mean).max()
     if variances[0] <= rounding**2:
         raise ArgumentError("data", "rows that are all the same", "data that varies, to whiten it")
     return {
-        "mean": found.mean,
+        "mean": mean,
         "eigenvectors": np.ascontiguousarray(vectors),
         "variances": np.ascontiguousarray(variances),
         "gain": whitening_gain(variances, spec.roll_off, spec.ridge),
@@ -392,14 +425,27 @@ def whitening_gain(
     return np.maximum(low_pass, FLOOR) / np.sqrt(powers)
 
 
-def _symmetric(vectors: NDArray, gain: NDArray) -> NDArray:
-    return (vectors * gain) @ vectors.T
+def _symmetric(vectors: NDArray, gain: NDArray) -> Callable[[NDArray], NDArray]:
+    """What multiplies the directions of rows (B, n) by `gain` (n,)."""
+    n, r = vectors.shape
+    if n == r:
+        return partial(_times, matrix=(vectors * gain) @ vectors.T)
+    # Outside the span of the r directions all gains are that of the last.
+    return partial(_within_span, vectors=vectors, within=gain[:r] - gain[-1], beyond=gain[-1])
+
+
+def _times(rows: NDArray, matrix: NDArray) -> NDArray:
+    return rows @ matrix
+
+
+def _within_span(rows: NDArray, vectors: NDArray, within: NDArray, beyond: float) -> NDArray:
+    return beyond * rows + ((rows @ vectors) * within) @ vectors.T
 
 
 class _Kind(NamedTuple):
     arrays: tuple[str, ...]
     fit: Callable[[Preprocessing, Iterable[NDArray]], dict[str, NDArray]]
-    maps: Callable[[dict[str, NDArray]], tuple[NDArray, ...]]
+    maps: Callable[[dict[str, NDArray]], tuple[Any, ...]]
     apply: Callable[..., NDArray]
     undo: Callable[..., NDArray]
 
@@ -429,7 +475,7 @@ _KINDS = {
             _symmetric(a["eigenvectors"], a["gain"]),
             _symmetric(a["eigenvectors"], 1 / a["gain"]),
         ),
-        lambda y, mean, there, back: (y - mean) @ there,
-        lambda z, mean, there, back: z @ back + mean,
+        lambda y, mean, there, back: there(y - mean),
+        lambda z, mean, there, back: back(z) + mean,
     ),
 }

@@ -101,6 +101,15 @@ class TiedAutoencoder(
     def _encoder(self) -> Activation:
         raise NotImplementedError
 
+    def fitted_params(self) -> dict[str, Any]:
+        """The constructor's arguments as they were at the fit, whatever `set_params` did since.
+
+        But for `device` and `sparse_output`, which say how the model is used now.
+        """
+        now: dict[str, Any] = self.get_params(deep=False)
+        used = {name: now[name] for name in ("device", "sparse_output")}
+        return (getattr(self, "_fitted_params", None) or now) | used
+
     def _keep_names(self, n_features: int, names: NDArray[Any] | None) -> None:
         self.n_features_in_ = n_features
         if names is not None:

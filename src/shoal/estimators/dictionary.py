@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from scipy import sparse
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source
 from shoal.estimators.base import METHODS, PURSUITS, TiedAutoencoder
-from shoal.estimators.inputs import LOOKED_AT, first_rows
 from shoal.network.activations import Activation, at_rest
 from shoal.network.inference import (
     fast_sparse_encode,
@@ -24,22 +23,31 @@ from shoal.parts import check_storable
 from shoal.training import (
     MODELS,
     History,
-    Place,
     Recipe,
-    begin,
     check_init,
-    descend,
     prepare,
     pruned,
     recipe_named,
     run,
     units,
 )
-from shoal.training.adaptation import Adapted
-from shoal.training.fit import SEARCHED, closed, drawn, narrowed, rested, searched, started, tenth
+from shoal.training.adaptation import BiasAdaptation
+from shoal.training.fit import (
+    SEARCHED,
+    closed,
+    drawn,
+    narrowed,
+    outcome,
+    rested,
+    searched,
+    started,
+    tenth,
+)
+from shoal.training.initialization import atoms_given
+from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
 from shoal.training.revival import Activity
 from shoal.training.sparsity import VARYING
-from shoal.training.state import generator_at
+from shoal.training.state import State, generator_at
 from shoal.vocabulary import (
     ArgumentError,
     Parameters,
@@ -55,16 +63,42 @@ Init = Literal["auto", "data", "random", "residual", "pca", "pairwise"]
 """Where atoms start, by name."""
 
 
-class Carried(NamedTuple):
-    """What one call of `partial_fit` hands to the next beside the model."""
+# Arbitrary: from this share on, what all rows have in common is worth a word.
+_LARGE_OFFSET = 0.25
 
-    place: Place
-    activity: Activity | None = None
-    adapted: Adapted | None = None
 
-    def counts(self) -> dict[str, Any]:
-        """As :func:`shoal.training.begin` takes them."""
-        return {"activity": self.activity, "adapted": self.adapted}
+def _said(m: int, kept: int, cost: float | None) -> str:
+    """What is said of a fit of `m` atoms that keeps fewer."""
+    text = (
+        f"n_components={m}: the data have use for {kept} atoms; the others, again and again "
+        "without a use or duplicates, are left out of components_"
+    )
+    if cost is None:
+        text += ", and in what these leave no further direction stands out"
+    else:
+        text += f"; a fit that keeps them explains {100 * cost:.2g} % of the data's square more"
+    return text
+
+
+def _collapsed(dictionary: NDArray[Any]) -> str | None:
+    """What is said of unit atoms (m, n) that have mostly one direction, or None."""
+    m, n = dictionary.shape
+    share = float(np.linalg.norm(dictionary, 2)) ** 2 / m
+    # Arbitrary: half as much again as random atoms have.
+    if m < 2 or share <= 1.5 * (1 + (n / m) ** 0.5) ** 2 / n:
+        return None
+    return (
+        f"the atoms have collapsed: {share:.0%} of their square lies along one direction, as where "
+        "an offset of all rows keeps every unit firing; preprocessing='center' takes it out, "
+        "or recipe='default'"
+    )
+
+
+def _offset_said(offset: float) -> str:
+    return (
+        f"The mean of X is {offset:.0%} of its square: what all rows have in common can hide "
+        "atoms; preprocessing='center' takes it out"
+    )
 
 
 class DictionaryAutoencoder(TiedAutoencoder):
@@ -78,7 +112,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
     Parameters
     ----------
     n_components : int, optional
-        Number of atoms m. By default min(n_samples, n_features).
+        Number of atoms m. By default that of `init`, where that is an array, and else
+        min(n_samples, n_features).
     n_nonzero_coefs : int or "auto", optional
         Active units a sample, k; from 1 to m. By default a tenth of m, at least 1; 1 for
         ``model="mixture"``. With "auto" it is estimated from the data first, by short fits
@@ -119,6 +154,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
     bias_ : ndarray of shape (n_components,)
         The encoder's bias b.
     preprocessing_ : FittedPreprocessing
+    model_ : str
+        The model that was fitted. It decides, as `n_nonzero_coefs_` and `recipe_` do, what
+        `transform` gives and what a run folder says: arguments that are set after a fit are for
+        the next one.
     n_nonzero_coefs_ : int
         The number k of active units a sample that was used.
     recipe_ : Recipe
@@ -236,6 +275,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         device: torch.device,
         rng: np.random.Generator,
     ) -> Iterator[Step]:
+        given = self.get_params(deep=False)
         fitted = spec.fit(source)
         prepared = fitted.through(source)
         problem, state = prepare(
@@ -248,27 +288,38 @@ class DictionaryAutoencoder(TiedAutoencoder):
             rng,
             device=device,
         )
+        if self.model == "sparse" and problem.offset >= _LARGE_OFFSET:
+            warnings.warn(_offset_said(problem.offset), stacklevel=2)
         history = History()
         for state, sums in run(problem, state):
             step = problem.step(state, sums)
             if state.k is not None:  # a trial is no part of the fit
                 history.add(step)
             yield step
+        found = outcome(problem, state)
         assert state.k is not None
-        parameters, dtype = pruned(state.parameters), source.dtype
-        parameters, recipe, k = closed(parameters, problem.kept, recipes(state.k), state.k)
+        parameters, dtype = pruned(found.parameters), source.dtype
+        # Rows of a stream that are kept will do.
+        rows = problem.kept if prepared.once else prepared
+        parameters, recipe, k = closed(parameters, rows, recipes(state.k), state.k)
         parameters = units.restored(parameters, problem.exponent)
         if len(parameters.bias) < m:
-            warnings.warn(
-                f"n_components={m}: the data have use for {len(parameters.bias)} atoms; the "
-                "others, again and again without a use or duplicates, are left out of components_",
-                stacklevel=2,
-            )
-        n_steps = state.number if state.polished is None else state.n_steps
-        self._keep(parameters, recipe, k, fitted, source.feature_shape, n_steps)
-        self._carried = Carried(state.place)
-        if state.before_polish is not None:
-            before = pruned(Parameters(state.before_polish, state.before_polish[:, 0]))
+            text = _said(m, len(parameters.bias), found.cost)
+            if problem.offset >= _LARGE_OFFSET and self.model != "sparse":
+                text = f"{text}. {_offset_said(problem.offset)}"
+            warnings.warn(text, stacklevel=2)
+        if isinstance(recipe.bias, BiasAdaptation):
+            said = _collapsed(parameters.dictionary.cpu().numpy())
+            if said is not None:
+                warnings.warn(said, stacklevel=2)
+        self._keep_params(given)
+        self._keep(parameters, recipe, k, fitted, source.feature_shape, found.n_steps)
+        idle = Activity.none(parameters.bias)
+        if found.activity is not None:  # as patient as the fit was at its end
+            idle = idle._replace(total=found.activity.total)
+        self._carried = Carried(state.place, idle, exponent=problem.exponent)
+        if found.before_polish is not None:
+            before = pruned(Parameters(found.before_polish, found.before_polish[:, 0]))
             self.unpolished_components_ = before.dictionary.cpu().numpy().astype(dtype)
         self._keep_names(source.n_features, names)
         self.history_ = history.close()
@@ -276,10 +327,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
     def partial_fit(self, X: Any, y: None = None) -> Self:
         """One pass of minibatch descent over `X`, from where the last call stopped.
 
-        The first call starts the atoms and fits the preprocessing on its `X`. Later ones go on
-        with the steps of the recipe, and its last ones, by default those of the refinement, have
-        no end. There is no polish: it needs data that a stream doesn't keep. After :meth:`fit`
-        it goes on from that result.
+        The first call starts the atoms, fits the preprocessing and, where asked for, finds the
+        number of active units. Where it has less than ten rows an atom (whitened, twice as many
+        rows as features), its rows are kept, and the start is made again from all of them each
+        time that they have doubled, until there are so many. Later calls go on with the steps
+        of the recipe, and its last ones, by default those of the refinement, have no end. A call
+        may have any number of rows: a step is a batch of the recipe's size, and fewer rows make
+        as much less of one. There is no polish: it needs data that a stream doesn't keep. After
+        :meth:`fit` it goes on from that result.
 
         Parameters
         ----------
@@ -291,55 +346,99 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self
         """
         first = not hasattr(self, "components_")
-        device = self._device()
+        device, carried = self._device(), None if first else self._carried
+        source, names = self._new_source(X) if first else (self._source(X), None)
+        waiting = Waiting() if first else carried and carried.waiting
+        if waiting is not None:
+            spec = self._preprocessing(source.n_samples)
+            m, _ = self._sizes(None, source.n_features, whole=False)
+            wanted = rows_to_start(m, source.n_features, full_rank=spec.kind == "whiten")
+            earlier, waiting = waiting, waiting.and_of(source, wanted)
+            if waiting is None or waiting.due():
+                self._begin(earlier.before(source), names, waiting, device)
+                return self
+        k, recipe, fitted = self.n_nonzero_coefs_, self.recipe_, self.preprocessing_
+        prepared = fitted.through(source)
+        exponent = unit_of(prepared, recipe, carried)
+        prepared = units.changed(prepared, exponent)
+        parameters = self._parameters(self.components_.dtype, device)
+        state = pass_over(
+            parameters,
+            prepared,
+            recipe,
+            self._generator(),
+            number=self.n_steps_,
+            carried=carried and carried.in_unit(exponent),
+        )
+        self._keep_piece(state, prepared, recipe, k, fitted, source.feature_shape)
+        self._carried = Carried.after(state, exponent, waiting)
+        return self
+
+    def _begin(
+        self,
+        source: Source,
+        names: NDArray[Any] | None,
+        waiting: Waiting | None,
+        device: torch.device,
+    ) -> None:
+        """Start from all rows up to now, and pass over them; `waiting` where they are few."""
+        rng = np.random.default_rng(self._seed())
+        m, k = self._sizes(source.n_samples, source.n_features, whole=False)
+        if waiting is not None and k is None:  # too few to search in
+            k = tenth(m)
+        recipes = cache(partial(self._recipe, m, n_samples=None))
+        recipes(k or 1)  # refuses what can't be used, before any work
+        self._sparse_output()
+        fitted = self._preprocessing(source.n_samples).fit(source)
+        prepared = fitted.through(source)
+        sample, kept = drawn(prepared, self._init(), m, SEARCHED if k is None else 0, rng)
+        exponent = units.exponent(sample, recipes(k or 1))
+        sample = np.ldexp(sample, exponent)
+        prepared, kept = units.changed(prepared, exponent), units.changed(kept, exponent)
+        parameters = started(self._init(), sample, m, device, rng)
+        if k is None:
+            k = searched(narrowed(parameters, sample), kept, self.model, rng)
+        state = pass_over(parameters, prepared, recipes(k), rng)
+        first = not hasattr(self, "components_")
+        self._keep_params(self.get_params(deep=False))
+        self._keep_piece(state, prepared, recipes(k), k, fitted, source.feature_shape, anew=True)
+        self._carried = Carried.after(state, exponent, waiting and waiting.begun())
         if first:
-            source, names = self._new_source(X)
-            rng = np.random.default_rng(self._seed())
-            m, k = self._sizes(source.n_samples, source.n_features, whole=False)
-            recipes = cache(partial(self._recipe, m, n_samples=None))
-            recipes(k or 1)  # refuses what can't be used, before any work
-            self._sparse_output()
-            fitted = self._preprocessing(source.n_samples).fit(source)
-            prepared = fitted.through(source)
-            sample, kept = drawn(prepared, self._init(), m, SEARCHED if k is None else 0, rng)
-            exponent = units.exponent(sample, recipes(k or 1))
-            sample = np.ldexp(sample, exponent)
-            prepared, kept = units.changed(prepared, exponent), units.changed(kept, exponent)
-            parameters = started(self._init(), sample, m, device, rng)
-            if k is None:
-                if len(sample) < 10 * m:
-                    found = f"'auto' with {len(sample)} samples in the first call"
-                    needed = f"at least {10 * m} samples there, ten an atom, or a number"
-                    raise ArgumentError("n_nonzero_coefs", found, needed)
-                k = searched(narrowed(parameters, sample), kept, self.model, rng)
-            recipe, start = recipes(k), 0
-        else:
-            source, k = self._source(X), self.n_nonzero_coefs_
-            recipe, start, fitted = self.recipe_, self.n_steps_, self.preprocessing_
-            prepared = fitted.through(source)
-            few = first_rows(prepared, LOOKED_AT)
-            prepared = units.changed(prepared, units.exponent(few, recipe))
-            parameters, rng = self._parameters(self.components_.dtype, device), self._generator()
-        plan = recipe.plan(endless=True)
-        carried = self._carried or Carried(Place.at(rng))
-        state = begin(parameters, plan, rng, number=start, **carried.counts())
-        for state, _ in descend(state, prepared, plan, passes=1):  # noqa: B007
-            pass
+            self._keep_names(source.n_features, names)
+
+    def _keep_piece(
+        self,
+        state: State,
+        prepared: Source,
+        recipe: Recipe,
+        k: int,
+        fitted: FittedPreprocessing,
+        feature_shape: tuple[int, ...] | None,
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Take on the state after a piece of data, `prepared`."""
         parameters = state.parameters
         if not prepared.once:
             parameters = rested(parameters, prepared, recipe.activation)
-        shape = source.feature_shape or getattr(self, "feature_shape_", None)
+            new, old = parameters.threshold, None if anew else self.thresholds_
+            if new is not None and old is not None and new is not state.parameters.threshold:
+                # Of few rows the threshold is a rough one: they weigh as in an update.
+                share = min(1.0, (prepared.n_samples or np.inf) / (recipe.batch_size or 1))
+                before = torch.from_numpy(old).to(new)
+                parameters = parameters._replace(threshold=torch.lerp(before, new, share))
+        shape = feature_shape or getattr(self, "feature_shape_", None)
         self._keep(parameters, recipe, k, fitted, shape, state.number)
-        self._carried = Carried(state.place, state.activity, state.adapted)
-        if first:
-            self._keep_names(source.n_features, names)
-        return self
 
     def _generator(self) -> np.random.Generator:
         """Where the randomness of the last fit stopped; at the seed for a run read from a file."""
         if self._carried is None:
             return np.random.default_rng(self._seed())
         return generator_at(self._carried.place.after)
+
+    def _keep_params(self, given: dict[str, Any]) -> None:
+        """The arguments that the model was fitted with, and which kind of model that makes it."""
+        self._fitted_params, self.model_ = given, str(given["model"])
 
     def _keep(
         self,
@@ -371,6 +470,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         feature_names: NDArray[Any] | None = None,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
+        self._keep_params(self.get_params(deep=False))
         self._carried = None
         self._keep(parameters, recipe, n_nonzero_coefs, fitted, feature_shape, n_steps)
         self._keep_names(parameters.dictionary.shape[1], feature_names)
@@ -387,7 +487,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
     ) -> NDArray[Any] | sparse.csr_array:
         if method == "encoder":
             return super()._code(parameters, batch, method, without_zeros)
-        signed, dictionary = self.model == "sparse", parameters.dictionary
+        signed, dictionary = self.model_ == "sparse", parameters.dictionary
         data = torch.from_numpy(batch).to(dictionary.device)
         if method in PURSUITS:
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
@@ -411,7 +511,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
     ) -> tuple[int, int | None]:
         """The numbers of atoms and of active units, m and k; None for one to be estimated."""
         if self.n_components is None:
-            m = min(n_features, n_samples or n_features)
+            m = atoms_given(self._init()) or min(n_features, n_samples or n_features)
         else:
             m = check_count("n_components", self.n_components)
         if whole and n_samples is not None and n_samples < m:

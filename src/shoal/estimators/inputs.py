@@ -7,13 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from shoal.data import Source
 from shoal.data.readers import reader_of
-
-# Arbitrary: rows of a later batch that say its magnitude.
-LOOKED_AT = 64
 
 
 def is_source(X: Any) -> bool:
@@ -38,10 +34,3 @@ def _is_nested(item: Any) -> bool:
         return isinstance(inner, (list, tuple)) or getattr(inner, "ndim", 0) > 0
     known = reader_of(item) is not None and not isinstance(item, str)
     return known or isinstance(item, torch.Tensor) or getattr(item, "ndim", 0) > 1
-
-
-def first_rows(source: Source, most: int) -> NDArray[Any]:
-    """The first rows, at most so many; a stream keeps them for its next pass."""
-    if source.n_samples is None:  # they are its next ones: nothing is random
-        return source.draw(most, np.random.default_rng(0), strict=False)
-    return next(source.batches(most))

@@ -237,6 +237,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
         device: torch.device,
         rng: np.random.Generator,
     ) -> Iterator[Epoch]:
+        given = self.get_params(deep=False)
         fitted = spec.fit(source)
         prepared = fitted.through(source)
         start = self._settings().start(m, source.n_features, rng)
@@ -261,6 +262,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
         parameters = rested(epoch.parameters, prepared, recipe.activation)
         found = usage(parameters, prepared, at_rest(recipe.activation))
         held = held_units(parameters, prepared, at_rest(recipe.activation), recipe.penalty)
+        self._fitted_params = given
         self._keep(parameters, recipe, fitted, source.feature_shape, epoch.steps)
         self.activation_fraction_, self.dead_fraction_ = found
         self.saturated_units_ = held
@@ -297,6 +299,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
         feature_names: NDArray[Any] | None = None,
     ) -> Self:
         """Take on a fitted state read from a file; see :func:`shoal.load_run`."""
+        self._fitted_params = self.get_params(deep=False)
         self._keep(parameters, recipe, fitted, feature_shape, n_steps)
         self._keep_names(parameters.dictionary.shape[1], feature_names)
         return self

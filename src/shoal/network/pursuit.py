@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+LARGEST = 8.0
+"""Codes are at most so many times as large as what they rebuild. Arbitrary."""
+
+
 def dependence(dtype: torch.dtype) -> float:
     """The squared distance from the span of others below which an atom adds only rounding."""
     return 0.01 * torch.finfo(dtype).eps ** 0.5  # arbitrary: 3e-6 in float32, 1e-10 in float64
@@ -62,10 +66,69 @@ def least_squares(
 ) -> SparseCodes:
     """The least-squares coefficients of data (B, n) on the active units of `support`.
 
-    With ``signed=False`` negative coefficients are set to 0 (one clip, not a
-    non-negative least-squares solve). Atoms of a support that are linearly dependent
-    share their coefficient through a ridge at rounding level.
+    With ``signed=False`` units whose coefficient comes out negative are left out, until none
+    does. Atoms of a support that are linearly dependent share their coefficient through a ridge
+    at rounding level; where they are so nearly, and codes larger than `LARGEST` times what they
+    rebuild, atoms near the span of others are left out.
     """
+    found = _least_squares(dictionary, data, support)
+    while not signed and bool((found.values < 0).any()):
+        kept = SparseCodes(found.indices, found.values.clamp_min(0))
+        found = _least_squares(dictionary, data, kept)
+    return _within(dictionary, data, found, signed)
+
+
+def _within(dictionary: Tensor, data: Tensor, found: SparseCodes, signed: bool) -> SparseCodes:
+    """Codes none of which is larger than `LARGEST` times what its row's codes rebuild.
+
+    Such codes cancel one another. The distance from a span at which an atom counts as dependent
+    is made larger by ten until there are none.
+    """
+    size = torch.linalg.vector_norm(found.reconstruct(dictionary), dim=1)
+    bad = found.values.abs().amax(dim=1) > LARGEST * size
+    if not bool(bad.any()):
+        return found
+    values = found.values.clone()
+    for row in torch.nonzero(bad).squeeze(1).tolist():
+        values[row] = _resolved(dictionary, data[row], found.indices[row], values[row], signed)
+    return SparseCodes(found.indices, values)
+
+
+def _resolved(
+    dictionary: Tensor, row: Tensor, indices: Tensor, values: Tensor, signed: bool
+) -> Tensor:
+    """The codes (k,) of one row (n,), solved without atoms that are near the span of others."""
+    on = torch.nonzero(active(values)).squeeze(1)
+    scores = _value(dictionary[indices[on]] @ row, signed)
+    on = on[scores.argsort(descending=True, stable=True)]
+    squared = dependence(row.dtype)
+    solved = torch.zeros_like(values)
+    while squared < 1:
+        squared *= 10
+        basis, kept = row.new_zeros(0, len(row)), []
+        for place in on.tolist():
+            atom = dictionary[indices[place]]
+            beyond = atom - (basis @ atom) @ basis
+            length = torch.linalg.vector_norm(beyond)
+            if float(length) ** 2 > min(squared, 0.5):
+                basis = torch.cat([basis, (beyond / length)[None]])
+                kept.append(place)
+        while kept:
+            atoms = dictionary[indices[kept]]
+            codes = torch.linalg.lstsq(atoms.T, row[:, None]).solution[:, 0]
+            if signed or bool((codes >= 0).all()):
+                break
+            kept = [place for place, code in zip(kept, codes.tolist(), strict=True) if code > 0]
+        solved.zero_()
+        if not kept:
+            break
+        solved[kept] = codes
+        if float(codes.abs().max()) <= LARGEST * float(torch.linalg.vector_norm(codes @ atoms)):
+            break
+    return solved
+
+
+def _least_squares(dictionary: Tensor, data: Tensor, support: SparseCodes) -> SparseCodes:
     on = active(support.values)  # (B, k)
     atoms = dictionary[support.indices] * on.unsqueeze(-1)  # (B, k, n)
     gram = atoms @ atoms.mT  # (B, k, k)
@@ -73,8 +136,6 @@ def least_squares(
     ridge = 8 * torch.finfo(data.dtype).eps
     gram = gram + torch.diag_embed(torch.where(on, ridge, 1.0).to(data.dtype))
     values = torch.linalg.solve(gram, torch.einsum("bkn,bn->bk", atoms, data))
-    if not signed:
-        values = values.clamp_min(0)
     return SparseCodes(support.indices, values)
 
 
@@ -89,9 +150,9 @@ def _positive_least_squares(
     dictionary: Tensor, data: Tensor, support: SparseCodes, signed: bool
 ) -> SparseCodes:
     """Least squares; unless `signed` without the units that come out negative, until none does."""
-    found = least_squares(dictionary, data, _without_twins(dictionary, support))
+    found = _least_squares(dictionary, data, _without_twins(dictionary, support))
     while not signed and bool((found.values < 0).any()):
-        found = least_squares(
+        found = _least_squares(
             dictionary, data, SparseCodes(found.indices, found.values.clamp_min(0))
         )
     return found
@@ -151,7 +212,7 @@ class SubspacePursuit(Pursuit):
                 torch.cat([best.indices, more.indices], dim=1),
                 torch.cat([best.values, more.values], dim=1),
             )
-            wide = least_squares(dictionary, data, _without_twins(dictionary, both))
+            wide = _least_squares(dictionary, data, _without_twins(dictionary, both))
             kept = _largest(wide.dense(m), k, self.signed)
             trial, after, new_loss = fit(kept)
             # Rounding can make equals look better: it must be more than that.
@@ -162,7 +223,7 @@ class SubspacePursuit(Pursuit):
             best = SparseCodes(*(torch.where(row, *pair) for pair in zip(trial, best, strict=True)))
             residual = torch.where(row, after, residual)
             loss = torch.where(better, new_loss, loss)
-        return best
+        return _within(dictionary, data, best, self.signed)
 
 
 @register("pursuit", "iht")
@@ -223,8 +284,9 @@ class OrthogonalMatchingPursuit(Pursuit):
 
     Each of the k rounds adds to every row the atom that correlates most with its residual
     (in absolute value, or with ``signed=False`` in value), then projects the residual off
-    the span of the atoms taken so far. With ``signed=False`` coefficients that come out
-    negative are set to 0. A row stops early where no atom is left to gain from: the largest
+    the span of the atoms taken so far. With ``signed=False`` atoms whose coefficient comes out
+    negative are left out, and the others solved for again. A row stops early where no atom is
+    left to gain from: the largest
     correlation is at rounding level (or with ``signed=False`` not positive). Ties go to
     either atom. Rows that are explained exactly by fewer atoms have zeros among their values.
     """
@@ -263,9 +325,10 @@ class OrthogonalMatchingPursuit(Pursuit):
             target[:, taken] = torch.einsum("bn,bn->b", direction, residual)
             residual = residual - target[:, taken, None] * direction
         values = torch.linalg.solve_triangular(upper, target.unsqueeze(-1), upper=True).squeeze(-1)
-        if not self.signed:
-            values = values.clamp_min(0)
-        return SparseCodes(indices, values)
+        found = SparseCodes(indices, values)
+        if not self.signed and bool((values < 0).any()):
+            found = _positive_least_squares(dictionary, data, found, self.signed)
+        return _within(dictionary, data, found, self.signed)
 
 
 @register("pursuit", "threshold")

@@ -36,7 +36,7 @@ class Adapted(NamedTuple):
     counts: Tensor  # (m,)
     energy: Tensor  # (m,)
     n_samples: int = 0
-    steps: int = 0
+    steps: float = 0
 
     @classmethod
     def none(cls, like: Tensor) -> Adapted:
@@ -133,14 +133,23 @@ class BiasAdaptation:
         return torch.where(higher, raised, moved)
 
     def add(
-        self, adapted: Adapted, bias: Tensor, counts: Tensor, energy: Tensor, n_samples: int
+        self,
+        adapted: Adapted,
+        bias: Tensor,
+        counts: Tensor,
+        energy: Tensor,
+        n_samples: int,
+        share: float = 1,
     ) -> tuple[Tensor, Adapted]:
-        """The bias (m,) after one more step with these counts and energy (m,), and the tally."""
+        """The bias (m,) after one more step with these counts and energy (m,), and the tally.
+
+        `share` is less than 1 for a batch that is not a whole one.
+        """
         adapted = Adapted(
             adapted.counts + counts,
             adapted.energy + energy,
             adapted.n_samples + n_samples,
-            adapted.steps + 1,
+            adapted.steps + share,
         )
         if adapted.steps < self.every:
             return bias, adapted

@@ -8,11 +8,11 @@ progress bar or stop early; the loop knows nothing of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from shoal.training.refinement import Refinement, Settled
 from shoal.training.revival import Activity, Revival, revive
 from shoal.training.rules import Rule
 from shoal.training.schedules import Schedule
-from shoal.training.state import Place, State, generator_at
+from shoal.training.state import Place, Smoothed, State, generator_at
 from shoal.vocabulary import ArgumentError, Parameters
 
 __all__ = ["Plan", "Stage", "begin", "descend"]
@@ -82,6 +82,7 @@ class Plan(NamedTuple):
     short: bool = False  # whether a last batch of less than half the size makes an update
     untied: bool = False  # whether the encoder is not the dictionary
     offset: bool = False  # whether the decoder has an offset
+    piecewise: bool = False  # whether data come piece by piece: a batch weighs by its rows
 
     def begun(self, number: int) -> tuple[int, ...]:
         """The numbers at which stages begin, up to that of the update after `number`."""
@@ -101,6 +102,9 @@ def begin(
     number: int = 0,
     activity: Activity | None = None,
     adapted: Adapted | None = None,
+    rows: int = 0,
+    smoothed: Smoothed | None = None,
+    rule: Any = None,
 ) -> State:
     """The state at the start of a descent from `parameters`, whose atoms have length 1.
 
@@ -114,8 +118,8 @@ def begin(
         The only randomness: the same state gives the same steps, bit for bit.
     number : int
         Updates that were made before, for schedules and for the stage to begin in.
-    activity, adapted : optional
-        Of a descent that this one goes on from.
+    activity, adapted, rows, smoothed, rule : optional
+        Of a descent that this one goes on from: what a state holds under these names.
     """
     parameters = equipped(parameters, plan)
     noise = None
@@ -129,10 +133,15 @@ def begin(
         number=number,
         activity=Activity.none(parameters.bias) if activity is None else activity,
         adapted=adapted,
+        rows=rows,
+        smoothed=smoothed,
         center=parameters.dictionary if near else None,
         noise=noise,
     )
-    return _entered(state, plan, plan.begun(number))
+    if plan.piecewise and smoothed is None:
+        state = state._replace(smoothed=Smoothed.none(parameters.bias))
+    state = _entered(state, plan, plan.begun(number))
+    return state if rule is None else state._replace(rule=rule)
 
 
 def equipped(parameters: Parameters, plan: Plan) -> Parameters:
@@ -180,7 +189,7 @@ def _batches(
         place = Place(place.before, rng.bit_generator.state, place.batch)
         for number, batch in enumerate(flow):
             # Few samples make a noisy step.
-            whole = number == 0 or plan.short or 2 * len(batch) >= size
+            whole = number == 0 or plan.short or plan.piecewise or 2 * len(batch) >= size
             if number >= place.batch and whole:
                 yield batch, place._replace(batch=number + 1)
         place = place.next_pass()
@@ -250,23 +259,38 @@ def _advance(
 ) -> tuple[State, StepSums | Terms]:
     """One update: the state in, the state out."""
     stage, parameters, index = plan.stages[state.stage], state.parameters, state.number
+    rows, share = 0, 1.0  # of an update that this batch does not make whole, and is of one
+    if plan.piecewise and plan.batch_size is not None:
+        rows, share = state.rows + len(data), len(data) / plan.batch_size
     if stage.bias is not None and not isinstance(stage.bias, BiasAdaptation):
         parameters = parameters._replace(bias=torch.full_like(parameters.bias, stage.bias(index)))
     sums = evaluate(stage.encoder, stage.penalty, parameters, generator)
     constrain = partial(stage.constraint, center=state.center)
     since = index - state.begun[-1]
-    parameters, memory = stage.rule.update(parameters, sums, state.rule, since, constrain)
+    smoothed, usual = state.smoothed, sums
+    if smoothed is not None and isinstance(sums, StepSums):
+        smoothed = smoothed.add(sums.counts, sums.energy, sums.n_samples, share)
+        usual = smoothed.told_of(sums)
+    if share == 1.0:
+        parameters, memory = stage.rule.update(parameters, sums, state.rule, since, constrain)
+    else:
+        parameters, memory = _partly(
+            stage.rule, parameters, usual, state.rule, since, constrain, share
+        )
     activity, adapted, settled, replaced = state.activity, state.adapted, state.settled, 0
-    last = since + 1 == stage.n_steps
+    done = index + 1
+    if plan.piecewise and plan.batch_size is not None:
+        done, rows = index + rows // plan.batch_size, rows % plan.batch_size
+    last = done > index and since + 1 == stage.n_steps
     if isinstance(sums, StepSums):
         sums = sums._replace(variance=variance(data))
         if isinstance(stage.bias, BiasAdaptation) and adapted is not None:
             moved, adapted = stage.bias.add(
-                adapted, parameters.bias, sums.counts, sums.energy, sums.n_samples
+                adapted, parameters.bias, sums.counts, sums.energy, sums.n_samples, share
             )
             parameters = parameters._replace(bias=moved)
         assert activity is not None
-        activity = activity.add(sums.counts)
+        activity = activity.add(sums.counts, share)
         # Not at the very end: a new atom needs steps to become one.
         final = last and state.stage + 1 == len(plan.stages)
         if stage.revival is not None and activity.due(stage.revival.every) and not final:
@@ -274,7 +298,7 @@ def _advance(
             dead = activity.dead(stage.revival.idle)
             dictionary, tries, replaced = revive(
                 parameters, usage, dead, activity.tries, data, sums.losses, stage.encoder,
-                stage.revival,
+                stage.revival, distinct=plan.piecewise,
             )  # fmt: skip
             parameters = parameters._replace(dictionary=dictionary)
             activity = activity._replace(tries=tries)
@@ -285,14 +309,37 @@ def _advance(
             last = last or rests
     state = state._replace(
         parameters=parameters,
-        number=index + 1,
+        number=done,
+        rows=rows,
         rule=memory,
         activity=activity,
         adapted=adapted,
+        smoothed=smoothed,
         settled=settled,
         replaced=replaced,
         noise=None if generator is None else generator.get_state(),
     )
     if last:
-        state = _entered(state, plan, (*state.begun, index + 1))
+        state = _entered(state, plan, (*state.begun, done))
     return state, sums
+
+
+def _partly(
+    rule: Rule,
+    parameters: Parameters,
+    sums: StepSums | Terms,
+    memory: Any,
+    step: int,
+    constrain: Callable[..., Tensor],
+    share: float,
+) -> tuple[Parameters, Any]:
+    """Such a share of an update: of a batch that is not a whole one."""
+    before = parameters.map(torch.clone)  # rules may move them in place
+    moved, memory = rule.update(parameters, sums, memory, step, constrain)
+    others = {
+        name: torch.lerp(old, new, share)
+        for name, old, new in zip(Parameters._fields, before, moved, strict=True)
+        if old is not None and new is not None
+    }
+    others["dictionary"] = constrain(others["dictionary"], before.dictionary)
+    return moved._replace(**others), memory

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,19 +25,32 @@ from torch import Tensor
 from shoal.data import Source, open_source
 from shoal.network import autoencoder
 from shoal.network.activations import Activation, is_rowwise
-from shoal.network.inference import ThresholdPursuit
+from shoal.network.inference import Pursuit, ThresholdPursuit
 from shoal.network.objective import StepSums, Terms
-from shoal.training import units
+from shoal.training import giving_up, units
 from shoal.training.descent import Plan, begin, descend
 from shoal.training.encoders import fitted_encoder
 from shoal.training.initialization import initialize, rows_wanted
 from shoal.training.polish import begin_polish, polish
 from shoal.training.recipes import Recipe
+from shoal.training.revival import Activity
 from shoal.training.sparsity import VARYING, begin_search, find_sparsity, trial
-from shoal.training.state import State, generator_at
+from shoal.training.state import First, State, generator_at
 from shoal.vocabulary import Parameters, Step
 
-__all__ = ["Problem", "closed", "narrowed", "prepare", "pruned", "run", "step_of", "steps", "tenth"]
+__all__ = [
+    "Fitted",
+    "Problem",
+    "closed",
+    "narrowed",
+    "outcome",
+    "prepare",
+    "pruned",
+    "run",
+    "step_of",
+    "steps",
+    "tenth",
+]
 
 # Rows of a stream that the search for a number of non-zeros keeps, to read them many times.
 SEARCHED = 50_000
@@ -124,6 +137,10 @@ class Problem:
         Where atoms start.
     exponent : int
         The unit that `source` and `kept` are in: 2^-exponent of the data's own.
+    offset : float
+        The share of the square of the data that their mean has: what all rows have in common.
+    warm : bool
+        Whether the start is one that was asked for, atom by atom.
     """
 
     source: Source
@@ -134,22 +151,31 @@ class Problem:
     model: str
     init: str | NDArray[Any] = "data"
     exponent: int = 0
-    _plans: dict[tuple[bool, int], Plan] = field(default_factory=dict, repr=False)
+    offset: float = 0.0
+    warm: bool = False
+    _plans: dict[tuple[bool, bool, int], Plan] = field(default_factory=dict, repr=False)
 
     def plan(self, state: State) -> Plan:
         """The plan of the descent that `state` is in: of a trial, while it is searching."""
         searching = state.k is None and state.searched is not None
         k = state.searched.k if searching and state.searched is not None else state.k
         assert k is not None
-        if (searching, k) not in self._plans:
+        again = state.first is not None
+        if (searching, again, k) not in self._plans:
             m = len(self.start.dictionary)
             made = (
                 trial(self.model, m, k, self.kept.n_samples)
                 if searching
-                else self.recipe_of(k).plan()
+                else self.recipe(state).plan()
             )
-            self._plans[searching, k] = made
-        return self._plans[searching, k]
+            self._plans[searching, again, k] = made
+        return self._plans[searching, again, k]
+
+    def recipe(self, state: State) -> Recipe:
+        """What `state` is trained by: once it is made again, no atom is replaced or given up."""
+        assert state.k is not None
+        found = self.recipe_of(state.k)
+        return found if state.first is None else replace(found, revival=None)
 
     def step(self, state: State, sums: StepSums | Terms) -> Step:
         """The record of the step that led to `state`, in the unit of the data."""
@@ -159,8 +185,7 @@ class Problem:
         if state.polished is None:
             step = step_of(self.plan(state), state, sums)
             return step if state.k is not None else step._replace(phase="search")
-        assert state.k is not None
-        polish = self.recipe_of(state.k).polish
+        polish = self.recipe(state).polish
         assert polish is not None
         progress = 1.0 if state.finished else state.number / polish.max_rounds
         return _record(state, sums, "polish", progress, None)
@@ -229,10 +254,33 @@ def prepare(
     source, kept = units.changed(source, exponent), units.changed(kept, exponent)
     start = started(init, sample, m, device, rng)
     narrow = narrowed(start, sample)
-    problem = Problem(source, kept, start, narrow, recipe_of, model, init, exponent)
+    problem = Problem(
+        source,
+        kept,
+        start,
+        narrow,
+        recipe_of,
+        model,
+        init,
+        exponent,
+        _offset_of(sample),
+        warm=not isinstance(init, str),
+    )
     if k is None:
         return problem, begin_search(narrow, rng)
     return problem, _begun(problem, k, rng)
+
+
+def _offset_of(sample: NDArray[Any]) -> float:
+    """The share of the square of rows (N, n) that their mean has, chance taken off."""
+    count, rows = len(sample), sample.astype(np.float64)
+    square = float((rows**2).sum()) / count
+    if count < 2 or square == 0:
+        return 0.0
+    found = float((rows.mean(axis=0) ** 2).sum()) / square
+    if 1 - found < 1e-9:  # rows that are all the same hide nothing
+        return 0.0
+    return max(0.0, (found - 1 / count) / (1 - 1 / count))
 
 
 def started(
@@ -312,7 +360,16 @@ def run(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Term
         assert state.searched is not None
         state = _begun(problem, k, generator_at(state.searched.following))
     assert state.k is not None
-    recipe = problem.recipe_of(state.k)
+    for state, sums in _trained(problem, state):
+        yield state, sums
+    if state.first is None and _loses(problem, state):
+        for state, sums in _trained(problem, _again(problem, state)):
+            yield state, sums
+
+
+def _trained(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Terms]]:
+    """The steps of descent and polish."""
+    recipe = problem.recipe(state)
     if state.polished is None:
         for state, sums in descend(state, problem.source, recipe.plan()):
             yield state, sums
@@ -326,6 +383,89 @@ def run(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Term
     room = problem.kept.rows_at_once(most, _POLISHED_BYTES)
     most = min(max(room, 10 * len(problem.start.bias)), most)
     yield from polish(state, partial(problem.draw, most=most), recipe.polish)
+
+
+def _looked_at(problem: Problem, state: State) -> Tensor:
+    """Random rows by which fits are compared, in the precision of the parameters."""
+    rows = problem.kept.draw(giving_up.ROWS, generator_at(state.place.after), strict=False)
+    return torch.from_numpy(rows).to(state.parameters.dictionary)
+
+
+def _coder(recipe: Recipe) -> Activation | Pursuit:
+    for last in (recipe.polish, recipe.refinement):
+        if last is not None:
+            return last.pursuit
+    return recipe.activation if recipe.pursuit is None else recipe.pursuit
+
+
+def _loses(problem: Problem, state: State) -> bool:
+    """Whether atoms were given up, and something may be lost by it."""
+    kept = state.parameters.dictionary.any(dim=1)
+    if bool(kept.all()) or problem.recipe(state).pursuit is not None:
+        return False
+    fewer = pruned(state.parameters)
+    coder = _coder(problem.recipe(state))
+    left = giving_up.left_by(fewer, _looked_at(problem, state), coder)
+    return giving_up.stands_out(left, len(fewer.bias))
+
+
+def _again(problem: Problem, state: State) -> State:
+    """The fit anew, with no atom given up: from rows far from one another, or a warm start."""
+    n_steps = state.number if state.polished is None else state.n_steps
+    first = First(state.parameters, state.before_polish, n_steps, state.activity)
+    anew = State(state.parameters, state.place, first=first, k=state.k)
+    recipe = problem.recipe(anew)
+    start, rng = problem.start, generator_at(state.place.after)
+    if not problem.warm:
+        m = len(start.bias)
+        sample = problem.kept.draw(rows_wanted("residual", m), rng, strict=False)
+        start = started("residual", sample, m, start.bias.device, rng)
+    if recipe.polish is not None:
+        start = start.map(lambda part: part.to(problem.narrow.bias.dtype))
+    begun = begin(start, recipe.plan(), rng)
+    return begun._replace(first=first, k=state.k)
+
+
+class Fitted(NamedTuple):
+    """What a fit comes to."""
+
+    parameters: Parameters  # with atoms of 0 where they are given up
+    before_polish: Tensor | None
+    n_steps: int
+    activity: Activity | None
+    cost: float | None  # share of the data's square that giving atoms up cost, where measured
+
+
+def outcome(problem: Problem, state: State) -> Fitted:
+    """What :func:`run` came to at its last `state`; of two fits, or a warm start, the best one."""
+    found, recipe = _better(problem, state), problem.recipe(state)
+    coder = _coder(recipe)
+    # A recipe of a paper ends where the paper's dynamics do.
+    if not (problem.warm and isinstance(coder, Pursuit) and found.parameters.tied):
+        return found
+    rows = _looked_at(problem, state)
+    start = problem.start.map(lambda part: part.to(rows))
+    began, ended = (
+        giving_up.left_by(each, rows, coder) for each in (start, pruned(found.parameters))
+    )
+    if ended.share <= began.share + giving_up.EXACT:
+        return found
+    return found._replace(parameters=start, cost=None)
+
+
+def _better(problem: Problem, state: State) -> Fitted:
+    """Of the fit and the one that gave atoms up, the better one."""
+    n_steps = state.number if state.polished is None else state.n_steps
+    now = Fitted(state.parameters, state.before_polish, n_steps, state.activity, None)
+    if state.first is None:
+        return now
+    rows, coder = _looked_at(problem, state), _coder(problem.recipe(state))
+    first = pruned(state.first.parameters)
+    one, two = (giving_up.left_by(each, rows, coder) for each in (first, now.parameters))
+    if not two.explains_more_than(one, len(now.parameters.bias)):
+        return Fitted(*state.first, max(0.0, one.share - two.share))
+    parameters, cost = giving_up.without_loss(now.parameters, rows, coder)
+    return now._replace(parameters=parameters, cost=cost)
 
 
 def steps(problem: Problem, state: State) -> Iterator[Step]:

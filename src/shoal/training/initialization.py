@@ -10,11 +10,13 @@ import torch
 from scipy.linalg import eigh
 
 from shoal.data import moments
+from shoal.data.preprocessing import principal
 from shoal.training.constraints import unit_atoms
 from shoal.vocabulary import ArgumentError, Parameters, check_choice
 
 __all__ = [
     "INITIALIZERS",
+    "atoms_given",
     "check_init",
     "from_array",
     "from_data_rows",
@@ -130,27 +132,38 @@ def from_principal(sample: np.ndarray, n_components: int, rng: np.random.Generat
     left to orthogonalise them to. At most 20000 rows are looked at.
     """
     rows = sample[_some_rows(sample, _MOMENT_ROWS, rng)]
-    found = moments([rows])
     n = sample.shape[1]
     wanted = min(n_components, n)
-    values, vectors = eigh(found.scatter, subset_by_index=[n - wanted, n - 1])
     # Arbitrary; above the rounding of the eigenvalues that are 0.
-    real = values > 10 * n * np.finfo(sample.dtype).eps * np.trace(found.scatter)
-    directions = vectors.T[real][::-1]
-    directions = _toward_skewness(directions, rows - found.mean)
+    rounding = 10 * n * np.finfo(sample.dtype).eps
+    if n > max(len(rows), 256):  # their covariance would be larger than they are
+        mean, variances, found_directions = principal([rows])
+        few = min(wanted, found_directions.shape[1])
+        real = variances[:few] > rounding * variances.sum()
+        directions = found_directions.T[:few][real]
+    else:
+        found = moments([rows])
+        mean = found.mean
+        values, vectors = eigh(found.scatter, subset_by_index=[n - wanted, n - 1])
+        directions = vectors.T[values > rounding * np.trace(found.scatter)][::-1]
+    directions = _toward_skewness(directions, rows - mean)
     rest = from_data_rows(sample, n_components - len(directions), rng)
     return _unit_rows(np.concatenate([directions, rest]), rng)
 
 
 def _pair_directions(
-    rows: np.ndarray, covariance: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
+    rows: np.ndarray,
+    covariance: Callable[[np.ndarray], np.ndarray],
+    u: np.ndarray,
+    v: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Top directions (B, n) of the reweighted covariances of pairs `u`, `v` (B, n).
 
     Also their gaps (B,), 1 - |second eigenvalue / first|; 0 where there is no direction.
     """
     weights = (rows @ u.T) * (rows @ v.T)  # (P, B)
-    u_cov, v_cov = u @ covariance, v @ covariance  # (B, n)
+    u_cov, v_cov = covariance(u), covariance(v)  # (B, n)
     uv = np.einsum("bn,bn->b", u_cov, v)[:, None, None]
 
     def multiply(z: np.ndarray) -> np.ndarray:
@@ -158,7 +171,7 @@ def _pair_directions(
         projected = (rows @ z.reshape(-1, z.shape[2]).T).reshape(len(rows), -1, 2)
         projected *= weights[:, :, None]
         full = (projected.reshape(len(rows), -1).T @ rows).reshape(z.shape) / len(rows)
-        gaussian = uv * (z @ covariance)
+        gaussian = uv * covariance(z)
         gaussian += (z @ v_cov[:, :, None]) * u_cov[:, None, :]
         gaussian += (z @ u_cov[:, :, None]) * v_cov[:, None, :]
         beyond: np.ndarray = full - gaussian
@@ -183,6 +196,14 @@ def _pair_directions(
     clear = size.max(axis=1) > np.finfo(rows.dtype).tiny
     gap = 1 - size.min(axis=1) / np.where(clear, size.max(axis=1), 1)
     return direction / np.where(length > 0, length, 1), np.where(clear, gap, 0)
+
+
+def _covariance(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What multiplies by the covariance (n, n) of centred rows, by way of the smaller side."""
+    if rows.shape[1] > max(len(rows), 256):
+        return lambda z: (z @ rows.T) @ rows / np.float32(len(rows))
+    matrix = rows.T @ rows / len(rows)
+    return lambda z: z @ matrix
 
 
 def from_pairs(sample: np.ndarray, n_components: int, rng: np.random.Generator) -> np.ndarray:
@@ -213,7 +234,7 @@ def from_pairs(sample: np.ndarray, n_components: int, rng: np.random.Generator) 
         return from_data_rows(sample, n_components, rng)
     rows = _small_scale(sample[_some_rows(sample, _MOMENT_ROWS, rng)])  # (P, n)
     rows = _small_scale(rows - rows.mean(axis=0, dtype=np.float64))
-    covariance = rows.T @ rows / len(rows)
+    covariance = _covariance(rows)
     candidates, gaps = [], []
     # Arbitrary: 64 pairs at once keep memory low and products large; of 64 rows the nearest to
     # u mostly shares an atom with it; 6 m pairs meet nearly every atom.
@@ -256,6 +277,19 @@ def from_array(array: np.ndarray, n_components: int, n_features: int) -> np.ndar
         raise ArgumentError("init", "an atom of length 0", "atoms that have a direction")
     unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
+
+
+def atoms_given(init: str | np.ndarray) -> int | None:
+    """How many atoms `init` has, where it is an array of rows; None for a name, or no such array.
+
+    >>> atoms_given(np.eye(3)), atoms_given("data")
+    (3, None)
+    """
+    try:
+        shape = () if isinstance(init, str) else np.shape(init)
+    except ValueError:  # lists of several lengths
+        return None
+    return shape[0] or None if len(shape) == 2 else None
 
 
 INITIALIZERS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {

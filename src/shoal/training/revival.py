@@ -21,7 +21,7 @@ from shoal.parts import register
 from shoal.training.constraints import unit_atoms
 from shoal.vocabulary import Parameters, active, check_count, check_number
 
-__all__ = ["Activity", "Revival", "duplicates", "revive", "split"]
+__all__ = ["Activity", "Revival", "duplicates", "leading_direction", "revive", "split"]
 
 # Data far from 0, such as images that are not centred, have many atoms that are close and differ.
 _SAME = 0.99
@@ -64,27 +64,27 @@ class Activity(NamedTuple):
     counts: Tensor  # (m,) since the last look
     idle: Tensor  # (m,) steps up to the last look
     tries: Tensor  # (m,) how often it was replaced
-    steps: int = 0  # since the last look
-    total: int = 0
+    steps: float = 0  # since the last look
+    total: float = 0
 
     @classmethod
     def none(cls, like: Tensor) -> Activity:
         """Of units (m,) that have done nothing yet."""
         return cls(torch.zeros_like(like), torch.zeros_like(like), torch.zeros_like(like))
 
-    def add(self, counts: Tensor) -> Activity:
-        """With the counts (m,) of one more step."""
+    def add(self, counts: Tensor, share: float = 1) -> Activity:
+        """With the counts (m,) of one more step, or of so much of one."""
         return self._replace(
-            counts=self.counts + counts, steps=self.steps + 1, total=self.total + 1
+            counts=self.counts + counts, steps=self.steps + share, total=self.total + share
         )
 
     def due(self, every: int) -> bool:
         """Whether it is time for a look."""
-        return self.steps >= max(every, self.total // 16)
+        return self.steps >= max(every, int(self.total) // 16)
 
     def dead(self, idle: int) -> Tensor:
         """Boolean (m,), as of the last look."""
-        return self.idle >= max(idle, self.total // 16)
+        return self.idle >= max(idle, int(self.total) // 16)
 
     def look(self) -> Activity:
         """As of now: what was idle since the last look, and counts from 0 again."""
@@ -117,12 +117,15 @@ def revive(
     losses: Tensor,
     encoder: Activation | Pursuit,
     settings: Revival,
+    *,
+    distinct: bool = False,
 ) -> tuple[Tensor, Tensor, int]:
     """Dead and duplicate atoms replaced or given up.
 
     `usage` (m,) counts activity since the last look, `dead` (m,) says where there was none for
     long; `tries` (m,) counts replacements. `losses` (B,) says which rows of `data` (B, n) are
-    explained worst. At most half of the rows are taken as new atoms.
+    explained worst. At most half of the rows are taken as new atoms; where they
+    are to be `distinct`, at least one, and none that repeats an atom which stays.
 
     Returns
     -------
@@ -136,11 +139,9 @@ def revive(
     if bool(tired.any()):
         given_up = tired & (dead | duplicates(dictionary, usage, _SAME))
         dictionary = torch.where(given_up[:, None], 0.0, dictionary)
-    atoms = torch.nonzero(spare & ~tired).squeeze(1)[: data.shape[0] // 2]
+    atoms = torch.nonzero(spare & ~tired).squeeze(1)[: max(int(distinct), data.shape[0] // 2)]
     if atoms.numel() == 0:
         return dictionary, tries, 0
-    tries = tries.clone()
-    tries[atoms] += 1
     rows = data[losses.topk(atoms.numel()).indices]
     codes = fast_sparse_encode(parameters, rows, encoder)
     # What a row leaves and what its weakest unit stands in for: where an atom is missing,
@@ -151,9 +152,32 @@ def revive(
     left = rows - others.reconstruct(dictionary)
     if parameters.offset is not None:
         left = left - parameters.offset
-    dictionary = dictionary.clone()
-    dictionary[atoms] = unit_atoms(left, fallback=dictionary[atoms])
+    new = unit_atoms(left, fallback=dictionary[atoms])
+    if distinct:
+        stay = dictionary[~spare]
+        known = torch.cat([stay, new])
+        first = torch.arange(len(known) - len(stay), device=known.device) + len(stay)
+        rank = torch.arange(len(known), device=known.device)
+        close = (new @ known.T).abs() > settings.duplicate_cosine
+        fresh = ~(close & (rank[None, :] < first[:, None])).any(dim=1)
+        atoms, new = atoms[fresh], new[fresh]
+    dictionary, tries = dictionary.clone(), tries.clone()
+    dictionary[atoms] = new
+    tries[atoms] += 1
     return dictionary, tries, atoms.numel()
+
+
+def leading_direction(residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest eigenvalue of R^T R, the mean of its n, and the direction (n,) of the largest.
+
+    By way of the smaller side of R (users, n), where n is large.
+    """
+    users, n = residual.shape
+    if n <= max(users, 256):
+        scale, directions = torch.linalg.eigh(residual.T @ residual)  # ascending
+        return scale[-1], scale.mean(), directions[:, -1]
+    scale, sides = torch.linalg.eigh(residual @ residual.T)
+    return scale[-1], scale.sum() / n, unit_atoms((sides[:, -1] @ residual)[None])[0]
 
 
 def split(
@@ -210,19 +234,17 @@ def split(
         rows = torch.nonzero(((codes.indices == atom) & on).any(dim=1)).squeeze(1)
         mine = SparseCodes(codes.indices[rows], codes.values[rows])
         residual = data[rows] - mine.reconstruct(dictionary)
-        scale, directions = torch.linalg.eigh(residual.T @ residual)  # ascending
+        scale, mean, direction = leading_direction(residual)
         # Arbitrary: worth it if the direction explains twice what the spare atom does, a tenth of
         # what the atom does, and stands out from the rest of the residual's spectrum and from
         # rounding.
         rounding = torch.finfo(data.dtype).eps * data[rows].square().sum()
-        least = [2 * worth[spare], 0.1 * worth[atom], 3 * scale.mean(), rounding]
-        if scale[-1] < torch.stack(least).max():
+        least = [2 * worth[spare], 0.1 * worth[atom], 3 * mean, rounding]
+        if scale < torch.stack(least).max():
             continue
         if not touched:
             dictionary = dictionary.clone()
-        pair = torch.stack(
-            [dictionary[atom] + directions[:, -1], dictionary[atom] - directions[:, -1]]
-        )
+        pair = torch.stack([dictionary[atom] + direction, dictionary[atom] - direction])
         dictionary[[atom, spare]] = unit_atoms(pair)
         touched |= {atom, spare}
     return dictionary, len(touched) // 2

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from shoal.network.objective import StepSums
 from shoal.training.adaptation import Adapted
 from shoal.training.refinement import Settled
 from shoal.training.revival import Activity
 from shoal.vocabulary import Parameters
 
-__all__ = ["Place", "Polished", "Searched", "State", "bits_of", "generator_at"]
+__all__ = ["First", "Place", "Polished", "Searched", "Smoothed", "State", "bits_of", "generator_at"]
 
 Bits = Mapping[str, Any]
 """The state of a NumPy bit generator, as plain values."""
@@ -60,6 +62,40 @@ class Place(NamedTuple):
         return Place(self.after, self.after)
 
 
+class Smoothed(NamedTuple):
+    """Sums over about a whole batch of the latest rows, where they come few at a time."""
+
+    counts: Tensor  # (m,)
+    energy: Tensor  # (m,)
+    n_samples: float
+
+    @classmethod
+    def none(cls, like: Tensor) -> Smoothed:
+        """Of units (m,) that have done nothing yet."""
+        return cls(torch.zeros_like(like), torch.zeros_like(like), 0.0)
+
+    def add(self, counts: Tensor, energy: Tensor, n_samples: int, share: float) -> Smoothed:
+        """With those of a batch, which is such a share of a whole one."""
+        kept = 1.0 - share
+        return Smoothed(
+            self.counts * kept + counts,
+            self.energy * kept + energy,
+            self.n_samples * kept + n_samples,
+        )
+
+    def told_of(self, sums: StepSums) -> StepSums:
+        """The sums of a batch, each unit's counts and squares what they usually are.
+
+        A unit that is active on one row of the batch takes its step size from many.
+        """
+        usual = sums.n_samples / self.n_samples
+        return sums._replace(counts=self.counts * usual, energy=self.energy * usual)
+
+    def in_unit(self, exponent: int) -> Smoothed:
+        """Of data times 2^exponent."""
+        return self._replace(energy=torch.ldexp(self.energy, torch.tensor(2 * exponent)))
+
+
 class Searched(NamedTuple):
     """What the search for a number of non-zeros has come to."""
 
@@ -80,6 +116,15 @@ class Polished(NamedTuple):
     before: Bits  # the generator before they were drawn
 
 
+class First(NamedTuple):
+    """What a fit came to that gave atoms up, while it is made again with all of them."""
+
+    parameters: Parameters
+    before_polish: Tensor | None
+    n_steps: int
+    activity: Activity | None
+
+
 class State(NamedTuple):
     """All that moves in a training.
 
@@ -91,10 +136,12 @@ class State(NamedTuple):
     place: Place
     number: int = 0  # updates so far; of a polish, rounds
     begun: tuple[int, ...] = (0,)  # the numbers at which stages of the plan began, so far
+    rows: int = 0  # of an update that is not whole yet, where batches weigh by their rows
     replaced: int = 0  # atoms replaced or split at the last step
     rule: Any = None  # what the rule of the stage remembers
     activity: Activity | None = None
     adapted: Adapted | None = None
+    smoothed: Smoothed | None = None  # where batches weigh by their rows
     settled: Settled | None = None
     center: Tensor | None = None  # (m, n) where the descent began, for a nearness
     noise: Tensor | None = None  # of the generator that penalties draw from
@@ -103,6 +150,7 @@ class State(NamedTuple):
     before_polish: Tensor | None = None  # (m, n) the atoms that descent left
     searched: Searched | None = None  # while a search is under way
     polished: Polished | None = None  # once a polish has begun
+    first: First | None = None  # while a fit is made again, with no atom given up
     finished: bool = False  # nothing is left to do
 
     @property

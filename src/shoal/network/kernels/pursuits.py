@@ -149,6 +149,32 @@ def _fit_signs(z, i, gram, m, units, count, factor, codes, signed, dependent):
     return count, explained
 
 
+@apart
+def _within(z, i, gram, m, units, count, factor, codes, signed, dependent, explained):
+    """Codes none of which is larger than 8 times what they rebuild; how many there are.
+
+    Such codes cancel one another. What counts as dependent is raised until there are none.
+    """
+    while dependent < 1:
+        largest = codes.dtype.type(0)
+        for q in range(count):
+            largest = max(largest, abs(codes[q]))
+        if largest * largest <= 64 * explained:
+            break
+        dependent = dependent * codes.dtype.type(10)
+        if dependent > 0.5:
+            dependent = codes.dtype.type(1)
+        limit = min(dependent, codes.dtype.type(0.5))
+        count, explained = _fit_signs(z, i, gram, m, units, count, factor, codes, signed, limit)
+        kept = 0  # without those that were left out, whose code is 0
+        for q in range(count):
+            if codes[q] != 0:
+                units[kept], codes[kept] = units[q], codes[q]
+                kept += 1
+        count = kept
+    return count
+
+
 @inline
 def _write(units, codes, count, indices, values):
     """A row of codes, its units ascending and without zeros; how many are left."""
@@ -210,6 +236,9 @@ def subspace_pursuit(z, gram, m, k, signed, iterations, dependent, parts, indice
                 count, explained = kept, gain
                 for q in range(count):
                     units[q], codes[q] = best[q], trial[q]
+            count = _within(
+                z, at, gram, m, units, count, factor, codes, signed, dependent, explained
+            )
             counts[i] = _write(units, codes, count, indices[i], values[i])
 
 
@@ -268,13 +297,22 @@ def matching_pursuit(z, gram, m, k, signed, dependent, parts, indices, values, c
                 count += 1
                 for u in range(count):
                     rest[units[u]] = 0
+            explained = dtype.type(0)
+            for q in range(count):
+                explained += codes[q] * codes[q]
+            negative = False
             for q in range(count - 1, -1, -1):
                 for s in range(q + 1, count):
                     codes[q] -= factor[q, s] * codes[s]
                 codes[q] /= factor[q, q]
-            if not signed:
-                for q in range(count):
-                    codes[q] = max(codes[q], dtype.type(0))
+                negative |= codes[q] < 0
+            if negative and not signed:
+                count, explained = _fit_signs(
+                    z, at, gram, m, units, count, factor, codes, signed, dependent
+                )
+            count = _within(
+                z, at, gram, m, units, count, factor, codes, signed, dependent, explained
+            )
             counts[i] = _write(units, codes, count, indices[i], values[i])
 
 

@@ -96,8 +96,8 @@ class Recipe:
     def plan(self, *, endless: bool = False) -> Plan:
         """Descent and refinement as stages.
 
-        `endless` is for data that come piece by piece: the last stage has no end, and atoms are
-        never given up.
+        `endless` is for data that come piece by piece: the last stage has no end, atoms are never
+        given up, and a batch weighs by its rows.
         """
         revival = self.revival
         if endless and revival is not None:
@@ -126,4 +126,6 @@ class Recipe:
                 settling=None if endless else last,
             )
             stages.append(following)
-        return Plan(tuple(stages), self.batch_size, self.short, self.untied, self.offset)
+        return Plan(
+            tuple(stages), self.batch_size, self.short, self.untied, self.offset, piecewise=endless
+        )
