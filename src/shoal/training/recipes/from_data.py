@@ -63,11 +63,12 @@ def incoherent(model: str, n_components: int, k: int, n_samples: int | None) -> 
     batch = max(1024, 1 << (n_components - 1).bit_length())
     if n_samples is not None:
         batch = min(batch, n_samples)
-    n_steps = 1500
+    n_steps = 1650
     rule = IncoherentStep(
         Constant(0.3),
-        Linear(1.0, 0.25, n_steps - n_steps // 3),
-        until=n_steps // 3,
+        Linear(1.0, 0.25, 1000),
+        release=1000,
+        trial=150,
         opposite=None if signed else 0.1,
     )
     return Recipe(
