@@ -101,6 +101,13 @@ def _offset_said(offset: float) -> str:
     )
 
 
+def _refuse_pursuit(recipe: Any) -> None:
+    """Codes by thresholds are learned from data that are read many times."""
+    if recipe == "incoherent" or getattr(recipe, "pursuit", None) is not None:
+        needed = "fit, or a recipe with a number of active units"
+        raise ArgumentError("recipe", "thresholds and incoherence in partial_fit", needed)
+
+
 class DictionaryAutoencoder(TiedAutoencoder):
     """Recover the dictionary behind data with a shallow weight-tied autoencoder.
 
@@ -117,8 +124,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
     n_nonzero_coefs : int or "auto", optional
         Active units a sample, k; from 1 to m. By default a tenth of m, at least 1; 1 for
         ``model="mixture"``. With "auto" it is estimated from the data first, by short fits
-        (`shoal.training.find_sparsity`); where no number stands out, the default is used, with
-        a warning.
+        (`shoal.training.find_sparsity`); where samples have different numbers, each takes what
+        it needs, by thresholds (``recipe="incoherent"``); where no number stands out, the
+        default is used, with a warning.
     model : {"sparse", "nonnegative", "mixture"}
         Signed sparse codes; non-negative sparse codes; one active unit a sample, a mixture
         of clusters about the directions of the atoms.
@@ -158,8 +166,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
         The model that was fitted. It decides, as `n_nonzero_coefs_` and `recipe_` do, what
         `transform` gives and what a run folder says: arguments that are set after a fit are for
         the next one.
+    encoder_ : ndarray of shape (n_components, n_features) or None
+        The weights of an encoder of its own, where the recipe has one.
+    thresholds_ : ndarray of shape (n_components,) or None
+        What a unit's code must be worth, where each sample takes as many as it needs.
+    offset_ : ndarray of shape (n_features,) or None
+        What the decoder adds, where the recipe learns it.
     n_nonzero_coefs_ : int
-        The number k of active units a sample that was used.
+        The number k of active units a sample that was used; where it varies, its mean.
     recipe_ : Recipe
         What was used.
     history_ : list of dict
@@ -346,6 +360,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self
         """
         first = not hasattr(self, "components_")
+        _refuse_pursuit(self.recipe_ if not first else self.recipe)
         device, carried = self._device(), None if first else self._carried
         source, names = self._new_source(X) if first else (self._source(X), None)
         waiting = Waiting() if first else carried and carried.waiting
@@ -397,7 +412,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         prepared, kept = units.changed(prepared, exponent), units.changed(kept, exponent)
         parameters = started(self._init(), sample, m, device, rng)
         if k is None:
-            k = searched(narrowed(parameters, sample), kept, self.model, rng)
+            # Rows with different numbers of active units: see `_refuse_pursuit`.
+            k = searched(narrowed(parameters, sample), kept, self.model, rng) or tenth(m)
         state = pass_over(parameters, prepared, recipes(k), rng)
         first = not hasattr(self, "components_")
         self._keep_params(self.get_params(deep=False))

@@ -142,7 +142,7 @@ def pushed_apart(
     strength: float = 0.5,
     farthest: float = 0.3,
 ) -> Tensor:
-    """Unit atoms moved towards a mutual coherence of `mu`: the rarer of a pair gives way.
+    r"""Unit atoms moved towards a mutual coherence of `mu`: the rarer of a pair gives way.
 
     Both recovery theories assume an incoherent dictionary: Rangamani et al. 2017, section 2.1,
     and Nguyen et al. 2018, assumption A1, \|<A_i, A_j>\| <= mu / sqrt(n) with mu = O(log n).
@@ -190,13 +190,11 @@ def pushed_apart(
     under = mu if opposite is None else opposite
     below = torch.where(cosines < -under, cosines + under, 0.0)
     gives_way = frequency[None, :] > frequency[:, None]
-    if opposite is None:
-        excess = (over + below) * gives_way
-    else:
-        excess = over * gives_way + below / 2
+    excess = (over + below) * gives_way if opposite is None else over * gives_way + below / 2
     moves = strength * (excess @ dictionary)
     length = torch.linalg.vector_norm(moves, dim=1, keepdim=True)
-    return dictionary - moves * (farthest / length.clamp_min(farthest))
+    apart: Tensor = dictionary - moves * (farthest / length.clamp_min(farthest))
+    return apart
 
 
 class Constraint(Protocol):

@@ -34,7 +34,7 @@ from shoal.training.initialization import initialize, rows_wanted
 from shoal.training.polish import begin_polish, polish
 from shoal.training.recipes import Recipe
 from shoal.training.revival import Activity
-from shoal.training.sparsity import VARYING, begin_search, find_sparsity, trial
+from shoal.training.sparsity import begin_search, find_sparsity, trial
 from shoal.training.state import First, State, generator_at
 from shoal.vocabulary import Parameters, Step
 
@@ -301,12 +301,13 @@ def _search(
 ) -> Generator[tuple[State, StepSums | Terms], None, int]:
     k = yield from find_sparsity(state, start, source, model)
     if k is None:
+        k = tenth(len(start.dictionary))
         warnings.warn(
-            "n_nonzero_coefs='auto': no number of non-zeros stands out in X; each sample takes "
-            "as many as are worth a threshold",
+            f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
+            "a tenth of n_components",
             stacklevel=2,
         )
-    return VARYING if k is None else k
+    return k
 
 
 def searched(start: Parameters, source: Source, model: str, rng: np.random.Generator) -> int:

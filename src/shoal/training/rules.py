@@ -252,8 +252,11 @@ class IncoherentStep:
 
 def _mixed(before: Means, now: Means, share: float) -> Means:
     """The running means with those of one more batch."""
-    parts = zip(before[:3], now[:3], strict=True)
-    return Means(*(old.lerp(new, share) for old, new in parts), before.nested, before.before)
+    return before._replace(
+        energy=before.energy.lerp(now.energy, share),
+        frequency=before.frequency.lerp(now.frequency, share),
+        noise=before.noise.lerp(now.noise, share),
+    )
 
 
 def _held(atoms: Tensor, coherence: float) -> bool:

@@ -17,7 +17,15 @@ from shoal.network.activations import TopK
 from shoal.training.recipes import Recipe
 from shoal.vocabulary import ArgumentError, Parameters, Step
 
-__all__ = ["LEAST_SQUARED", "MOST_SQUARED", "changed", "exponent", "exponents", "restored", "told_in"]
+__all__ = [
+    "LEAST_SQUARED",
+    "MOST_SQUARED",
+    "changed",
+    "exponent",
+    "exponents",
+    "restored",
+    "told_in",
+]
 
 
 # Magnitudes at which nothing in a fit gets lost, however small a share of a square it looks at:

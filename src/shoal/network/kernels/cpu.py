@@ -295,7 +295,10 @@ class Pursuer:
 
 
 _PURSUITS = (
-    SubspacePursuit, IterativeHardThresholding, OrthogonalMatchingPursuit, ThresholdPursuit
+    SubspacePursuit,
+    IterativeHardThresholding,
+    OrthogonalMatchingPursuit,
+    ThresholdPursuit,
 )
 
 

@@ -390,7 +390,7 @@ def hard_thresholding(z, gram, m, k, signed, iterations, tolerance, parts, indic
 
 @apart
 def _most_above(a, m, half, floor, signed):
-    """The unit whose value in a[:m] exceeds half[:m] by most, and by `floor`; -1 where none does."""
+    """The unit whose value in a[:m] exceeds half[:m] by most, and by `floor`; -1 for none."""
     best, unit = floor, -1
     for j in range(m):
         x = (abs(a[j]) if signed else a[j]) - half[j]
@@ -400,9 +400,7 @@ def _most_above(a, m, half, floor, signed):
 
 
 @shared
-def threshold_pursuit(
-    z, gram, m, k, signed, threshold, dependent, parts, indices, values, counts
-):
+def threshold_pursuit(z, gram, m, k, signed, threshold, dependent, parts, indices, values, counts):
     """As many atoms as are worth their `threshold` (m,), from the scores z (T m): greedily more.
 
     Then without the one whose code is the least share of its threshold, while that is below 1.

@@ -72,7 +72,7 @@ def incoherent(model: str, n_components: int, k: int, n_samples: int | None) -> 
         opposite=None if signed else 0.1,
     )
     return Recipe(
-        activation=JumpReLU(signed=signed),
+        activation=JumpReLU(signed=signed),  # type: ignore[arg-type]
         rule=rule,
         n_steps=n_steps,
         batch_size=batch,
