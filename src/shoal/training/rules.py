@@ -129,6 +129,7 @@ class FixedStep(_AgainstTheGradient):
         return sums.dictionary * (self.schedule(step) / sums.n_samples)
 
 
+@register("memory")
 class Means(NamedTuple):
     """Running means over the rows that were seen, and what they came to."""
 

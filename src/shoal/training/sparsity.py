@@ -43,7 +43,7 @@ VARYING = 0
 """In the place of a number of active units: each row takes as many as it needs."""
 
 
-def unexplained(dictionary: Tensor, data: Tensor, k: int, *, signed: bool) -> Tensor:
+def _left_by(dictionary: Tensor, data: Tensor, k: int, *, signed: bool) -> Tensor:
     """The squares (B,) that `k` atoms leave of the rows of `data`, by subspace pursuit."""
     parameters = Parameters(dictionary, torch.zeros_like(dictionary[:, 0]))
     codes = fast_sparse_encode(parameters, data, SubspacePursuit(k, signed))
@@ -53,6 +53,12 @@ def unexplained(dictionary: Tensor, data: Tensor, k: int, *, signed: bool) -> Te
 def _median_share(left: Tensor, squares: Tensor) -> float:
     some = squares > 0
     return float((left[some] / squares[some]).median()) if some.any() else 0.0
+
+
+def unexplained(dictionary: Tensor, data: Tensor, k: int, *, signed: bool) -> float:
+    """The median share of a row's square that `k` atoms leave, by subspace pursuit."""
+    left = _left_by(dictionary, data, k, signed=signed)
+    return _median_share(left, data.square().sum(dim=1))
 
 
 def varies(left: Tensor, k: int, squares: Tensor, *, elbow: bool = True) -> bool:
@@ -188,7 +194,7 @@ def find_sparsity(
         learnt, place, left = state.parameters, state.place, [1.0]
         losses: list[Tensor] = []
         while len(left) < min(2 * k + 8, n) and left[-1] >= _EXACT:
-            losses.append(unexplained(learnt.dictionary, rows, len(left), signed=signed))
+            losses.append(_left_by(learnt.dictionary, rows, len(left), signed=signed))
             left.append(_median_share(losses[-1], squares))
         found = elbow(left, m, n)
         if found is not None and found > most:  # so many of m atoms rebuild anything
