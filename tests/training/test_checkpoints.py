@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import shoal
+import shoal.files
 from attacks import faults
 from attacks.resume_kills import killed
 from shoal import parts, signals
@@ -120,6 +121,26 @@ def test_an_epoch_may_be_left_in_its_middle(whole, tmp_path):
         with pytest.raises(ValueError, match="killed"):
             regularized().fit(X, checkpoint=tmp_path / "saved", checkpoint_every=1)
     assert_same(regularized().fit(X, checkpoint=tmp_path / "saved"), whole["regularized"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_fit_that_is_made_again_with_all_atoms_may_be_left_too(tmp_path):
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(12, 6))
+    data = np.concatenate([mean + 0.05 * rng.normal(size=(50, 6)) for mean in means])
+
+    def model():
+        return dictionary(n_components=12, n_nonzero_coefs=1, model="nonnegative")
+
+    whole = model()
+    count = len(list(whole.iter_fit(data)))
+    again = 0
+    for after in (1, count // 2, count - 3):
+        folder = left(model(), tmp_path / str(after), after, data)
+        plain, _ = checkpoints._read(folder / max(os.listdir(folder)))
+        again += plain["moving"]["map"]["state"]["fields"]["first"] is not None
+        assert_same(model().fit(data, checkpoint=folder), whole)
+    assert again, count
 
 
 def test_a_seed_that_was_drawn_is_gone_on_with(tmp_path):
@@ -508,7 +529,8 @@ def test_whichever_call_of_a_save_fails_a_whole_one_stays(error, saved, tmp_path
             keeper.close()
 
     failed = 0
-    for call, raised in faults.every_failure(tmp_path, save, error, before=fresh):
+    more = [(shoal.files, "_rename")]
+    for call, raised in faults.every_failure(tmp_path, save, error, before=fresh, more=more):
         names = sorted(name for name in os.listdir(folder) if name[0] == "0")
         for name in names[-2:]:  # one before them may be half removed
             checkpoints._read(folder / name)
