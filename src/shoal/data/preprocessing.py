@@ -276,6 +276,31 @@ class FittedPreprocessing:
         """`source` with every batch, row and draw passed through :meth:`apply`."""
         return source if self.spec.kind == "none" else View(source, self.apply)
 
+    def affine(self) -> tuple[NDArray, NDArray, NDArray]:
+        """`apply` as z = (y - mean) there and `undo` as y = z back + mean, to be folded in weights.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_features,)
+        there, back : ndarray of shape (n_features,) or (n_features, n_features)
+            One number per feature where the map is diagonal.
+
+        Raises
+        ------
+        ArgumentError
+            Where each row is scaled by itself, which no such map does.
+        """
+        kind, one = self.spec.kind, np.ones(self.n_features)
+        if kind == "samples":
+            needed = "another preprocessing: one map for all rows"
+            raise ArgumentError("preprocessing", "'samples', to be folded into weights", needed)
+        mean = self.arrays.get("mean", np.zeros(self.n_features))
+        if kind == "whiten":
+            _, there, back = self._maps
+            return mean, there, back
+        std = self.arrays.get("std", one)
+        return mean, one / std, std
+
     def tensors(self) -> dict[str, NDArray]:
         """All numbers by name, for safetensors; `from_tensors` takes them back."""
         return {"n_features": np.array([self.n_features], dtype=np.int64), **self.arrays}
