@@ -154,7 +154,9 @@ def open_sae(folder: str | os.PathLike[str]) -> DictionaryAutoencoder:
         Where the package's codes are other ones than the model's (matching pursuit).
     """
     path = check_folder(folder)
-    present = {name: os.path.lexists(path / name) for each in FORMATS.values() for name in each.files}
+    present = {
+        name: os.path.lexists(path / name) for each in FORMATS.values() for name in each.files
+    }
     for chosen in FORMATS.values():
         if all(present[name] for name in chosen.files):
             return fitted(chosen.read(path))

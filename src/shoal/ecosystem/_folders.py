@@ -22,7 +22,15 @@ from shoal.data.readers._base import open_regular, reading
 from shoal.data.readers._limits import check_room
 from shoal.vocabulary import SourceError, check_count, printable
 
-__all__ = ["check_folder", "number", "read_json", "read_safetensors", "read_torch", "weights", "wrong"]
+__all__ = [
+    "check_folder",
+    "number",
+    "read_json",
+    "read_safetensors",
+    "read_torch",
+    "weights",
+    "wrong",
+]
 
 _MOST_JSON = 2**24  # arbitrary; a configuration has some KB
 _MOST_HEADER = 2**20

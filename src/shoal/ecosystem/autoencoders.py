@@ -158,7 +158,7 @@ def _through(rows: Array, by: Array) -> Array:
 
 
 def _gating(model: TiedAutoencoder) -> Gating:
-    activation = model.recipe_.activation  # type: ignore[attr-defined]
+    activation = model.recipe_.activation
     m, kind = len(model.bias_), type(activation)
     if kind is TopK:
         return Gating(k=min(activation.k, m), signed=activation.signed)
@@ -168,19 +168,14 @@ def _gating(model: TiedAutoencoder) -> Gating:
         return _above(np.full(m, activation.threshold), activation.signed)
     if kind in (JumpReLU, BatchTopK) and model.thresholds_ is not None:
         signed = getattr(activation, "signed", False)
-        return _above(
-            model.thresholds_.astype(np.float64), signed, getattr(activation, "k", None)
-        )
+        return _above(model.thresholds_.astype(np.float64), signed, getattr(activation, "k", None))
     needed = "k-largest, rectified or thresholded codes, which other packages have"
     raise ArgumentError("model", f"codes by {activation!r}", needed)
 
 
 def _above(thresholds: Array, signed: bool, batch: int | None = None) -> Gating:
-    if (thresholds < 0).any():
-        unit = int(thresholds.argmin())
-        found = f"a threshold of {thresholds[unit]:.3g} at unit {unit}, where codes are negative"
-        raise ArgumentError("model", found, "thresholds of at least 0")
-    return Gating(thresholds=thresholds, signed=signed, batch=batch)
+    # Below 0 one is as 0: codes are rectified, or compared by magnitude.
+    return Gating(thresholds=thresholds.clip(min=0.0), signed=signed, batch=batch)
 
 
 # --------------------------------------------------------------------------- to a model
@@ -252,7 +247,7 @@ def _activation(gating: Gating) -> Activation:
     if gating.thresholds is None:
         return ReLU()
     if gating.batch is not None:
-        return BatchTopK(gating.batch)  # type: ignore[return-value]
+        return BatchTopK(gating.batch)
     above = gating.thresholds[gating.thresholds > 0]
     # The window is in units of the codes: what lies half a threshold around it is near.
     width = float(np.median(above)) if len(above) else JumpReLU.window

@@ -122,18 +122,16 @@ def read(folder: Path) -> Autoencoder:
     elif "Batch" in chosen:
         shapes["threshold"] = ()
     tensors = read_torch(folder / "ae.pt")
-    found, kept = weights(tensors, shapes, beside=beside, what=f"a {chosen} of {m} latents")
-    encoder, decoder = found[names["encoder"]], found[names["decoder"]]
-    if not linear:
-        encoder = encoder.T
-    else:
-        decoder = decoder.T
-    bias, b_dec = found[names["bias"]], found[names["offset"]]
+    what = f"a {chosen} of {m} latents"
+    arrays, kept = weights(tensors, shapes, beside=beside, what=what)
+    encoder, decoder = arrays[names["encoder"]], arrays[names["decoder"]]
+    encoder, decoder = (encoder, decoder.T) if linear else (encoder.T, decoder)
+    bias, b_dec = arrays[names["bias"]], arrays[names["offset"]]
     if chosen == "AutoEncoder":
         encoder, bias, decoder = _normalized(encoder, bias, decoder)
     none = np.zeros(n)
     mean, offset = (b_dec, none) if subtracted else (none, b_dec)
-    gating = _gating(chosen, trainer, found, m)
+    gating = _gating(chosen, trainer, arrays, m)
     return Autoencoder(encoder, bias, decoder, mean, offset, gating, kept)
 
 

@@ -169,7 +169,9 @@ def read(folder: Path) -> Autoencoder:
     if architecture == "matching_pursuit":
         del shapes["W_enc"], shapes["b_enc"]
     tensors = read_safetensors(folder / "sae_weights.safetensors")
-    found, kept = weights(tensors, shapes, dtype=dtype, what=f"an SAE of {m} latents, {architecture}")
+    found, kept = weights(
+        tensors, shapes, dtype=dtype, what=f"an SAE of {m} latents, {architecture}"
+    )
     decoder, b_dec = found["W_dec"], found["b_dec"]
     if architecture == "matching_pursuit":
         return _pursuit(config, decoder, b_dec, subtracted, kept)
@@ -205,9 +207,7 @@ def _flag(config: dict[str, Any], name: str, usual: bool) -> bool:
     return found
 
 
-def _gating(
-    architecture: str, config: dict[str, Any], found: dict[str, Any], m: int
-) -> Gating:
+def _gating(architecture: str, config: dict[str, Any], found: dict[str, Any], m: int) -> Gating:
     if architecture in ("topk", "abstopk"):
         return Gating(k=number(config, "k", m), signed=architecture == "abstopk")
     if architecture == "standard":

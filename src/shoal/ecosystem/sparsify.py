@@ -1,6 +1,6 @@
 """sparsify (eai-sparsify 1): ``cfg.json`` and ``sae.safetensors``.
 
-    x = the k largest of relu((y - b_dec) encoder.weight^T + encoder.bias),  y_hat = x W_dec + b_dec
+x = the k largest of relu((y - b_dec) encoder.weight^T + encoder.bias),  y_hat = x W_dec + b_dec
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from shoal.ecosystem._folders import number, read_json, read_safetensors, weights, wrong
 from shoal.ecosystem.autoencoders import Autoencoder, Gating
-from shoal.vocabulary import ArgumentError, __version__
+from shoal.vocabulary import ArgumentError
 
 __all__ = ["FILES", "read", "write"]
 
@@ -53,7 +53,6 @@ def write(
         "skip_connection": False,
         "transcode": False,
         "d_in": autoencoder.n,
-        "shoal_version": __version__,
     }
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     return {"cfg.json": text.encode(), "sae.safetensors": save(arrays, {"format": "pt"})}
@@ -69,8 +68,10 @@ def read(folder: Path) -> Autoencoder:
         if config.get(name, False) is not False:
             raise wrong(f"{name}={config[name]!r} of sparsify", f"{name} false: an autoencoder")
     n = number(config, "d_in")
-    m = config.get("num_latents", 0)
-    m = number(config, "num_latents") if m else n * number({"expansion_factor": 32, **config}, "expansion_factor")
+    if config.get("num_latents", 0):
+        m = number(config, "num_latents")
+    else:
+        m = n * number({"expansion_factor": 32, **config}, "expansion_factor")
     k = number(config, "k", m)
     shapes: dict[str, tuple[int, ...]] = {"encoder.weight": (m, n), "encoder.bias": (m,)}
     shapes |= {"W_dec": (m, n), "b_dec": (n,)}
