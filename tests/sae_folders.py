@@ -44,7 +44,7 @@ def sparsify(folder, rows):
     config = json.loads((folder / "cfg.json").read_text())
     weights = load_file(folder / "sae.safetensors")
     assert config["activation"] == "topk"
-    assert not config["transcode"]
+    assert not config.get("transcode")
     z = relu((rows - weights["b_dec"]) @ weights["encoder.weight"].T + weights["encoder.bias"])
     codes = largest(z, config["k"], z)
     return codes, codes @ weights["W_dec"] + weights["b_dec"]
@@ -62,6 +62,12 @@ def dictionary_learning(folder, rows):
         return codes, codes @ state["W_dec"] + state["b_dec"]
     names = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias"}
     b_dec = state[names.get(kind, "b_dec")]
+    if kind == "AutoEncoder":  # loaded with atoms of length 1, unless they nearly have it
+        lengths = np.linalg.norm(state["decoder.weight"], axis=0)
+        lengths = np.ones_like(lengths) if np.allclose(lengths, 1) else lengths
+        state["decoder.weight"] = state["decoder.weight"] / lengths
+        state["encoder.weight"] = state["encoder.weight"] * lengths[:, None]
+        state["encoder.bias"] = state["encoder.bias"] * lengths
     taken = rows if kind == "AutoEncoderNew" else rows - b_dec
     z = relu(taken @ state["encoder.weight"].T + state["encoder.bias"])
     if kind == "AutoEncoderTopK":

@@ -180,9 +180,8 @@ def read(folder: Path) -> Autoencoder:
         config, "rescale_acts_by_decoder_norm", False
     ):  # the k largest as if atoms had length 1: then let them
         lengths = np.linalg.norm(decoder, axis=1)
-        lengths[lengths == 0] = 1.0
         encoder, bias = encoder * lengths[:, None], bias * lengths
-        decoder = decoder / lengths[:, None]
+        decoder = decoder / np.where(lengths > 0, lengths, 1.0)[:, None]
     gating = _gating(architecture, config, found, m)
     none = np.zeros(n)
     mean, offset = (b_dec, none) if subtracted else (none, b_dec)
