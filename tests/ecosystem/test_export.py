@@ -21,6 +21,9 @@ from shoal.generative import SparseCoding, random_dictionary
 from shoal.network.activations import BatchTopK, HardThreshold, JumpReLU, ReLU, Sigmoid, TopK
 from shoal.training import Adam, Constant, NormalizedStep, Recipe
 
+# What `fit` says of rows that nothing is taken off.
+pytestmark = pytest.mark.filterwarnings("ignore:The mean of X")
+
 N, M, K = 24, 40, 4
 ROWS = 100_000 if os.environ.get("SHOAL_ECOSYSTEM") else 1_500
 PREPROCESSINGS = ("none", "center", "scale", "whiten")

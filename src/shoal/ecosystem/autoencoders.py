@@ -143,18 +143,14 @@ def folded(model: Any) -> Autoencoder:
     encoder = components if model.encoder_ is None else model.encoder_.astype(np.float64)
     offset = np.zeros(len(mean)) if model.offset_ is None else model.offset_.astype(np.float64)
     return Autoencoder(
-        encoder=_through(encoder, there.T),
+        encoder=there(encoder),
         bias=model.bias_.astype(np.float64),
-        decoder=_through(components, back),
+        decoder=back(components),
         mean=mean,
-        offset=_through(offset, back),
+        offset=back(offset[None])[0],
         gating=_gating(model),
         dtype=model.components_.dtype,
     )
-
-
-def _through(rows: Array, by: Array) -> Array:
-    return rows * by if by.ndim == 1 else rows @ by
 
 
 def _gating(model: TiedAutoencoder) -> Gating:
