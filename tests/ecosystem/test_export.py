@@ -89,13 +89,15 @@ def own(fitted, rows):
 
 
 def agree(found, expected, dtype):
-    """The same supports and values to 1e-6 of the largest, or what rounding to `dtype` leaves."""
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == other.shape
-        np.testing.assert_allclose(one, other, atol=1e-6 * np.abs(other).max(), rtol=0)
+    """The same supports, and values to 1e-6 of the largest; in float32 up to its rounding."""
+    wide = dtype == "float64"
     apart = ((found[0] != 0) != (expected[0] != 0)).any(axis=1)
     # A tie in one order of adding may be none in another.
-    assert apart.mean() <= (0 if dtype == "float64" else 2e-4)
+    assert apart.mean() <= (0 if wide else 1e-4)
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        tolerance = (1e-6 if wide else 2e-6) * np.abs(other).max()
+        np.testing.assert_allclose(one[~apart], other[~apart], atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize(("kind", "to", "dtype", "preprocessing"), CASES)
