@@ -353,7 +353,7 @@ class Maxout:
 @register("activation", "jumprelu")
 @dataclass(frozen=True)
 class JumpReLU:
-    """x = z where z > theta, else 0, with a threshold theta for each unit that is learned.
+    """x = z where z > max(theta, 0), else 0, with a threshold theta for each unit that is learned.
 
     Rajamanoharan et al. 2024, Jumping Ahead (arXiv:2407.14435). The jump has no derivative by
     theta that a gradient could follow, so a straight-through estimate stands for it, which has the
@@ -396,11 +396,11 @@ class JumpReLU:
         return ((z - threshold).abs() < self.window / 2).to(z.dtype).div_(self.window)
 
     def __call__(self, z: Tensor, threshold: Tensor) -> Activated:  # noqa: D102
-        return _gate(z, z > threshold)
+        return _gate(z, z > threshold.clamp_min(0.0))  # Adam may take one below 0
 
     def by_threshold(self, z: Tensor, threshold: Tensor) -> Tensor:
         """dx/dtheta (B, m), straight through."""
-        return -threshold * self.near(z, threshold)
+        return -threshold.clamp_min(0.0) * self.near(z, threshold)
 
     def bend(self, activated: Activated) -> Tensor:
         """0: of the jump it sees nothing."""
