@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import cache, partial
 from typing import Any, Literal, Self
 
@@ -32,6 +33,7 @@ from shoal.training import (
     units,
 )
 from shoal.training.adaptation import BiasAdaptation
+from shoal.training.checkpoints import EVERY, NONE, TRIED, Keeper, check_keepable
 from shoal.training.fit import (
     SEARCHED,
     closed,
@@ -43,6 +45,7 @@ from shoal.training.fit import (
     started,
     tenth,
 )
+from shoal.training.history import Recorded
 from shoal.training.initialization import atoms_given
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
 from shoal.training.revival import Activity
@@ -234,7 +237,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
 
     # ------------------------------------------------------------------ fitting
 
-    def fit(self, X: Any, y: None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str = EVERY,
+    ) -> Self:
         """Learn the dictionary of `X`.
 
         Parameters
@@ -244,6 +254,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
             A path, a spec such as ``"sample:patches"``, or an iterable of batches is
             opened by :func:`shoal.data.open_source`.
         y : ignored
+        checkpoint : path, optional
+            A folder for checkpoints: what moves in the fit is saved there from time to time, and at
+            its end. A call with the same arguments, data and folder goes on from the last one, to
+            the same bits, in this process or another. Within the call SIGINT and SIGTERM are
+            raised between two steps, after a save.
+        checkpoint_every : int or str
+            A number of steps, or a time such as "30s", "5m", "2h"; as a time, fifty times what a
+            save takes at least.
 
         Returns
         -------
@@ -255,16 +273,29 @@ class DictionaryAutoencoder(TiedAutoencoder):
             Before any work, where the data or an argument can't be used
             (`shoal.vocabulary.ArgumentError` for arguments), a recipe with a part that no file
             can hold included: see :mod:`shoal.parts`.
+        RunError
+            Where the checkpoints in the folder are of other data, other arguments or another
+            version, or none of them is whole.
+        WriteError
+            Where a checkpoint can't be written; those before it stay.
         """
-        for _ in self.iter_fit(X):
-            pass
+        steps = self.iter_fit(X, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
+        self._to_the_end(steps, checkpoint)
         return self
 
-    def iter_fit(self, X: Any, y: None = None) -> Iterator[Step]:
+    def iter_fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str = EVERY,
+    ) -> Generator[Step, None, None]:
         """:meth:`fit` as a generator of steps; the model is fitted when it is exhausted.
 
         Arguments are checked in this call, before the first step is asked for. A generator
-        that is dropped half-way leaves the model as it was before.
+        that is dropped half-way leaves the model as it was before, and saves the state that it
+        was dropped at, where there are checkpoints.
         """
         (source, names), seed = self._new_source(X), self._seed()
         m, k = self._sizes(source.n_samples, source.n_features, whole=True)
@@ -275,8 +306,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         spec = self._preprocessing(source.n_samples)
         check_init(self._init(), m, source.n_features)
         self._sparse_output()
-        rng = np.random.default_rng(seed)
-        return self._fit_steps(source, names, spec, recipes, m, k, device, rng)
+        keeper = self._keeper(checkpoint, checkpoint_every, source, seed)
+        steps = self._fit_steps(source, names, spec, recipes, m, k, device, keeper, seed)
+        return keeper.over(steps)
 
     def _fit_steps(
         self,
@@ -287,9 +319,11 @@ class DictionaryAutoencoder(TiedAutoencoder):
         m: int,
         k: int | None,
         device: torch.device,
-        rng: np.random.Generator,
-    ) -> Iterator[Step]:
+        keeper: Keeper,
+        seed: int,
+    ) -> Generator[Step, None, None]:
         given = self.get_params(deep=False)
+        rng = np.random.default_rng(seed if keeper is NONE else keeper.seed)
         fitted = spec.fit(source)
         prepared = fitted.through(source)
         problem, state = prepare(
@@ -302,14 +336,24 @@ class DictionaryAutoencoder(TiedAutoencoder):
             rng,
             device=device,
         )
-        if self.model == "sparse" and problem.offset >= _LARGE_OFFSET:
-            warnings.warn(_offset_said(problem.offset), stacklevel=2)
         history = History()
-        for state, sums in run(problem, state):
-            step = problem.step(state, sums)
-            if state.k is not None:  # a trial is no part of the fit
-                history.add(step)
-            yield step
+        if keeper is not NONE:
+            few = problem.kept.draw(TRIED, np.random.default_rng(0), strict=False)
+            check_keepable(recipes(k or 1).plan(), problem.start, torch.from_numpy(few).to(device))
+        if (kept := keeper.found(problem.start, history=Recorded)) is not None:
+            state = kept["state"]
+            history.resumed(kept["history"])
+
+        def moving() -> dict[str, Any]:
+            return {"state": state, "history": history.recorded()}
+
+        with keeper.watching(moving):
+            for state, sums in run(problem, state):
+                step = problem.step(state, sums)
+                if state.k is not None:  # a trial is no part of the fit
+                    history.add(step)
+                keeper.step(moving)
+                yield step
         found = outcome(problem, state)
         assert state.k is not None
         parameters, dtype = pruned(found.parameters), source.dtype
@@ -317,6 +361,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         rows = problem.kept if prepared.once else prepared
         parameters, recipe, k = closed(parameters, rows, recipes(state.k), state.k)
         parameters = units.restored(parameters, problem.exponent)
+        if self.model == "sparse" and problem.offset >= _LARGE_OFFSET and not recipe.offset:
+            warnings.warn(_offset_said(problem.offset), stacklevel=2)
         if len(parameters.bias) < m:
             text = _said(m, len(parameters.bias), found.cost)
             if problem.offset >= _LARGE_OFFSET and self.model != "sparse":

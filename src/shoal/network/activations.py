@@ -353,7 +353,7 @@ class Maxout:
 @register("activation", "jumprelu")
 @dataclass(frozen=True)
 class JumpReLU:
-    """x = z where z > theta (`signed`: \\|z\\| > theta), else 0; each unit's theta is learned.
+    """x = z where z > max(theta, 0), else 0 (`signed`: \\|z\\|); each unit's theta is learned.
 
     Rajamanoharan et al. 2024, Jumping Ahead (arXiv:2407.14435). The jump has no derivative by
     theta that a gradient could follow, so a straight-through estimate stands for it, which has the
@@ -402,11 +402,12 @@ class JumpReLU:
         return ((self._value(z) - threshold).abs() < self.window / 2).to(z.dtype).div_(self.window)
 
     def __call__(self, z: Tensor, threshold: Tensor) -> Activated:  # noqa: D102
-        return _gate(z, self._value(z) > threshold)
+        # Adam may take one below 0.
+        return _gate(z, self._value(z) > threshold.clamp_min(0.0))
 
     def by_threshold(self, z: Tensor, threshold: Tensor) -> Tensor:
         """dx/dtheta (B, m), straight through."""
-        by = -threshold * self.near(z, threshold)
+        by = -threshold.clamp_min(0.0) * self.near(z, threshold)
         return by * z.sign() if self.signed else by
 
     def bend(self, activated: Activated) -> Tensor:

@@ -298,16 +298,17 @@ def started(
 
 def _search(
     state: State, start: Parameters, source: Source, model: str
-) -> Generator[tuple[State, StepSums | Terms], None, int]:
+) -> Generator[tuple[State, StepSums | Terms], None, tuple[int, tuple[str, ...]]]:
+    """The number of active units, and what there is to say of it."""
     k = yield from find_sparsity(state, start, source, model)
-    if k is None:
-        k = tenth(len(start.dictionary))
-        warnings.warn(
-            f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
-            "a tenth of n_components",
-            stacklevel=2,
-        )
-    return k
+    if k is not None:
+        return k, ()
+    k = tenth(len(start.dictionary))
+    said = (
+        f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
+        "a tenth of n_components"
+    )
+    return k, (said,)
 
 
 def searched(start: Parameters, source: Source, model: str, rng: np.random.Generator) -> int:
@@ -317,7 +318,14 @@ def searched(start: Parameters, source: Source, model: str, rng: np.random.Gener
         try:
             next(trials)
         except StopIteration as end:
-            return int(end.value)
+            k, said = end.value
+            _say(said)
+            return int(k)
+
+
+def _say(texts: tuple[str, ...]) -> None:
+    for text in texts:
+        warnings.warn(text, stacklevel=3)
 
 
 def _about_mean(problem: Problem, rng: np.random.Generator) -> Parameters:
@@ -357,9 +365,10 @@ def run(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Term
         Where the number of active units is to be estimated and none stands out.
     """
     if state.k is None:
-        k = yield from _search(state, problem.narrow, problem.kept, problem.model)
+        k, said = yield from _search(state, problem.narrow, problem.kept, problem.model)
         assert state.searched is not None
-        state = _begun(problem, k, generator_at(state.searched.following))
+        state = _begun(problem, k, generator_at(state.searched.following))._replace(said=said)
+    _say(state.said)
     assert state.k is not None
     for state, sums in _trained(problem, state):
         yield state, sums
@@ -424,7 +433,7 @@ def _again(problem: Problem, state: State) -> State:
     if recipe.polish is not None:
         start = start.map(lambda part: part.to(problem.narrow.bias.dtype))
     begun = begin(start, recipe.plan(), rng)
-    return begun._replace(first=first, k=state.k)
+    return begun._replace(first=first, k=state.k, said=state.said)
 
 
 class Fitted(NamedTuple):
