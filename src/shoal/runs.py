@@ -289,7 +289,9 @@ def _parameters(tensors: dict[str, NDArray[Any]], recipe: Recipe) -> Parameters:
     """The weights, with all parts that the recipe has, and no others."""
     m, n = tensors["dictionary"].shape
     threshold = learns_threshold(at_rest(recipe.activation))
-    others = {"encoder": ((m, n), recipe.untied), "threshold": ((m,), threshold)}
+    # To a pursuit's codes an encoder is fitted.
+    untied = recipe.untied or recipe.pursuit is not None
+    others = {"encoder": ((m, n), untied), "threshold": ((m,), threshold)}
     others["offset"] = ((n,), recipe.offset)
     found = {}
     for name, (shape, needed) in others.items():

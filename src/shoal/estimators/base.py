@@ -321,7 +321,8 @@ class TiedAutoencoder(
         another unit.
         """
         free = type(self._encoder()) is TopK and not self.bias_.any()
-        exponents = units.exponents(np.abs(batch).max(axis=1)) if free or method in PURSUITS else 0
+        free = free or (method in PURSUITS and self.thresholds_ is None)
+        exponents = units.exponents(np.abs(batch).max(axis=1)) if free else 0
         if not np.any(exponents):
             return self._code(parameters, batch, method, without_zeros)
         scaled = np.ldexp(batch, np.asarray(exponents)[:, None])

@@ -36,6 +36,7 @@ from shoal.training.adaptation import BiasAdaptation
 from shoal.training.checkpoints import EVERY, NONE, TRIED, Keeper, check_keepable
 from shoal.training.fit import (
     SEARCHED,
+    closed,
     drawn,
     narrowed,
     outcome,
@@ -48,6 +49,7 @@ from shoal.training.history import Recorded
 from shoal.training.initialization import atoms_given
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
 from shoal.training.revival import Activity
+from shoal.training.sparsity import VARYING
 from shoal.training.state import State, generator_at
 from shoal.vocabulary import (
     ArgumentError,
@@ -102,6 +104,13 @@ def _offset_said(offset: float) -> str:
     )
 
 
+def _refuse_pursuit(recipe: Any) -> None:
+    """Codes by thresholds are learned from data that are read many times."""
+    if recipe == "incoherent" or getattr(recipe, "pursuit", None) is not None:
+        needed = "fit, or a recipe with a number of active units"
+        raise ArgumentError("recipe", "thresholds and incoherence in partial_fit", needed)
+
+
 class DictionaryAutoencoder(TiedAutoencoder):
     """Recover the dictionary behind data with a shallow weight-tied autoencoder.
 
@@ -118,8 +127,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
     n_nonzero_coefs : int or "auto", optional
         Active units a sample, k; from 1 to m. By default a tenth of m, at least 1; 1 for
         ``model="mixture"``. With "auto" it is estimated from the data first, by short fits
-        (`shoal.training.find_sparsity`); where no number stands out, the default is used, with
-        a warning.
+        (`shoal.training.find_sparsity`); where samples have different numbers, each takes what
+        it needs, by thresholds (``recipe="incoherent"``); where no number stands out, the
+        default is used, with a warning.
     model : {"sparse", "nonnegative", "mixture"}
         Signed sparse codes; non-negative sparse codes; one active unit a sample, a mixture
         of clusters about the directions of the atoms.
@@ -159,8 +169,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
         The model that was fitted. It decides, as `n_nonzero_coefs_` and `recipe_` do, what
         `transform` gives and what a run folder says: arguments that are set after a fit are for
         the next one.
+    encoder_ : ndarray of shape (n_components, n_features) or None
+        The weights of an encoder of its own, where the recipe has one.
+    thresholds_ : ndarray of shape (n_components,) or None
+        What a unit's code must be worth, where each sample takes as many as it needs.
+    offset_ : ndarray of shape (n_features,) or None
+        What the decoder adds, where the recipe learns it.
     n_nonzero_coefs_ : int
-        The number k of active units a sample that was used.
+        The number k of active units a sample that was used; where it varies, its mean.
     recipe_ : Recipe
         What was used.
     history_ : list of dict
@@ -320,8 +336,6 @@ class DictionaryAutoencoder(TiedAutoencoder):
             rng,
             device=device,
         )
-        if self.model == "sparse" and problem.offset >= _LARGE_OFFSET:
-            warnings.warn(_offset_said(problem.offset), stacklevel=2)
         history = History()
         if keeper is not NONE:
             few = problem.kept.draw(TRIED, np.random.default_rng(0), strict=False)
@@ -341,9 +355,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
                 keeper.step(moving)
                 yield step
         found = outcome(problem, state)
-        recipe = recipes(state.k or 1)
+        assert state.k is not None
         parameters, dtype = pruned(found.parameters), source.dtype
-        parameters = rested(parameters, prepared, recipe.activation)
+        # Rows of a stream that are kept will do.
+        rows = problem.kept if prepared.once else prepared
+        parameters, recipe, k = closed(parameters, rows, recipes(state.k), state.k)
+        parameters = units.restored(parameters, problem.exponent)
+        if self.model == "sparse" and problem.offset >= _LARGE_OFFSET and not recipe.offset:
+            warnings.warn(_offset_said(problem.offset), stacklevel=2)
         if len(parameters.bias) < m:
             text = _said(m, len(parameters.bias), found.cost)
             if problem.offset >= _LARGE_OFFSET and self.model != "sparse":
@@ -354,7 +373,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             if said is not None:
                 warnings.warn(said, stacklevel=2)
         self._keep_params(given)
-        self._keep(parameters, recipe, state.k, fitted, source.feature_shape, found.n_steps)
+        self._keep(parameters, recipe, k, fitted, source.feature_shape, found.n_steps)
         idle = Activity.none(parameters.bias)
         if found.activity is not None:  # as patient as the fit was at its end
             idle = idle._replace(total=found.activity.total)
@@ -387,6 +406,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self
         """
         first = not hasattr(self, "components_")
+        _refuse_pursuit(self.recipe_ if not first else self.recipe)
         device, carried = self._device(), None if first else self._carried
         source, names = self._new_source(X) if first else (self._source(X), None)
         waiting = Waiting() if first else carried and carried.waiting
@@ -438,7 +458,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         prepared, kept = units.changed(prepared, exponent), units.changed(kept, exponent)
         parameters = started(self._init(), sample, m, device, rng)
         if k is None:
-            k = searched(narrowed(parameters, sample), kept, self.model, rng)
+            # Rows with different numbers of active units: see `_refuse_pursuit`.
+            k = searched(narrowed(parameters, sample), kept, self.model, rng) or tenth(m)
         state = pass_over(parameters, prepared, recipes(k), rng)
         first = not hasattr(self, "components_")
         self._keep_params(self.get_params(deep=False))
@@ -532,6 +553,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
         data = torch.from_numpy(batch).to(dictionary.device)
         if method in PURSUITS:
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
+            if method == "pursuit" and self.recipe_.pursuit is not None:
+                pursuit = self.recipe_.pursuit
+            # A pursuit asks for no encoder.
+            parameters = parameters._replace(encoder=None, bias=torch.zeros_like(parameters.bias))
             found = fast_sparse_encode(parameters, data, pursuit)
         else:
             support = fast_sparse_encode(parameters, data, self._encoder())
@@ -577,7 +602,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
         if isinstance(self.recipe, Recipe):
             found = self.recipe
         else:
-            found = recipe_named(self.recipe, self.model, m, k, n_samples)
+            name = self.recipe
+            if k == VARYING and name == "default":
+                name = "incoherent"
+            found = recipe_named(name, self.model, m, k, n_samples)
         check_storable(found)
         return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from shoal.network.activations import Activation, learns_threshold
 from shoal.network.penalties import Penalty
+from shoal.network.pursuit import Pursuit
 from shoal.parts import register
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.constraints import Constraint, UnitLength
@@ -58,6 +59,9 @@ class Recipe:
         Whether the encoder has weights of its own, which begin as the dictionary.
     offset : bool
         Whether the decoder adds an offset, which begins at 0.
+    pursuit : Pursuit or None
+        What codes in the descent, in the encoder's place; after it the encoder is fitted to these
+        codes, the dictionary being held.
     """
 
     activation: Activation
@@ -73,6 +77,7 @@ class Recipe:
     short: bool = False
     untied: bool = False
     offset: bool = False
+    pursuit: Pursuit | None = None
 
     def __post_init__(self) -> None:
         check_count("n_steps", self.n_steps)
@@ -100,7 +105,7 @@ class Recipe:
         last = self.refinement
         first = Stage(
             "descent",
-            self.activation,
+            self.activation if self.pursuit is None else self.pursuit,
             self.rule,
             sys.maxsize if endless and last is None else self.n_steps,
             penalty=self.penalty,
