@@ -21,6 +21,7 @@ from shoal.vocabulary import __version__
 if TYPE_CHECKING:
     from shoal import data as data
     from shoal import diagnosis as diagnosis
+    from shoal import ecosystem as ecosystem
     from shoal import experiments as experiments
     from shoal import generative as generative
     from shoal import network as network
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from shoal import training as training
     from shoal.data import Preprocessing, open_source
     from shoal.diagnosis import Detection, Recovery, detection, recovery, support_recovery
+    from shoal.ecosystem import export, open_sae
     from shoal.estimators import DictionaryAutoencoder, RegularizedAutoencoder
     from shoal.runs import load_run, save_run
     from shoal.training import Recipe
@@ -48,7 +50,9 @@ _HOMES = {
     "ShoalError": "shoal.vocabulary",
     "SourceError": "shoal.vocabulary",
     "detection": "shoal.diagnosis",
+    "export": "shoal.ecosystem",
     "load_run": "shoal.runs",
+    "open_sae": "shoal.ecosystem",
     "open_source": "shoal.data",
     "recovery": "shoal.diagnosis",
     "save_run": "shoal.runs",
@@ -57,6 +61,7 @@ _HOMES = {
 _ROOMS = (
     "data",
     "diagnosis",
+    "ecosystem",
     "experiments",
     "generative",
     "network",
@@ -80,7 +85,9 @@ __all__ = [
     "SourceError",
     "__version__",
     "detection",
+    "export",
     "load_run",
+    "open_sae",
     "open_source",
     "recovery",
     "save_run",

@@ -24,12 +24,22 @@ from typing import Any, TypeVar, get_type_hints
 
 from shoal.vocabulary import ArgumentError, check_choice, fits
 
-__all__ = ["KINDS", "check_storable", "describe", "named", "register", "restore", "stands_for"]
+__all__ = [
+    "KINDS",
+    "check_storable",
+    "describe",
+    "memories",
+    "named",
+    "register",
+    "restore",
+    "stands_for",
+]
 
 KINDS = (
     "activation",
     "constraint",
     "experiment",
+    "memory",
     "part",
     "penalty",
     "pursuit",
@@ -38,10 +48,12 @@ KINDS = (
     "rule",
     "schedule",
 )
-"""What can be registered; "part" is a value class that only has to be stored."""
+"""What can be registered; "part" is a value class that only has to be stored, "memory" a NamedTuple
+that a rule carries from step to step, which checkpoints hold."""
 
 _named: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 _classes: dict[str, type] = {}
+_memories: dict[str, type] = {}
 _kinds: dict[str, list[type]] = {kind: [] for kind in KINDS}
 _protocols: dict[Any, list[type]] = {}  # what a type in a part's fields stands for
 
@@ -91,6 +103,8 @@ def register(kind: str, name: str | None = None) -> Callable[[T], T]:
         if isinstance(part, type) and is_dataclass(part):
             _keep(_classes, part.__name__, part, "the name of the class")
             _kinds[kind].append(part)
+        elif isinstance(part, type) and kind == "memory":
+            _keep(_memories, part.__name__, part, "the name of the class")
         if name is not None:
             _keep(names, name, part, "name")
         return part
@@ -125,6 +139,11 @@ def _forget(kind: str, name: str) -> Any:
 def named(kind: str) -> Mapping[str, Any]:
     """All parts of a kind that have a name, as a view that follows what is registered."""
     return MappingProxyType(_named[check_choice("kind", kind, KINDS)])
+
+
+def memories() -> Mapping[str, type]:
+    """The registered memories of rules, by the names of their classes."""
+    return MappingProxyType(_memories)
 
 
 def describe(part: Any, argument: str = "recipe") -> Any:

@@ -28,7 +28,7 @@ from shoal.network.activations import Maxout, at_rest, learns_threshold
 from shoal.parts import describe, restore
 from shoal.report import atoms_bytes, read_run, report_bytes
 from shoal.run_folder import FORMAT, FORMAT_VERSION, claim_run, read_folder, sealed
-from shoal.training.constraints import Nearness
+from shoal.training.constraints import MaxNorm, UnitLength
 from shoal.training.recipes import MODELS, WEIGHT_LENGTHS, Recipe
 from shoal.vocabulary import (
     ArgumentError,
@@ -289,7 +289,9 @@ def _parameters(tensors: dict[str, NDArray[Any]], recipe: Recipe) -> Parameters:
     """The weights, with all parts that the recipe has, and no others."""
     m, n = tensors["dictionary"].shape
     threshold = learns_threshold(at_rest(recipe.activation))
-    others = {"encoder": ((m, n), recipe.untied), "threshold": ((m,), threshold)}
+    # To a pursuit's codes an encoder is fitted.
+    untied = recipe.untied or recipe.pursuit is not None
+    others = {"encoder": ((m, n), untied), "threshold": ((m,), threshold)}
     others["offset"] = ((n,), recipe.offset)
     found = {}
     for name, (shape, needed) in others.items():
@@ -374,8 +376,8 @@ def _read_learnt(model: Any, config: dict[str, Any], dictionary: NDArray[Any]) -
             check_choice("model.n_nonzero_coefs", model.n_nonzero_coefs, ["auto"])
         elif model.n_nonzero_coefs is not None:
             check_count("model.n_nonzero_coefs", model.n_nonzero_coefs, high=most)
-        if not isinstance(recipe.constraint, Nearness):  # which may leave the sphere
-            _check_lengths(dictionary, "unit")
+        lengths = {UnitLength: "unit", MaxNorm: "max-norm"}  # others may leave the sphere
+        _check_lengths(dictionary, lengths.get(type(recipe.constraint), "free"))
         return {"recipe": recipe, "n_nonzero_coefs": k}
     activation = restore(config["activation"], "activation")
     penalty = restore(config["penalty"], "penalty")

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["Interrupted", "check", "install", "landed", "stoppable"]
+__all__ = ["Interrupted", "check", "install", "landed", "noted", "noticed", "patience", "stoppable"]
 
 _Each = TypeVar("_Each")
 _PATIENCE = 1.0  # seconds, arbitrary: how long a person waits before pressing the keys again
@@ -28,6 +30,7 @@ class Interrupted(KeyboardInterrupt):
 class _Noted:
     number: int | None = None  # of the first signal
     loops = 0  # of steps that are at work
+    patience: float | None = None  # other than the usual one
 
 
 def install() -> None:
@@ -41,7 +44,7 @@ def install() -> None:
 
 def _handle(number: int, frame: Any) -> None:
     first, _Noted.number = _Noted.number is None, _Noted.number or number
-    if first and _Noted.loops and _alarm(_PATIENCE):
+    if first and _Noted.loops and _alarm(_Noted.patience or _PATIENCE):
         return
     _raise(number, frame)
 
@@ -70,6 +73,46 @@ def check() -> None:
     if _Noted.number is not None:
         _alarm(0)
         raise Interrupted
+
+
+def noted() -> bool:
+    """Whether a signal has come; for steps that save what they have done before they end."""
+    return _Noted.number is not None
+
+
+@contextmanager
+def noticed() -> Iterator[None]:
+    """Note signals within the block, outside of a command; only in the main thread."""
+    numbers = signal.SIGINT, signal.SIGTERM
+    usual = signal.default_int_handler, signal.SIG_DFL
+    before = [signal.getsignal(number) for number in numbers]
+    main = threading.current_thread() is threading.main_thread()
+    if not main or before != list(usual):  # a program's own handlers are left alone
+        yield
+        return
+    for number in numbers:
+        signal.signal(number, _handle)
+    alarm = signal.signal(signal.SIGALRM, _raise) if hasattr(signal, "SIGALRM") else None
+    try:
+        yield
+    finally:
+        if _Noted.number is not None:
+            _alarm(0)
+        _Noted.number = None
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        if alarm is not None:
+            signal.signal(signal.SIGALRM, alarm)
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Let a step take so long, instead of a second, once a signal has come."""
+    before, _Noted.patience = _Noted.patience, seconds
+    try:
+        yield
+    finally:
+        _Noted.patience = before
 
 
 def stoppable(steps: Iterable[_Each]) -> Iterator[_Each]:

@@ -246,3 +246,22 @@ def test_wrong_data():
             Preprocessing("scale").fit(_rows(), **{option: 0})
     with pytest.raises(ArgumentError, match=r"^batches: found no batch"):
         moments([])
+
+
+@pytest.mark.parametrize("kind", ["none", "center", "scale", "whiten"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_its_parts_are_a_mean_and_two_products(kind, wide):
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((5, 40) if wide else (200, 6)) + 3.0
+    fitted = Preprocessing(kind).fit(rows)
+    mean, there, back = fitted.affine()
+    np.testing.assert_allclose(there(rows - mean), fitted.apply(rows), atol=1e-12)
+    np.testing.assert_allclose(back(rows) + mean, fitted.undo(rows), atol=1e-9)
+    eye = np.eye(len(mean))
+    np.testing.assert_allclose(there(eye), there(eye).T, atol=1e-9)
+
+
+def test_what_scales_each_row_by_itself_is_no_product():
+    fitted = Preprocessing("samples").fit(np.random.default_rng(0).standard_normal((20, 4)))
+    with pytest.raises(ArgumentError, match="another preprocessing"):
+        fitted.affine()

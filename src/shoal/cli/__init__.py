@@ -8,7 +8,7 @@ bad input, or a place for the result that can't be had; 130 interrupted (SIGINT)
 
 from __future__ import annotations
 
-from shoal.cli import checking, experiments, fitting, runs, surroundings, worlds
+from shoal.cli import checking, ecosystem, experiments, fitting, runs, surroundings, worlds
 from shoal.cli.application import app, main
 from shoal.cli.options import grouped
 
@@ -18,6 +18,7 @@ for _command in (
     fitting.fit,
     experiments.sweep,
     runs.transform,
+    ecosystem.export,
     worlds.generate,
     runs.score,
     checking.check,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -28,15 +31,22 @@ from shoal.cli.options import (
     Seed,
     SourceSpec,
 )
-from shoal.cli.progress import follow, follow_epochs, kept
+from shoal.cli.progress import (
+    checkpoints_of,
+    follow,
+    follow_epochs,
+    kept,
+    resumable,
+)
 from shoal.cli.runs import summary
-from shoal.vocabulary import ArgumentError, check_count
+from shoal.vocabulary import ArgumentError, RunError, check_count
 
 __all__ = ["fit"]
 
 
 _DICTIONARY = "A dictionary of which k atoms are active (the usual)"
 _PENALISED = "Sparse by a penalty instead"
+_SAVING = "Runs that may be killed"
 
 
 class Active(NamedTuple):
@@ -163,6 +173,55 @@ class Penalised(NamedTuple):
         return RegularizedAutoencoder(n_components, **given, **shared)
 
 
+class Saving(NamedTuple):
+    """What is saved on the way, to go on from."""
+
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="30s|N",
+            help="Save the state every so many seconds (m, h), or N steps, in RUN.checkpoints.",
+            rich_help_panel=_SAVING,
+        ),
+    ] = None
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from what the same command has saved, to the same bits; saves every 30s.",
+            rich_help_panel=_SAVING,
+        ),
+    ] = False
+
+    def options(self, output: Path, *, force: bool) -> dict[str, Any]:
+        """What a fit takes; refuses to pass over what another one has left."""
+        from shoal.training.checkpoints import EVERY, Every, kept_steps
+
+        folder = checkpoints_of(output)
+        if self.checkpoint_every is not None:
+            Every.of(self.checkpoint_every)
+        left = kept_steps(folder)
+        if left is not None and not self.resume:
+            if not force:
+                raise RunError(
+                    f"{folder}: holds the state after {left} steps of a fit that was not finished; "
+                    "needed --resume to go on from it, or --force to begin anew"
+                )
+            shutil.rmtree(folder, ignore_errors=True)
+        if not self.resume and self.checkpoint_every is None:
+            return {}
+        return {"checkpoint": folder, "checkpoint_every": self.checkpoint_every or EVERY}
+
+    def begun(self, output: Path) -> str:
+        """Where a fit that is resumed begins."""
+        from shoal.training.checkpoints import kept_steps
+
+        folder = checkpoints_of(output)
+        if kept_steps(folder) is None:
+            return f"begins: nothing is saved in {folder} yet"
+        return f"goes on from {folder}"
+
+
 def _refuse(options: Active | Penalised, needed: str) -> None:
     """Refuse what was typed for the other kind of model."""
     for name, value in options._asdict().items():
@@ -198,6 +257,7 @@ def fit(
     active: Active,
     penalised: Penalised,
     opening: Opening,
+    saving: Saving,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -209,6 +269,8 @@ def fit(
 
         shoal fit planted.npz -m 128 -k 3 -o runs/planted
 
+        shoal fit data.npy -m 4096 -k 16 --checkpoint-every 30s -o runs/long
+
         shoal fit sample:digits -m 256 --penalty cae --strength 0.25 --activation relu -o runs/cae
 
     Where SOURCE holds its true `dictionary` (as `shoal generate` writes it), the report says
@@ -217,8 +279,12 @@ def fit(
     from shoal.run_folder import claim_run
 
     # Until the command ends: a second fit into the same folder hears of it before its work.
-    held = ctx.with_resource(claim_run(output, overwrite=force))
+    # A run that is there beside the state of its fit was to be replaced, or is this fit's own.
+    held = ctx.with_resource(
+        claim_run(output, overwrite=force or (saving.resume and checkpoints_of(output).is_dir()))
+    )
     check_count("seed", seed, low=0, high=2**32 - 1)
+    saved = saving.options(output, force=force)
     from shoal.data import Preprocessing
 
     alone = penalised.penalty is None
@@ -241,23 +307,36 @@ def fit(
     kind = active if alone else penalised
     estimator = kind.estimator(n_components, preprocessing=spec, device=device, random_state=seed)
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as noted:  # shown when the progress bar is gone
-        warnings.simplefilter("default")
-        if alone:
-            follow(estimator.iter_fit(data), quiet=quiet)
-        else:
-            follow_epochs(estimator.iter_fit(data), estimator.n_epochs, quiet=quiet)
-    seconds = time.perf_counter() - start
-    for note in noted:
-        show_note(note.message)
-    command = shlex.join(["shoal", *sys.argv[1:]]) if sys.argv[1:2] == ["fit"] else None
-    run = kept(
-        lambda place: save_run(estimator, place, data, command=command, seconds=seconds), held
-    )
+    with resumable(output, saved):
+        with _told_later(), closing(estimator.iter_fit(data, **saved)) as steps:
+            if saving.resume and not quiet:
+                screen.note(saving.begun(output))
+            if alone:
+                follow(steps, quiet=quiet)
+            else:
+                follow_epochs(steps, estimator.n_epochs, quiet=quiet)
+        seconds = time.perf_counter() - start
+        command = shlex.join(["shoal", *sys.argv[1:]]) if sys.argv[1:2] == ["fit"] else None
+        run = kept(
+            lambda place: save_run(estimator, place, data, command=command, seconds=seconds), held
+        )
+    shutil.rmtree(checkpoints_of(output), ignore_errors=True)
     if not quiet:
         summary(run)
         for name, what in (("", "run folder"), ("report.html", "report"), ("atoms.png", "atoms")):
             screen.line(f"{what:>11}: {run / name}")
+
+
+@contextmanager
+def _told_later() -> Iterator[None]:
+    """Shows the warnings of the block when its progress bar is gone, whichever way it ends."""
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("default")
+        try:
+            yield
+        finally:
+            for note in noted:
+                show_note(note.message)
 
 
 def _count_or_auto(given: str | None) -> int | str | None:

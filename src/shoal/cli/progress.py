@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from shoal.training.passes import Epoch
     from shoal.vocabulary import Step
 
-__all__ = ["counted", "follow", "follow_epochs", "going_on", "kept", "to_the_end"]
+__all__ = [
+    "checkpoints_of",
+    "counted",
+    "follow",
+    "follow_epochs",
+    "going_on",
+    "kept",
+    "resumable",
+    "to_the_end",
+]
 
 
 _COUNTED = ("descent", "finish")  # phases whose number of steps is known beforehand
@@ -105,6 +114,29 @@ def going_on() -> Iterator[None]:
     except KeyboardInterrupt:
         raise signals.Interrupted(
             "what is finished is kept; the same command goes on from there"
+        ) from None
+
+
+def checkpoints_of(run: Path) -> Path:
+    """Where the fit that makes `run` saves its state."""
+    return run.with_name(f"{run.name}.checkpoints")
+
+
+@contextmanager
+def resumable(run: Path, saved: dict[str, Any]) -> Iterator[None]:
+    """Has an interruption say how to go on, where a fit is `saved` on its way to `run`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not saved:
+            raise
+        from shoal.training.checkpoints import kept_steps
+
+        folder, steps = checkpoints_of(run), kept_steps(checkpoints_of(run))
+        state = "no state was saved yet" if steps is None else f"the state after {steps} steps"
+        raise signals.Interrupted(
+            f"{state}{'' if steps is None else f' is kept in {folder}'}; the same command with "
+            "--resume goes on from there"
         ) from None
 
 

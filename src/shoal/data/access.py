@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -76,12 +77,15 @@ class Source(ABC):
         The same for a caller's tensor, on its own device.
     once : bool
         Whether only one pass is possible, as over a generator.
+    path : Path or None
+        The file or folder that holds the data, where it is one that was opened by its path.
     """
 
     array: NDArray | None = None
     tensor: Tensor | None = None
     once: bool = False
     notes: tuple[str, ...] = ()
+    path: Path | None = None
 
     def __init__(
         self,
@@ -551,7 +555,7 @@ class View(Source):
         named = {word: getattr(source, word) for word in words} | changed
         super().__init__((source.n_samples, width), source.dtype, **named)
         self.source, self.change = source, change
-        self.once, self.notes = source.once, source.notes
+        self.once, self.notes, self.path = source.once, source.notes, source.path
 
     def rows_at_once(self, most: int, size: int = 16 * 2**20) -> int:
         """As for the source behind."""

@@ -276,6 +276,30 @@ class FittedPreprocessing:
         """`source` with every batch, row and draw passed through :meth:`apply`."""
         return source if self.spec.kind == "none" else View(source, self.apply)
 
+    def affine(self) -> tuple[NDArray, Callable[[NDArray], NDArray], Callable[[NDArray], NDArray]]:
+        """The parts of `apply`, z = there(y - mean), and of `undo`, y = back(z) + mean.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_features,)
+        there, back : callable
+            Products of rows (B, n_features) with symmetric matrices, inverse to each other.
+
+        Raises
+        ------
+        ArgumentError
+            Where each row is scaled by itself, which is no product with a matrix.
+        """
+        if self.spec.kind == "samples":
+            needed = "another preprocessing: one map for all rows"
+            raise ArgumentError("preprocessing", "'samples', to be folded into weights", needed)
+        if self.spec.kind == "whiten":
+            mean, there, back = self._maps
+            return mean, there, back
+        std = self.arrays.get("std", np.ones(self.n_features))
+        mean = self.arrays.get("mean", np.zeros(self.n_features))
+        return mean, lambda y: y / std, lambda z: z * std
+
     def tensors(self) -> dict[str, NDArray]:
         """All numbers by name, for safetensors; `from_tensors` takes them back."""
         return {"n_features": np.array([self.n_features], dtype=np.int64), **self.arrays}

@@ -277,6 +277,7 @@ def _array(spec: Any, feature_shape: Shape) -> Source:
     source = array_source(array, name, argument="data", held=held, feature_shape=feature_shape)
     if not held:
         _watch(source, spec)
+        source.path = None if spec.filename is None else Path(spec.filename)
     return source
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,8 +16,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from shoal import signals
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
 from shoal.data.columns import aligned
+from shoal.data.fingerprints import fingerprint
 from shoal.diagnosis import CodeStatistics, Diagnosis, Landscape, landscape
 from shoal.estimators.inputs import is_source
 from shoal.network.activations import Activation, TopK, gate_of
@@ -27,9 +31,8 @@ from shoal.network.inference import (
     fast_encode,
     fast_sparse_encode,
 )
-from shoal.training import (
-    units,
-)
+from shoal.training import units
+from shoal.training.checkpoints import NONE, Keeper, keep, told
 from shoal.vocabulary import (
     ArgumentError,
     Parameters,
@@ -339,7 +342,8 @@ class TiedAutoencoder(
         another unit.
         """
         free = type(self._encoder()) is TopK and not self.bias_.any()
-        exponents = units.exponents(np.abs(batch).max(axis=1)) if free or method in PURSUITS else 0
+        free = free or (method in PURSUITS and self.thresholds_ is None)
+        exponents = units.exponents(np.abs(batch).max(axis=1)) if free else 0
         if not np.any(exponents):
             return self._code(parameters, batch, method, without_zeros, tol)
         scaled = np.ldexp(batch, np.asarray(exponents)[:, None])
@@ -419,6 +423,33 @@ class TiedAutoencoder(
         validate(source)
         names = source.feature_names
         return source, None if names is None else np.array(names, dtype=object)
+
+    def _keeper(
+        self, checkpoint: str | os.PathLike[str] | None, every: Any, source: Source, seed: int
+    ) -> Keeper:
+        """What saves the fit to `source`, and knows what was saved of it."""
+        if checkpoint is None:
+            return NONE
+        if source.once:
+            needed = "data that can be read again, such as a function that returns an iterator"
+            raise ArgumentError("checkpoint", f"one of {source.name}, which can't", needed)
+        arguments = self.get_params(deep=False)
+        del arguments["sparse_output"]
+        if not isinstance(self.random_state, (int, np.integer)):
+            arguments["random_state"] = "none"  # the seed of the fit that was begun counts
+        arguments["device"] = self._device().type
+        named = told({"estimator": type(self).__name__, **arguments})
+        return keep(checkpoint, every, named, fingerprint(source), seed)
+
+    def _to_the_end(self, steps: Generator[Any, None, None], checkpoint: Any) -> None:
+        """Run a fit, between whose steps a signal ends it if it is to be saved then."""
+        if checkpoint is None:
+            for _ in steps:
+                pass
+            return
+        with signals.noticed(), closing(steps):
+            for _ in signals.stoppable(steps):
+                pass
 
     def _seed(self) -> int:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import cache, partial
 from typing import Any, Literal, Self
 
@@ -33,8 +34,10 @@ from shoal.training import (
     units,
 )
 from shoal.training.adaptation import BiasAdaptation
+from shoal.training.checkpoints import EVERY, NONE, TRIED, Keeper, check_keepable
 from shoal.training.fit import (
     SEARCHED,
+    closed,
     drawn,
     narrowed,
     outcome,
@@ -43,10 +46,12 @@ from shoal.training.fit import (
     started,
     tenth,
 )
+from shoal.training.history import Recorded
 from shoal.training.initialization import atoms_given
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
 from shoal.training.recipes.recipe import with_positive_atoms
 from shoal.training.revival import Activity
+from shoal.training.sparsity import VARYING
 from shoal.training.state import State, generator_at
 from shoal.vocabulary import (
     ArgumentError,
@@ -101,6 +106,13 @@ def _offset_said(offset: float) -> str:
     )
 
 
+def _refuse_pursuit(recipe: Any) -> None:
+    """Codes by thresholds are learned from data that are read many times."""
+    if recipe == "incoherent" or getattr(recipe, "pursuit", None) is not None:
+        needed = "fit, or a recipe with a number of active units"
+        raise ArgumentError("recipe", "thresholds and incoherence in partial_fit", needed)
+
+
 class DictionaryAutoencoder(TiedAutoencoder):
     """Recover the dictionary behind data with a shallow weight-tied autoencoder.
 
@@ -117,8 +129,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
     n_nonzero_coefs : int or "auto", optional
         Active units a sample, k; from 1 to m. By default a tenth of m, at least 1; 1 for
         ``model="mixture"``. With "auto" it is estimated from the data first, by short fits
-        (`shoal.training.find_sparsity`); where no number stands out, the default is used, with
-        a warning.
+        (`shoal.training.find_sparsity`); where samples have different numbers, each takes what
+        it needs, by thresholds (``recipe="incoherent"``); where no number stands out, the
+        default is used, with a warning.
     model : {"sparse", "nonnegative", "mixture"}
         Signed sparse codes; non-negative sparse codes; one active unit a sample, a mixture
         of clusters about the directions of the atoms.
@@ -161,8 +174,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
         The model that was fitted. It decides, as `n_nonzero_coefs_` and `recipe_` do, what
         `transform` gives and what a run folder says: arguments that are set after a fit are for
         the next one.
+    encoder_ : ndarray of shape (n_components, n_features) or None
+        The weights of an encoder of its own, where the recipe has one.
+    thresholds_ : ndarray of shape (n_components,) or None
+        What a unit's code must be worth, where each sample takes as many as it needs.
+    offset_ : ndarray of shape (n_features,) or None
+        What the decoder adds, where the recipe learns it.
     n_nonzero_coefs_ : int
-        The number k of active units a sample that was used.
+        The number k of active units a sample that was used; where it varies, its mean.
     recipe_ : Recipe
         What was used.
     history_ : list of dict
@@ -225,7 +244,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
 
     # ------------------------------------------------------------------ fitting
 
-    def fit(self, X: Any, y: None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str = EVERY,
+    ) -> Self:
         """Learn the dictionary of `X`.
 
         Parameters
@@ -235,6 +261,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
             A path, a spec such as ``"sample:patches"``, or an iterable of batches is
             opened by :func:`shoal.data.open_source`.
         y : ignored
+        checkpoint : path, optional
+            A folder for checkpoints: what moves in the fit is saved there from time to time, and at
+            its end. A call with the same arguments, data and folder goes on from the last one, to
+            the same bits, in this process or another. Within the call SIGINT and SIGTERM are
+            raised between two steps, after a save.
+        checkpoint_every : int or str
+            A number of steps, or a time such as "30s", "5m", "2h"; as a time, fifty times what a
+            save takes at least.
 
         Returns
         -------
@@ -246,16 +280,29 @@ class DictionaryAutoencoder(TiedAutoencoder):
             Before any work, where the data or an argument can't be used
             (`shoal.vocabulary.ArgumentError` for arguments), a recipe with a part that no file
             can hold included: see :mod:`shoal.parts`.
+        RunError
+            Where the checkpoints in the folder are of other data, other arguments or another
+            version, or none of them is whole.
+        WriteError
+            Where a checkpoint can't be written; those before it stay.
         """
-        for _ in self.iter_fit(X):
-            pass
+        steps = self.iter_fit(X, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
+        self._to_the_end(steps, checkpoint)
         return self
 
-    def iter_fit(self, X: Any, y: None = None) -> Iterator[Step]:
+    def iter_fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str = EVERY,
+    ) -> Generator[Step, None, None]:
         """:meth:`fit` as a generator of steps; the model is fitted when it is exhausted.
 
         Arguments are checked in this call, before the first step is asked for. A generator
-        that is dropped half-way leaves the model as it was before.
+        that is dropped half-way leaves the model as it was before, and saves the state that it
+        was dropped at, where there are checkpoints.
         """
         (source, names), seed = self._new_source(X), self._seed()
         m, k = self._sizes(source.n_samples, source.n_features, whole=True)
@@ -266,8 +313,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         spec = self._preprocessing(source.n_samples)
         check_init(self._init(), m, source.n_features)
         self._sparse_output()
-        rng = np.random.default_rng(seed)
-        return self._fit_steps(source, names, spec, recipes, m, k, device, rng)
+        keeper = self._keeper(checkpoint, checkpoint_every, source, seed)
+        steps = self._fit_steps(source, names, spec, recipes, m, k, device, keeper, seed)
+        return keeper.over(steps)
 
     def _fit_steps(
         self,
@@ -278,9 +326,11 @@ class DictionaryAutoencoder(TiedAutoencoder):
         m: int,
         k: int | None,
         device: torch.device,
-        rng: np.random.Generator,
-    ) -> Iterator[Step]:
+        keeper: Keeper,
+        seed: int,
+    ) -> Generator[Step, None, None]:
         given = self.get_params(deep=False)
+        rng = np.random.default_rng(seed if keeper is NONE else keeper.seed)
         fitted = spec.fit(source)
         prepared = fitted.through(source)
         problem, state = prepare(
@@ -293,18 +343,33 @@ class DictionaryAutoencoder(TiedAutoencoder):
             rng,
             device=device,
         )
-        if self.model == "sparse" and problem.offset >= _LARGE_OFFSET:
-            warnings.warn(_offset_said(problem.offset), stacklevel=2)
         history = History()
-        for state, sums in run(problem, state):
-            step = problem.step(state, sums)
-            if state.k is not None:  # a trial is no part of the fit
-                history.add(step)
-            yield step
+        if keeper is not NONE:
+            few = problem.kept.draw(TRIED, np.random.default_rng(0), strict=False)
+            check_keepable(recipes(k or 1).plan(), problem.start, torch.from_numpy(few).to(device))
+        if (kept := keeper.found(problem.start, history=Recorded)) is not None:
+            state = kept["state"]
+            history.resumed(kept["history"])
+
+        def moving() -> dict[str, Any]:
+            return {"state": state, "history": history.recorded()}
+
+        with keeper.watching(moving):
+            for state, sums in run(problem, state):
+                step = problem.step(state, sums)
+                if state.k is not None:  # a trial is no part of the fit
+                    history.add(step)
+                keeper.step(moving)
+                yield step
         found = outcome(problem, state)
-        recipe = recipes(state.k or 1)
+        assert state.k is not None
         parameters, dtype = pruned(found.parameters), source.dtype
-        parameters = rested(parameters, prepared, recipe.activation)
+        # Rows of a stream that are kept will do.
+        rows = problem.kept if prepared.once else prepared
+        parameters, recipe, k = closed(parameters, rows, recipes(state.k), state.k)
+        parameters = units.restored(parameters, problem.exponent)
+        if self.model == "sparse" and problem.offset >= _LARGE_OFFSET and not recipe.offset:
+            warnings.warn(_offset_said(problem.offset), stacklevel=2)
         if len(parameters.bias) < m:
             text = _said(m, len(parameters.bias), found.cost)
             if problem.offset >= _LARGE_OFFSET and self.model != "sparse":
@@ -315,7 +380,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             if said is not None:
                 warnings.warn(said, stacklevel=2)
         self._keep_params(given)
-        self._keep(parameters, recipe, state.k, fitted, source.feature_shape, found.n_steps)
+        self._keep(parameters, recipe, k, fitted, source.feature_shape, found.n_steps)
         idle = Activity.none(parameters.bias)
         if found.activity is not None:  # as patient as the fit was at its end
             idle = idle._replace(total=found.activity.total)
@@ -348,6 +413,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self
         """
         first = not hasattr(self, "components_")
+        _refuse_pursuit(self.recipe_ if not first else self.recipe)
         device, carried = self._device(), None if first else self._carried
         source, names = self._new_source(X) if first else (self._source(X), None)
         waiting = Waiting() if first else carried and carried.waiting
@@ -399,7 +465,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         prepared, kept = units.changed(prepared, exponent), units.changed(kept, exponent)
         parameters = started(self._init(), sample, m, device, rng)
         if k is None:
-            k = searched(narrowed(parameters, sample), kept, self.model, rng)
+            # Rows with different numbers of active units: see `_refuse_pursuit`.
+            k = searched(narrowed(parameters, sample), kept, self.model, rng) or tenth(m)
         state = pass_over(parameters, prepared, recipes(k), rng)
         first = not hasattr(self, "components_")
         self._keep_params(self.get_params(deep=False))
@@ -498,8 +565,12 @@ class DictionaryAutoencoder(TiedAutoencoder):
         data = torch.from_numpy(batch).to(dictionary.device)
         if method in PURSUITS:
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
+            if method == "pursuit" and self.recipe_.pursuit is not None:
+                pursuit = self.recipe_.pursuit
             if tol is not None:
                 pursuit = OrthogonalMatchingPursuit(min(dictionary.shape), signed, tol)
+            # A pursuit asks for no encoder.
+            parameters = parameters._replace(encoder=None, bias=torch.zeros_like(parameters.bias))
             found = fast_sparse_encode(parameters, data, pursuit)
         else:
             support = fast_sparse_encode(parameters, data, self._encoder())
@@ -545,7 +616,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
         if isinstance(self.recipe, Recipe):
             found = self.recipe
         else:
-            found = recipe_named(self.recipe, self.model, m, k, n_samples)
+            name = self.recipe
+            if k == VARYING and name == "default":
+                name = "incoherent"
+            found = recipe_named(name, self.model, m, k, n_samples)
         if not isinstance(self.positive_atoms, (bool, np.bool_)):
             raise ArgumentError("positive_atoms", repr(self.positive_atoms), "True or False")
         if self.positive_atoms:

@@ -51,7 +51,7 @@ def evaluate(model: TiedAutoencoder, X: Any) -> dict[str, Any]:
 def evaluated(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], Diagnosis | None]:
     """:func:`evaluate`, and the encoder's statistics; None for a stream, which is gone."""
     dictionary = {
-        "coherence": coherence(model.components_),
+        "coherence": coherence(_directions(model.components_)),
         "duplicate_atoms": [list(pair) for pair in duplicate_atoms(model.components_)],
     }
     if source.n_samples is None:  # a stream is gone; what it taught is in the history
@@ -128,6 +128,16 @@ def surroundings(model: TiedAutoencoder, source: Source) -> dict[str, Any] | Non
     except ArgumentError:  # of an odd source; nothing that a run should fail by
         return None
     return found.to_dict() if math.isfinite(found.loss) else None
+
+
+def _directions(atoms: NDArray[Any]) -> NDArray[np.float64]:
+    """Atoms of any length at length 1, without those that have no direction."""
+    lengths = np.linalg.norm(atoms.astype(np.float64), axis=1)
+    if not lengths.any():
+        return np.eye(1, atoms.shape[1])  # of one atom the coherence is 0, as of none
+    kept = lengths > 0
+    found: NDArray[np.float64] = atoms[kept] / lengths[kept, None]
+    return found
 
 
 def _recovery(model: TiedAutoencoder, atoms: NDArray[Any], truth: NDArray[Any]) -> Recovery:

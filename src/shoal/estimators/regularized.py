@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -23,11 +24,11 @@ from shoal.training import (
     arpit2016,
     begin,
     descend,
-    epochs,
     usage,
 )
+from shoal.training.checkpoints import EVERY, NONE, TRIED, Keeper, check_keepable
 from shoal.training.fit import rested
-from shoal.training.passes import held_units
+from shoal.training.passes import Tally, held_units, passing
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count
 
 __all__ = ["RegularizedAutoencoder"]
@@ -172,7 +173,14 @@ class RegularizedAutoencoder(TiedAutoencoder):
         self.encoder_bias = encoder_bias
         self.decoder_bias = decoder_bias
 
-    def fit(self, X: Any, y: None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str = EVERY,
+    ) -> Self:
         """Learn from `X`.
 
         Parameters
@@ -180,6 +188,14 @@ class RegularizedAutoencoder(TiedAutoencoder):
         X : array-like, tensor, path or Source of shape (n_samples, n_features)
             That can be read again: an array, a file, not a stream.
         y : ignored
+        checkpoint : path, optional
+            A folder for checkpoints: what moves in the fit is saved there from time to time, and at
+            its end. A call with the same arguments, data and folder goes on from the last one, to
+            the same bits, in this process or another. Within the call SIGINT and SIGTERM are
+            raised between two steps, after a save.
+        checkpoint_every : int or str
+            A number of steps, or a time such as "30s", "5m", "2h"; as a time, fifty times what a
+            save takes at least.
 
         Returns
         -------
@@ -191,17 +207,29 @@ class RegularizedAutoencoder(TiedAutoencoder):
             Before any work, where the data or an argument can't be used, a penalty or an
             activation included that no file can hold: see :mod:`shoal.parts`; and where training
             diverges.
+        RunError
+            Where the checkpoints in the folder are of other data, other arguments or another
+            version, or none of them is whole.
+        WriteError
+            Where a checkpoint can't be written; those before it stay.
 
         Warns
         -----
         UserWarning
             Of units that the penalty could not reach (`saturated_units_`).
         """
-        for _ in self.iter_fit(X):
-            pass
+        epochs = self.iter_fit(X, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
+        self._to_the_end(epochs, checkpoint)
         return self
 
-    def iter_fit(self, X: Any, y: None = None) -> Iterator[Epoch]:
+    def iter_fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str = EVERY,
+    ) -> Generator[Epoch, None, None]:
         """:meth:`fit` as a generator of epochs; the model is fitted when it is exhausted.
 
         Arguments are checked in this call, before the first epoch is asked for.
@@ -224,8 +252,9 @@ class RegularizedAutoencoder(TiedAutoencoder):
             raise ArgumentError("variances", found, "one a feature")
         spec, device = self._preprocessing(source.n_samples), self._device()
         self._sparse_output()
-        rng = np.random.default_rng(seed)
-        return self._fit_epochs(source, names, spec, m, recipe, device, rng)
+        keeper = self._keeper(checkpoint, checkpoint_every, source, seed)
+        steps = self._fit_epochs(source, names, spec, m, recipe, device, keeper, seed)
+        return keeper.over(steps)
 
     def _fit_epochs(
         self,
@@ -235,35 +264,41 @@ class RegularizedAutoencoder(TiedAutoencoder):
         m: int,
         recipe: Recipe,
         device: torch.device,
-        rng: np.random.Generator,
-    ) -> Iterator[Epoch]:
+        keeper: Keeper,
+        seed: int,
+    ) -> Generator[Epoch, None, None]:
         given = self.get_params(deep=False)
+        rng = np.random.default_rng(seed if keeper is NONE else keeper.seed)
         fitted = spec.fit(source)
         prepared = fitted.through(source)
         start = self._settings().start(m, source.n_features, rng)
         like = torch.from_numpy(np.empty(0, dtype=source.dtype)).dtype
         state = begin(start.map(lambda part: part.to(device, like)), recipe.plan(), rng)
-        history = []
-        epoch = None
-        for epoch in epochs(state, prepared, recipe):
-            history.append(
-                {
-                    "step": epoch.steps,
-                    "phase": "descent",
-                    "epoch": epoch.number,
-                    "loss": epoch.loss,
-                    "penalty": epoch.penalty,
-                    "activation_fraction": epoch.usage.activation_fraction,
-                    "dead_fraction": epoch.usage.dead_fraction,
-                }
-            )
-            yield epoch
-        assert epoch is not None, "there is at least one epoch"
-        parameters = rested(epoch.parameters, prepared, recipe.activation)
+        history: list[dict[str, Any]] = []
+        tally: Tally | None = None
+        if keeper is not NONE:
+            few = next(prepared.batches(min(TRIED, self.batch_size)))
+            check_keepable(recipe.plan(), state.parameters, torch.from_numpy(few).to(device))
+        if (kept := keeper.found(state.parameters, tally=Tally, history=list)) is not None:
+            state, tally, history = kept["state"], kept["tally"], kept["history"]
+
+        def moving() -> dict[str, Any]:
+            return {"state": state, "tally": tally, "history": history}
+
+        with keeper.watching(moving):
+            for state, tally, epoch in passing(  # noqa: B007
+                state, prepared, recipe, tally
+            ):
+                if epoch is not None:
+                    history.append(_record(epoch))
+                keeper.step(moving)
+                if epoch is not None:
+                    yield epoch
+        parameters = rested(state.parameters.map(torch.clone), prepared, recipe.activation)
         found = usage(parameters, prepared, at_rest(recipe.activation))
         held = held_units(parameters, prepared, at_rest(recipe.activation), recipe.penalty)
         self._fitted_params = given
-        self._keep(parameters, recipe, fitted, source.feature_shape, epoch.steps)
+        self._keep(parameters, recipe, fitted, source.feature_shape, state.number)
         self.activation_fraction_, self.dead_fraction_ = found
         self.saturated_units_ = held
         if held:
@@ -373,6 +408,19 @@ class RegularizedAutoencoder(TiedAutoencoder):
             encoder_bias=self.encoder_bias,
             decoder_bias=self.decoder_bias,
         )
+
+
+def _record(epoch: Epoch) -> dict[str, Any]:
+    """What the history says of an epoch."""
+    return {
+        "step": epoch.steps,
+        "phase": "descent",
+        "epoch": epoch.number,
+        "loss": epoch.loss,
+        "penalty": epoch.penalty,
+        "activation_fraction": epoch.usage.activation_fraction,
+        "dead_fraction": epoch.usage.dead_fraction,
+    }
 
 
 def _check_pair(

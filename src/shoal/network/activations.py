@@ -353,7 +353,7 @@ class Maxout:
 @register("activation", "jumprelu")
 @dataclass(frozen=True)
 class JumpReLU:
-    """x = z where z > theta, else 0, with a threshold theta for each unit that is learned.
+    """x = z where z > max(theta, 0), else 0 (`signed`: \\|z\\|); each unit's theta is learned.
 
     Rajamanoharan et al. 2024, Jumping Ahead (arXiv:2407.14435). The jump has no derivative by
     theta that a gradient could follow, so a straight-through estimate stands for it, which has the
@@ -368,6 +368,8 @@ class JumpReLU:
         biased, a narrow one noisy. There .001 for data of mean square 1.
     start : float
         At least 0: where thresholds begin.
+    signed : bool
+        Whether codes may be negative.
 
     Examples
     --------
@@ -381,6 +383,7 @@ class JumpReLU:
 
     window: float = 0.1
     start: float = 0.1
+    signed: bool = False
 
     delta_min: ClassVar[float] = 0.0
     convex: ClassVar[bool] = False
@@ -391,16 +394,21 @@ class JumpReLU:
         check_number("window", self.window, low=0.0, open_low=True)
         check_number("start", self.start, low=0.0)
 
+    def _value(self, z: Tensor) -> Tensor:
+        return z.abs() if self.signed else z
+
     def near(self, z: Tensor, threshold: Tensor) -> Tensor:
         """The window (B, m): 1 / window near the threshold, else 0; its integral over z is 1."""
-        return ((z - threshold).abs() < self.window / 2).to(z.dtype).div_(self.window)
+        return ((self._value(z) - threshold).abs() < self.window / 2).to(z.dtype).div_(self.window)
 
     def __call__(self, z: Tensor, threshold: Tensor) -> Activated:  # noqa: D102
-        return _gate(z, z > threshold)
+        # Adam may take one below 0.
+        return _gate(z, self._value(z) > threshold.clamp_min(0.0))
 
     def by_threshold(self, z: Tensor, threshold: Tensor) -> Tensor:
         """dx/dtheta (B, m), straight through."""
-        return -threshold * self.near(z, threshold)
+        by = -threshold.clamp_min(0.0) * self.near(z, threshold)
+        return by * z.sign() if self.signed else by
 
     def bend(self, activated: Activated) -> Tensor:
         """0: of the jump it sees nothing."""

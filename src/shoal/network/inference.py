@@ -17,6 +17,7 @@ from shoal.network.pursuit import (
     OrthogonalMatchingPursuit,
     Pursuit,
     SubspacePursuit,
+    ThresholdPursuit,
     least_squares,
 )
 from shoal.vocabulary import Parameters
@@ -27,6 +28,7 @@ __all__ = [
     "Pursuit",
     "SparseCodes",
     "SubspacePursuit",
+    "ThresholdPursuit",
     "fast_encode",
     "fast_least_squares",
     "fast_sparse_encode",

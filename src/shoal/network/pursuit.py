@@ -13,12 +13,13 @@ kernels have faster ones (:func:`shoal.network.fast_sparse_encode`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from shoal.network.activations import k_largest
-from shoal.network.codes import SparseCodes
+from shoal.network.codes import SparseCodes, sparse_codes
 from shoal.parts import register
 from shoal.vocabulary import active, check_count, check_number
 
@@ -27,6 +28,7 @@ __all__ = [
     "OrthogonalMatchingPursuit",
     "Pursuit",
     "SubspacePursuit",
+    "ThresholdPursuit",
     "dependence",
     "least_squares",
 ]
@@ -342,3 +344,69 @@ class OrthogonalMatchingPursuit(Pursuit):
         if not self.signed and bool((values < 0).any()):
             found = _positive_least_squares(dictionary, data, found, self.signed)
         return _within(dictionary, data, found, self.signed)
+
+
+@register("pursuit", "threshold")
+@dataclass(frozen=True)
+class ThresholdPursuit(Pursuit):
+    """As many atoms a row as it takes: those whose coefficient is worth its atom's threshold.
+
+    Codes by a threshold have the right support where atoms are incoherent: Nguyen et al. 2018,
+    Theorem 3. Here greedily, so that each decision is made on what the others leave: the unit whose
+    correlation with the residual exceeds half its threshold by most is taken, and all that are
+    taken are fitted by least squares, until none exceeds it or k are taken. Then the unit whose
+    coefficient is the least share of its threshold is left out and the others fitted again, while
+    that share is below 1.
+
+    Parameters
+    ----------
+    k : int
+        Active units a row at most.
+    signed : bool
+        Whether codes may be negative.
+    share : float
+        Of the thresholds, what a coefficient must be worth: an encoder's own codes need higher
+        ones.
+    """
+
+    share: float = 1.0
+
+    learns: ClassVar[bool] = True
+    start: ClassVar[float] = 0.0
+
+    def __call__(  # noqa: D102
+        self, dictionary: Tensor, data: Tensor, threshold: Tensor | None = None
+    ) -> SparseCodes:
+        k, (n_samples, _) = self._taken(dictionary), data.shape
+        if threshold is None:
+            threshold = torch.zeros_like(dictionary[:, 0])
+        threshold = self.share * threshold
+        scores, gram = data @ dictionary.T, dictionary @ dictionary.T
+        rounding = dependence(data.dtype) * scores.abs().amax(dim=1)
+        taken = torch.zeros_like(scores, dtype=torch.bool)  # (B, m)
+        codes = torch.zeros_like(scores)
+
+        def fitted(support: Tensor) -> Tensor:
+            counts = max(1, int(support.sum(dim=1).max()))
+            order = support.to(torch.uint8).topk(counts, dim=1).indices
+            listed = SparseCodes(order, support.gather(1, order).to(data.dtype))
+            return least_squares(dictionary, data, listed).dense(len(dictionary)) * support
+
+        going = torch.ones(n_samples, dtype=torch.bool, device=data.device)
+        for _ in range(k):
+            gain = _value(scores - codes @ gram, self.signed) - threshold / 2
+            best, unit = torch.where(taken, -torch.inf, gain).max(dim=1)
+            going = going & (best > rounding)
+            if not bool(going.any()):
+                break
+            taken[going, unit[going]] = True
+            codes = fitted(taken)
+        floor = threshold.clamp_min(torch.finfo(data.dtype).tiny)
+        while True:
+            share = torch.where(taken, _value(codes, self.signed) / floor, torch.inf)
+            least, unit = share.min(dim=1)
+            fails = least < 1
+            if not bool(fails.any()):
+                return sparse_codes(codes)
+            taken[fails, unit[fails]] = False
+            codes = fitted(taken)

@@ -19,6 +19,7 @@ __all__ = [
     "NonnegativeUnitLength",
     "UnitLength",
     "nearness_projection",
+    "pushed_apart",
     "unit_atoms",
 ]
 
@@ -131,6 +132,70 @@ def _into_norm(dictionary: Tensor, limit: float) -> Tensor:
     left, values, right = torch.linalg.svd(dictionary, full_matrices=False)
     clipped: Tensor = (left * values.clamp(max=limit)) @ right
     return clipped
+
+
+def pushed_apart(
+    dictionary: Tensor,
+    frequency: Tensor,
+    mu: float,
+    *,
+    opposite: float | None = None,
+    strength: float = 0.5,
+    farthest: float = 0.3,
+) -> Tensor:
+    r"""Unit atoms moved towards a mutual coherence of `mu`: the rarer of a pair gives way.
+
+    Both recovery theories assume an incoherent dictionary: Rangamani et al. 2017, section 2.1,
+    and Nguyen et al. 2018, assumption A1, \|<A_i, A_j>\| <= mu / sqrt(n) with mu = O(log n).
+    Sparsity alone does not lead to one where atoms fire together: where a parent p always fires
+    with one child c_k of several, the sums p + c_k need fewer codes than p and the c_k do. Here
+    atom i moves by
+
+        -strength sum_j (cos_ij -+ mu) D_j   over the pairs with \|cos_ij\| > mu,
+
+    where j is the more frequent of the two, so that parents stay as they are and children lose
+    them.
+
+    Parameters
+    ----------
+    dictionary : Tensor of shape (m, n)
+        Unit atoms, left as they are.
+    frequency : Tensor of shape (m,)
+        How often each is active.
+    mu : float
+        Coherence that is let be, in [0, 1].
+    opposite : float, optional
+        That of pairs with a negative cosine, for non-negative codes: both atoms give way by half,
+        since {p + c_1, c_2 - c_1} stands for {p, c_1, c_2} as well. By default `mu`, and the rarer
+        atom gives way alone.
+    strength : float
+        The share of the excess that is taken.
+    farthest : float
+        No atom moves farther.
+
+    Returns
+    -------
+    Tensor of shape (m, n)
+        Not of unit length.
+
+    Examples
+    --------
+    >>> atoms = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    >>> pushed_apart(atoms, torch.tensor([0.5, 0.1]), 0.2, strength=0.5)
+    tensor([[1.0000, 0.0000],
+            [0.4000, 0.8000]])
+    """
+    cosines = dictionary @ dictionary.T  # (m, m)
+    cosines.fill_diagonal_(0.0)
+    over = torch.where(cosines > mu, cosines - mu, 0.0)
+    under = mu if opposite is None else opposite
+    below = torch.where(cosines < -under, cosines + under, 0.0)
+    gives_way = frequency[None, :] > frequency[:, None]
+    excess = (over + below) * gives_way if opposite is None else over * gives_way + below / 2
+    moves = strength * (excess @ dictionary)
+    length = torch.linalg.vector_norm(moves, dim=1, keepdim=True)
+    apart: Tensor = dictionary - moves * (farthest / length.clamp_min(farthest))
+    return apart
 
 
 class Constraint(Protocol):

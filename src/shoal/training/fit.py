@@ -25,11 +25,12 @@ from torch import Tensor
 from shoal.data import Source, open_source
 from shoal.network import autoencoder
 from shoal.network.activations import Activation, is_rowwise
-from shoal.network.inference import Pursuit
+from shoal.network.inference import Pursuit, ThresholdPursuit
 from shoal.network.objective import StepSums, Terms
 from shoal.training import giving_up, units
 from shoal.training.constraints import NonnegativeUnitLength
 from shoal.training.descent import Plan, begin, descend
+from shoal.training.encoders import fitted_encoder
 from shoal.training.initialization import initialize, rows_wanted
 from shoal.training.polish import begin_polish, polish
 from shoal.training.recipes import Recipe
@@ -41,6 +42,7 @@ from shoal.vocabulary import Parameters, Step
 __all__ = [
     "Fitted",
     "Problem",
+    "closed",
     "narrowed",
     "outcome",
     "prepare",
@@ -85,6 +87,19 @@ def rested(parameters: Parameters, source: Source, activation: Activation) -> Pa
     return parameters._replace(threshold=torch.full_like(parameters.bias, float(level)))
 
 
+def closed(
+    parameters: Parameters, source: Source, recipe: Recipe, k: int
+) -> tuple[Parameters, Recipe, int]:
+    """What stands for the network once training is over: thresholds at rest, a fitted encoder.
+
+    Where rows take as many active units as they need, `k` becomes their mean.
+    """
+    if not isinstance(recipe.pursuit, ThresholdPursuit):
+        return rested(parameters, source, recipe.activation), recipe, k
+    parameters, pursuit, active = fitted_encoder(parameters, source, recipe.pursuit)
+    return parameters, replace(recipe, pursuit=pursuit), k or max(1, round(active))
+
+
 def pruned(parameters: Parameters) -> Parameters:
     """Without the atoms that training gave up."""
     kept = parameters.dictionary.any(dim=1)
@@ -119,6 +134,8 @@ class Problem:
         From the number k of active units to the recipe.
     model : str
         One of `shoal.training.MODELS`.
+    init : str or ndarray of shape (m, n)
+        Where atoms start.
     exponent : int
         The unit that `source` and `kept` are in: 2^-exponent of the data's own.
     offset : float
@@ -133,6 +150,7 @@ class Problem:
     narrow: Parameters
     recipe_of: Callable[[int], Recipe]
     model: str
+    init: str | NDArray[Any] = "data"
     exponent: int = 0
     offset: float = 0.0
     warm: bool = False
@@ -141,7 +159,8 @@ class Problem:
     def plan(self, state: State) -> Plan:
         """The plan of the descent that `state` is in: of a trial, while it is searching."""
         searching = state.k is None and state.searched is not None
-        k = state.searched.k if searching and state.searched is not None else state.k or 1
+        k = state.searched.k if searching and state.searched is not None else state.k
+        assert k is not None
         again = state.first is not None
         if (searching, again, k) not in self._plans:
             m = len(self.start.dictionary)
@@ -155,7 +174,8 @@ class Problem:
 
     def recipe(self, state: State) -> Recipe:
         """What `state` is trained by: once it is made again, no atom is replaced or given up."""
-        found = self.recipe_of(state.k or 1)
+        assert state.k is not None
+        found = self.recipe_of(state.k)
         return found if state.first is None else replace(found, revival=None)
 
     def step(self, state: State, sums: StepSums | Terms) -> Step:
@@ -242,6 +262,7 @@ def prepare(
         narrow,
         recipe_of,
         model,
+        init,
         exponent,
         _offset_of(sample),
         warm=not isinstance(init, str),
@@ -285,16 +306,17 @@ def _allowed(parameters: Parameters, recipe: Recipe) -> Parameters:
 
 def _search(
     state: State, start: Parameters, source: Source, model: str
-) -> Generator[tuple[State, StepSums | Terms], None, int]:
+) -> Generator[tuple[State, StepSums | Terms], None, tuple[int, tuple[str, ...]]]:
+    """The number of active units, and what there is to say of it."""
     k = yield from find_sparsity(state, start, source, model)
-    if k is None:
-        k = tenth(len(start.dictionary))
-        warnings.warn(
-            f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
-            "a tenth of n_components",
-            stacklevel=2,
-        )
-    return k
+    if k is not None:
+        return k, ()
+    k = tenth(len(start.dictionary))
+    said = (
+        f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
+        "a tenth of n_components"
+    )
+    return k, (said,)
 
 
 def searched(start: Parameters, source: Source, model: str, rng: np.random.Generator) -> int:
@@ -304,13 +326,36 @@ def searched(start: Parameters, source: Source, model: str, rng: np.random.Gener
         try:
             next(trials)
         except StopIteration as end:
-            return int(end.value)
+            k, said = end.value
+            _say(said)
+            return int(k)
+
+
+def _say(texts: tuple[str, ...]) -> None:
+    for text in texts:
+        warnings.warn(text, stacklevel=3)
+
+
+def _about_mean(problem: Problem, rng: np.random.Generator) -> Parameters:
+    """A start for codes by thresholds with an offset: atoms lead away from the mean.
+
+    Not the offset: non-negative codes have a mean of their own. Thresholds are half of what they
+    are where half of the standard deviation is noise: see `IncoherentStep`.
+    """
+    m = len(problem.start.bias)
+    rows = problem.kept.draw(rows_wanted(problem.init, m), rng, strict=False)
+    centred = rows - rows.mean(axis=0)
+    started_ = started(problem.init, centred, m, problem.start.bias.device, rng)
+    threshold = torch.full_like(started_.bias, 4 * float(centred.std()))
+    return narrowed(started_._replace(threshold=threshold), rows)
 
 
 def _begun(problem: Problem, k: int, rng: np.random.Generator) -> State:
     """The state at the start of the descent, k being known."""
     recipe = problem.recipe_of(k)
     parameters = problem.start if recipe.polish is None else problem.narrow
+    if isinstance(recipe.pursuit, ThresholdPursuit):
+        parameters = _about_mean(problem, rng)
     return begin(parameters, recipe.plan(), rng)._replace(k=k)
 
 
@@ -328,9 +373,10 @@ def run(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Term
         Where the number of active units is to be estimated and none stands out.
     """
     if state.k is None:
-        k = yield from _search(state, problem.narrow, problem.kept, problem.model)
+        k, said = yield from _search(state, problem.narrow, problem.kept, problem.model)
         assert state.searched is not None
-        state = _begun(problem, k, generator_at(state.searched.following))
+        state = _begun(problem, k, generator_at(state.searched.following))._replace(said=said)
+    _say(state.said)
     assert state.k is not None
     for state, sums in _trained(problem, state):
         yield state, sums
@@ -370,13 +416,13 @@ def _coder(recipe: Recipe) -> Activation | Pursuit:
     for last in (recipe.polish, recipe.refinement):
         if last is not None:
             return last.pursuit
-    return recipe.activation
+    return recipe.activation if recipe.pursuit is None else recipe.pursuit
 
 
 def _loses(problem: Problem, state: State) -> bool:
     """Whether atoms were given up, and something may be lost by it."""
     kept = state.parameters.dictionary.any(dim=1)
-    if bool(kept.all()):
+    if bool(kept.all()) or problem.recipe(state).pursuit is not None:
         return False
     fewer = pruned(state.parameters)
     coder = _coder(problem.recipe(state))
@@ -398,7 +444,7 @@ def _again(problem: Problem, state: State) -> State:
     if recipe.polish is not None:
         start = start.map(lambda part: part.to(problem.narrow.bias.dtype))
     begun = begin(start, recipe.plan(), rng)
-    return begun._replace(first=first, k=state.k)
+    return begun._replace(first=first, k=state.k, said=state.said)
 
 
 class Fitted(NamedTuple):

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from shoal.vocabulary import Parameters, Step, check_count
 
-__all__ = ["History"]
+__all__ = ["History", "Recorded", "Span"]
 
 _NO_PARAMETERS = Parameters(torch.empty(0), torch.empty(0))
 
 
-@dataclass
-class _Span:
+@dataclass(frozen=True)
+class Span:
     """Steps in a row, summed up."""
 
     n_steps: int
@@ -29,8 +29,8 @@ class _Span:
     last: Step
     seconds: float
 
-    def __add__(self, after: _Span) -> _Span:
-        return _Span(
+    def __add__(self, after: Span) -> Span:
+        return Span(
             self.n_steps + after.n_steps,
             self.loss + after.loss,
             self.variance + after.variance,
@@ -41,6 +41,7 @@ class _Span:
         )
 
     def record(self) -> dict[str, Any]:
+        """The means over its steps, as plain numbers."""
         loss, variance = float(self.loss) / self.n_steps, float(self.variance) / self.n_steps
         defined = variance > 0 and math.isfinite(loss) and math.isfinite(variance)
         return {
@@ -54,6 +55,17 @@ class _Span:
             "replaced": self.replaced,
             "seconds": self.seconds,
         }
+
+
+class Recorded(NamedTuple):
+    """All that moves in a :class:`History`, as a value that another may go on from."""
+
+    seconds: float
+    done: tuple[Span, ...]
+    spans: tuple[Span, ...]
+    stride: int
+    pending: tuple[Step, ...]
+    phase: str | None
 
 
 class History:
@@ -72,11 +84,29 @@ class History:
     def __init__(self, most: int = 200) -> None:
         self._most = 2 * (check_count("most", most, low=2) // 2)
         self._start = time.perf_counter()
-        self._done: list[_Span] = []  # of phases gone by
-        self._spans: list[_Span] = []  # of this phase, each of `_stride` steps
+        self._done: list[Span] = []  # of phases gone by
+        self._spans: list[Span] = []  # of this phase, each of `_stride` steps
         self._stride = 1
         self._pending: list[Step] = []
         self._phase: str | None = None
+
+    def recorded(self) -> Recorded:
+        """What :meth:`resumed` goes on from."""
+        return Recorded(
+            time.perf_counter() - self._start,
+            tuple(self._done),
+            tuple(self._spans),
+            self._stride,
+            tuple(self._pending),
+            self._phase,
+        )
+
+    def resumed(self, at: Recorded) -> Self:
+        """Go on from there."""
+        self._start = time.perf_counter() - at.seconds
+        self._done, self._spans = list(at.done), list(at.spans)
+        self._stride, self._pending, self._phase = at.stride, list(at.pending), at.phase
+        return self
 
     def add(self, step: Step) -> None:
         """Take in one step."""
@@ -106,10 +136,10 @@ class History:
         self._done += self._spans
         self._spans, self._stride = [], 1
 
-    def _pop(self) -> _Span:
+    def _pop(self) -> Span:
         """The pending steps in one."""
         steps, self._pending = self._pending, []
-        return _Span(
+        return Span(
             len(steps),
             _sum([step.loss for step in steps]),
             _sum([step.variance for step in steps]),

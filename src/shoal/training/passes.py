@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from shoal.data import Source, open_source
 from shoal.network import autoencoder
@@ -20,7 +21,7 @@ from shoal.training.recipes import Recipe
 from shoal.training.state import State
 from shoal.vocabulary import ArgumentError, Parameters
 
-__all__ = ["Epoch", "Usage", "epochs", "held_units", "usage"]
+__all__ = ["Epoch", "Tally", "Usage", "epochs", "held_units", "passing", "usage"]
 
 # Arbitrary: rows, evenly spaced, that an epoch's activation is measured on.
 _MEASURED = 10_000
@@ -31,6 +32,13 @@ class Usage(NamedTuple):
 
     activation_fraction: float  # share of (sample, unit) pairs with a code above delta_min
     dead_fraction: float  # share of the units that are above it on no sample
+
+
+class Tally(NamedTuple):
+    """The sums of an epoch that is under way."""
+
+    loss: Tensor
+    penalty: Tensor
 
 
 class Epoch(NamedTuple):
@@ -99,20 +107,43 @@ def epochs(state: State, source: Source, recipe: Recipe) -> Iterator[Epoch]:
         Where the source is a stream, or once the objective is not finite: which epoch, and what
         would do.
     """
+    for _, _, epoch in passing(state, source, recipe):
+        if epoch is not None:
+            yield epoch
+
+
+def passing(
+    state: State, source: Source, recipe: Recipe, tally: Tally | None = None
+) -> Iterator[tuple[State, Tally, Epoch | None]]:
+    """:func:`epochs` step by step, which may be left after any of them and gone on with.
+
+    Parameters
+    ----------
+    state, source, recipe
+        As for :func:`epochs`; the state may be one in the middle of an epoch.
+    tally : Tally, optional
+        That came with such a state.
+
+    Yields
+    ------
+    State, Tally, Epoch or None
+        After every step; an epoch at its end.
+    """
     if source.once or source.n_samples is None:
         raise ArgumentError("source", "a stream", "data that can be read once for every epoch")
     assert recipe.batch_size is not None
     per_epoch = -(-source.n_samples // recipe.batch_size)
     sample = _sample(source)
-    loss, penalty = (state.parameters.bias.new_zeros(()) for _ in range(2))
+    none = state.parameters.bias.new_zeros(())
+    tally = Tally(none, none) if tally is None else tally
     for state, sums in descend(state, source, recipe.plan()):
         assert isinstance(sums, Terms)
-        loss += sums.loss
-        penalty += sums.penalty
+        tally = Tally(tally.loss.clone().add_(sums.loss), tally.penalty.clone().add_(sums.penalty))
         if state.number % per_epoch:
+            yield state, tally, None
             continue
         number = state.number // per_epoch
-        means = float(loss) / per_epoch, float(penalty) / per_epoch
+        means = float(tally.loss) / per_epoch, float(tally.penalty) / per_epoch
         parameters = state.parameters
         if not np.isfinite(sum(means)) or not bool(torch.isfinite(parameters.dictionary).all()):
             rate = recipe.rule.rate(state.number - 1)
@@ -120,8 +151,9 @@ def epochs(state: State, source: Source, recipe: Recipe) -> Iterator[Epoch]:
             needed = "a smaller one, weight_length='unit', or standardised data"
             raise ArgumentError("learning_rate", found, needed)
         now = parameters.map(torch.clone)  # the rule moves them in place
-        yield Epoch(number, state.number, now, *means, usage(now, sample, recipe.activation))
-        loss, penalty = torch.zeros_like(loss), torch.zeros_like(penalty)
+        epoch = Epoch(number, state.number, now, *means, usage(now, sample, recipe.activation))
+        tally = Tally(none, none)
+        yield state, tally, epoch
 
 
 def _sample(source: Source) -> Source:

@@ -150,6 +150,8 @@ def revive(
     weakest = strength.argmin(dim=1, keepdim=True)
     others = SparseCodes(codes.indices, codes.values.scatter(1, weakest, 0.0))
     left = rows - others.reconstruct(dictionary)
+    if parameters.offset is not None:
+        left = left - parameters.offset
     new = unit_atoms(left, fallback=dictionary[atoms])
     if distinct:
         stay = dictionary[~spare]

@@ -12,19 +12,21 @@ Gradients come in the parts that an objective has them in: see :mod:`shoal.netwo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from shoal.network.objective import StepSums, Sums
 from shoal.parts import register, stands_for
+from shoal.training.constraints import pushed_apart
 from shoal.training.schedules import Constant, Schedule
 from shoal.vocabulary import ArgumentError, Parameters, check_number
 
-__all__ = ["Adam", "FixedStep", "Momentum", "NormalizedStep", "Rule"]
+__all__ = ["Adam", "FixedStep", "IncoherentStep", "Momentum", "NormalizedStep", "Rule"]
 
 Constrain = Callable[..., Tensor]
 """From moved atoms (m, n) and, where a rule kept them, those before, to atoms in their set."""
@@ -125,6 +127,144 @@ class FixedStep(_AgainstTheGradient):
     def change(self, step: int, sums: StepSums) -> Tensor:
         """What is taken from the atoms (m, n), given the sums of a batch."""
         return sums.dictionary * (self.schedule(step) / sums.n_samples)
+
+
+@register("memory")
+class Means(NamedTuple):
+    """Running means over the rows that were seen, and what they came to."""
+
+    energy: Tensor  # (m,) of x_i^2
+    frequency: Tensor  # (m,) of how often unit i is active
+    noise: Tensor  # () of what is left, squared, a feature
+    nested: bool | None = None  # whether atoms share parts once they may; not known yet
+    before: Parameters | None = None  # as they were before that was tried
+
+
+@register("rule")
+@dataclass(frozen=True)
+class IncoherentStep:
+    """Atoms, thresholds and offset, for codes that take as many atoms as each row needs.
+
+    The step of an atom is in units of 1 / mean(x_i^2), over many batches, so that rare atoms move
+    as far as frequent ones in the end: Nguyen et al. 2018, Theorem 4. Then atoms are pushed apart
+    (:func:`shoal.training.constraints.pushed_apart`), to a coherence that falls below that of
+    random atoms, sqrt(4 log(m) / n). At `release` they are let go, back to most of that. If after
+    `trial` steps most are held even there, which random atoms are not, then they share parts, as
+    sums of a parent and a child do: what was before is taken up again, and atoms stay apart. Else
+    the push was only to make all atoms differ, and the data have the last word, but for a weak one.
+
+    The offset follows what is left on average. A coefficient of atom i must be worth
+
+        theta_i = most rms_i, and in the end noises sigma where that is less, but least rms_i
+
+    with rms_i that of its own coefficients and sigma^2 what is left unexplained, a feature: both
+    from the data, free of scale.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        The step of the atoms.
+    coherence : Schedule
+        The coherence that is let be, as a share of that of random atoms.
+    release, trial : int
+        As above, in steps.
+    opposite : float or None
+        The coherence of pairs with a negative cosine, for non-negative codes.
+    noises, least, most : float
+        As above.
+    free, weak : float
+        The coherence that is let be after the release, as a share, and the strength of the push
+        then.
+    offset : float
+        The step of the offset.
+    """
+
+    schedule: Schedule
+    coherence: Schedule
+    release: int
+    trial: int
+    opposite: float | None = None
+    noises: float = 8.0
+    least: float = 0.15
+    free: float = 0.75
+    weak: float = 0.1
+    most: float = 0.5
+    offset: float = 0.1
+
+    follows_gradient: ClassVar[bool] = True
+    any_unit: ClassVar[bool] = True
+
+    def init(self, parameters: Parameters) -> tuple[Parameters, Means | None]:  # noqa: D102
+        return parameters, None
+
+    def update(  # noqa: D102
+        self,
+        parameters: Parameters,
+        sums: Sums,
+        memory: Means | None,
+        step: int,
+        constrain: Constrain,
+    ) -> tuple[Parameters, Means]:
+        if not isinstance(sums, StepSums):
+            found = f"{type(self).__name__} with a penalty"
+            raise ArgumentError("rule", found, "Momentum or Adam, which follow its gradient")
+        atoms, count = parameters.dictionary, sums.n_samples
+        m, n = atoms.shape
+        now = Means(sums.energy / count, sums.counts / count, 2 * sums.losses.mean() / n)
+        means = now if memory is None else _mixed(memory, now, max(0.02, 1 / (step + 1)))
+        chance = min(1.0, math.sqrt(4 * math.log(max(m, 2)) / n))
+        if step == self.release:
+            means = means._replace(before=parameters)
+        if step == self.release + self.trial and means.before is not None:
+            nested = _held(atoms, self.free * chance)
+            if nested:
+                parameters, atoms = means.before, means.before.dictionary
+            means = means._replace(nested=nested, before=None)
+        apart = step < self.release or means.nested
+        floor = (1e-3 * means.energy.mean()).clamp_min(torch.finfo(atoms.dtype).tiny)
+        rate = self.schedule(step) / (count * means.energy.maximum(floor))
+        moved = atoms - rate[:, None] * sums.dictionary
+        mu, opposite = chance * (self.coherence(step) if apart else self.free), None
+        if apart and self.opposite is not None:
+            opposite = chance * self.opposite
+        moved = pushed_apart(
+            moved,
+            means.frequency,
+            mu,
+            opposite=opposite,
+            strength=0.5 if apart else self.weak,
+        )
+        rms = torch.sqrt(means.energy / means.frequency)
+        bar = self.noises * torch.sqrt(means.noise)
+        worth = self.most * rms
+        if step >= self.release + self.trial:
+            worth = bar.clamp(self.least * rms, worth)
+        worth = torch.where(means.frequency > 0, worth, bar)
+        offset = parameters.offset
+        if offset is not None and sums.offset is not None:
+            offset = offset - self.offset / count * sums.offset
+        return parameters._replace(
+            dictionary=constrain(moved, atoms), threshold=worth, offset=offset
+        ), means
+
+    def rate(self, step: int) -> float:  # noqa: D102
+        return self.schedule(step)
+
+
+def _mixed(before: Means, now: Means, share: float) -> Means:
+    """The running means with those of one more batch."""
+    return before._replace(
+        energy=before.energy.lerp(now.energy, share),
+        frequency=before.frequency.lerp(now.frequency, share),
+        noise=before.noise.lerp(now.noise, share),
+    )
+
+
+def _held(atoms: Tensor, coherence: float) -> bool:
+    """Whether more than half of the atoms are as coherent with another as `coherence` lets."""
+    cosines = (atoms @ atoms.T).fill_diagonal_(0.0)
+    # Of random atoms a few reach their own bound; before all are found, up to a third.
+    return float((cosines.amax(dim=1) > 0.95 * coherence).double().mean()) > 0.5
 
 
 @register("rule")

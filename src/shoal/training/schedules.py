@@ -14,6 +14,7 @@ __all__ = [
     "ExponentialDecay",
     "Halving",
     "InverseDecay",
+    "Linear",
     "Schedule",
 ]
 
@@ -57,6 +58,29 @@ class DecayAtLast:
 
     def __call__(self, step: int) -> float:  # noqa: D102
         return self.initial * min(1.0, max(0.0, 2 * (1 - step / self.n_steps)))
+
+
+@register("schedule")
+@dataclass(frozen=True)
+class Linear:
+    """From `initial` to `final` in equal parts over `n_steps`, then `final`.
+
+    >>> [Linear(1.0, 0.5, 2)(s) for s in range(4)]
+    [1.0, 0.75, 0.5, 0.5]
+    """
+
+    initial: float
+    final: float
+    n_steps: int
+
+    def __post_init__(self) -> None:
+        check_number("initial", self.initial, low=0.0)
+        check_number("final", self.final, low=0.0)
+        check_count("n_steps", self.n_steps)
+
+    def __call__(self, step: int) -> float:  # noqa: D102
+        share = min(step / self.n_steps, 1.0)
+        return self.initial + (self.final - self.initial) * share
 
 
 @register("schedule")

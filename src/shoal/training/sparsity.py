@@ -26,7 +26,7 @@ from shoal.training.recipes.from_data import default
 from shoal.training.state import Place, Searched, State, bits_of, generator_at
 from shoal.vocabulary import Parameters
 
-__all__ = ["begin_search", "elbow", "find_sparsity", "unexplained"]
+__all__ = ["VARYING", "begin_search", "elbow", "find_sparsity", "unexplained", "varies"]
 
 _ROWS = 1000  # that are looked at
 _EXACT = 1e-6  # a share of the square that is rounding after a short descent in float32
@@ -36,16 +36,67 @@ _EXACT = 1e-6  # a share of the square that is rounding after a short descent in
 _CHANCE, _FALL = 1.5, 1.6
 # Steps of a trial, and for each active unit. Measured: with k = 12 of 128 it takes 300.
 _STEPS, _STEPS_EACH = 50, 30
+_NOISY = 1e-2  # a share of the square that is more than rounding and atoms not quite there
 _MOST = 32  # active units that are tried where no elbow is seen
+
+VARYING = 0
+"""In the place of a number of active units: each row takes as many as it needs."""
+
+
+def _left_by(dictionary: Tensor, data: Tensor, k: int, *, signed: bool) -> Tensor:
+    """The squares (B,) that `k` atoms leave of the rows of `data`, by subspace pursuit."""
+    parameters = Parameters(dictionary, torch.zeros_like(dictionary[:, 0]))
+    codes = fast_sparse_encode(parameters, data, SubspacePursuit(k, signed))
+    return (data - codes.reconstruct(dictionary)).square().sum(dim=1)
+
+
+def _median_share(left: Tensor, squares: Tensor) -> float:
+    some = squares > 0
+    return float((left[some] / squares[some]).median()) if some.any() else 0.0
 
 
 def unexplained(dictionary: Tensor, data: Tensor, k: int, *, signed: bool) -> float:
     """The median share of a row's square that `k` atoms leave, by subspace pursuit."""
-    parameters = Parameters(dictionary, torch.zeros_like(dictionary[:, 0]))
-    codes = fast_sparse_encode(parameters, data, SubspacePursuit(k, signed))
-    left = (data - codes.reconstruct(dictionary)).square().sum(dim=1)
-    energy = data.square().sum(dim=1)
-    return float((left[energy > 0] / energy[energy > 0]).median()) if energy.any() else 0.0
+    left = _left_by(dictionary, data, k, signed=signed)
+    return _median_share(left, data.square().sum(dim=1))
+
+
+def varies(left: Tensor, k: int, squares: Tensor, *, elbow: bool = True) -> bool:
+    """Whether rows have different numbers of active units.
+
+    Parameters
+    ----------
+    left : Tensor of shape (J, B)
+        Squares that 1, 2, ..., J >= k atoms leave of each row.
+    k : int
+        Where the elbow is, or the last number that was tried.
+    squares : Tensor of shape (B,)
+        Those of the rows.
+    elbow : bool
+        Whether there is one at `k`.
+
+    Returns
+    -------
+    bool
+        A row has as many as bring it to twice what `k` leave of the median row. True where a
+        quarter of the rows have fewer and a quarter more than `k`, or half of them have half of
+        it at most; where much is left, also if the upper quarter of the rows have twice as much
+        left as the lower; without an elbow, where the middle half differ by half of `k`.
+    """
+    last = left[k - 1].double()
+    low, high = (float(torch.quantile(last, q)) for q in (0.25, 0.75))
+    # What noise leaves is much the same in all rows.
+    if elbow and high > 2 * low and last.median() > _NOISY * squares.median():
+        return True
+    floor = (2 * left[k - 1].median()).maximum(_EXACT * squares.median())
+    there = left <= floor
+    counts = torch.where(there.any(dim=0), there.to(torch.uint8).argmax(dim=0) + 1, len(left) + 1)
+    low, middle, high = (float(torch.quantile(counts.double(), q)) for q in (0.25, 0.5, 0.75))
+    if not elbow:
+        return high - low > k / 2
+    if k == 1:
+        return high > 1
+    return low < k < high or middle <= k / 2
 
 
 def elbow(left: Sequence[float], n_components: int, n_features: int) -> int | None:
@@ -122,13 +173,14 @@ def find_sparsity(
     Returns
     -------
     int or None
-        k; None where no number stands out.
+        k; `VARYING` where rows have different numbers; None where none stands out.
     """
     m, n = start.dictionary.shape
     searched = state.searched
     assert searched is not None
     rng = generator_at(searched.first)
     rows = torch.from_numpy(source.draw(_ROWS, rng, strict=False)).to(start.dictionary)
+    squares = rows.square().sum(dim=1)
     most, signed = max(1, min(_MOST, m // 2, n // 4)), model == "sparse"
     k, tried, place = searched.k, searched.tried, Place.at(rng)
     while True:
@@ -140,13 +192,16 @@ def find_sparsity(
         for state, sums in descend(state, source, plan):
             yield state, sums
         learnt, place, left = state.parameters, state.place, [1.0]
+        losses: list[Tensor] = []
         while len(left) < min(2 * k + 8, n) and left[-1] >= _EXACT:
-            left.append(unexplained(learnt.dictionary, rows, len(left), signed=signed))
+            losses.append(_left_by(learnt.dictionary, rows, len(left), signed=signed))
+            left.append(_median_share(losses[-1], squares))
         found = elbow(left, m, n)
         if found is not None and found > most:  # so many of m atoms rebuild anything
             found = None
         if found is None and k == most:
-            return None
+            last = min(k, len(losses))
+            return VARYING if varies(torch.stack(losses), last, squares, elbow=False) else None
         k = min(k + max(1, k // 2), most) if found is None else found
         if k in tried:
-            return k
+            return VARYING if k <= len(losses) and varies(torch.stack(losses), k, squares) else k

@@ -22,6 +22,16 @@ from shoal.vocabulary import Parameters
 
 __all__ = ["First", "Place", "Polished", "Searched", "Smoothed", "State", "bits_of", "generator_at"]
 
+_KINDS = (
+    np.random.PCG64,
+    np.random.PCG64DXSM,
+    np.random.MT19937,
+    np.random.Philox,
+    np.random.SFC64,
+)
+# By name: a state may be read from a file, which must not say what is called.
+_GENERATORS = {kind.__name__: kind for kind in _KINDS}
+
 Bits = Mapping[str, Any]
 """The state of a NumPy bit generator, as plain values."""
 
@@ -38,7 +48,7 @@ def generator_at(bits: Bits) -> np.random.Generator:
     >>> generator_at(bits_of(rng)).integers(100) == rng.integers(100)
     np.True_
     """
-    kind = getattr(np.random, bits["bit_generator"])
+    kind = _GENERATORS[bits["bit_generator"]]
     generator = np.random.Generator(kind(0))
     generator.bit_generator.state = bits
     return generator
@@ -152,6 +162,7 @@ class State(NamedTuple):
     polished: Polished | None = None  # once a polish has begun
     first: First | None = None  # while a fit is made again, with no atom given up
     finished: bool = False  # nothing is left to do
+    said: tuple[str, ...] = ()  # warnings on the way here; who goes on from here says them again
 
     @property
     def stage(self) -> int:

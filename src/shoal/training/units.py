@@ -15,9 +15,17 @@ from shoal.data import Source
 from shoal.data.access import View
 from shoal.network.activations import TopK
 from shoal.training.recipes import Recipe
-from shoal.vocabulary import ArgumentError, Step
+from shoal.vocabulary import ArgumentError, Parameters, Step
 
-__all__ = ["LEAST_SQUARED", "MOST_SQUARED", "changed", "exponent", "exponents", "told_in"]
+__all__ = [
+    "LEAST_SQUARED",
+    "MOST_SQUARED",
+    "changed",
+    "exponent",
+    "exponents",
+    "restored",
+    "told_in",
+]
 
 
 # Magnitudes at which nothing in a fit gets lost, however small a share of a square it looks at:
@@ -36,9 +44,11 @@ def exponents(magnitudes: NDArray[Any]) -> NDArray[np.intc]:
 
 
 def _any_unit(recipe: Recipe) -> bool:
-    """Whether all that is learnt is the same in every unit: no bias, threshold or offset is."""
+    """Whether a fit is the same in every unit, but for the unit of what is learnt."""
     # A subclass of the activation may do anything; rules that follow the gradient move the bias.
     moves = getattr(recipe.rule, "follows_gradient", True)
+    if getattr(recipe.rule, "any_unit", False):
+        return recipe.bias is None
     return type(recipe.activation) is TopK and recipe.bias is None and not moves
 
 
@@ -78,6 +88,18 @@ def exponent(sample: NDArray[Any], recipe: Recipe) -> int:
 def changed(source: Source, exponent: int) -> Source:
     """The data times 2^exponent, which is exact."""
     return View(source, lambda batch: np.ldexp(batch, exponent)) if exponent else source
+
+
+def restored(parameters: Parameters, exponent: int) -> Parameters:
+    """What was learnt on data times 2^exponent, in the unit of the data."""
+    if not exponent:
+        return parameters
+    scale = 2.0**-exponent
+    return parameters._replace(
+        bias=parameters.bias * scale,
+        threshold=None if parameters.threshold is None else parameters.threshold * scale,
+        offset=None if parameters.offset is None else parameters.offset * scale,
+    )
 
 
 def told_in(step: Step, exponent: int) -> Step:

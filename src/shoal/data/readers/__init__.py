@@ -91,9 +91,11 @@ def open_path(path: Path, options: Options) -> Source:
     refuse_options(options, reader.options, path.name)
     assert reader.open is not None  # `_reader` asks only those that open paths
     try:
-        return reader.open(path, options)
+        source = reader.open(path, options)
     except MemoryError as error:
         raise no_memory(path.name) from error
+    source.path = path
+    return source
 
 
 def _reader(path: Path) -> Reader:

@@ -77,8 +77,14 @@ def choose(
     """
     if _backend.get() == "reference":
         return reference
-    if (parameters is not None and not parameters.tied) or not is_rowwise(encoder):
+    if not is_rowwise(encoder):
         return reference
+    if parameters is not None and not parameters.tied:
+        # A pursuit asks for the dictionary alone; the CPU's knows of thresholds and an offset.
+        if not isinstance(encoder, Pursuit) or data.device.type != "cpu":
+            return reference
+        if parameters.encoder is not None:
+            return reference
     if data.dtype not in (torch.float32, torch.float64):
         return reference
     return _sparse(data.device.type)

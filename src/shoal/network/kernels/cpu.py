@@ -35,6 +35,7 @@ from shoal.network.pursuit import (
     OrthogonalMatchingPursuit,
     Pursuit,
     SubspacePursuit,
+    ThresholdPursuit,
     dependence,
 )
 from shoal.processes import forked
@@ -261,6 +262,9 @@ class Pursuer:
         self.m, n = self.dictionary.shape
         self.k = min(pursuit.k, self.m, n)
         self.pursuit = pursuit
+        share = pursuit.share if isinstance(pursuit, ThresholdPursuit) else 0.0
+        threshold = parameters.bias if parameters.threshold is None else parameters.threshold
+        self.threshold = flat(share * threshold.detach() if share else torch.zeros_like(threshold))
         self.gram = flat(_product(self.dictionary, self.dictionary))
 
     def codes(self, tile: Tensor) -> Codes:
@@ -283,6 +287,8 @@ class Pursuer:
             elif isinstance(pursuit, IterativeHardThresholding):
                 limits = pursuit.max_iterations, real(pursuit.tolerance)
                 pursuits.hard_thresholding(*first, *limits, parts, *out)
+            elif isinstance(pursuit, ThresholdPursuit):
+                pursuits.threshold_pursuit(*first, self.threshold, dependent, parts, *out)
             else:
                 share = real(getattr(pursuit, "tolerance", 0.0))
                 squares = flat(tile.square().sum(dim=1))
@@ -290,7 +296,12 @@ class Pursuer:
         return found
 
 
-_PURSUITS = (SubspacePursuit, IterativeHardThresholding, OrthogonalMatchingPursuit)
+_PURSUITS = (
+    SubspacePursuit,
+    IterativeHardThresholding,
+    OrthogonalMatchingPursuit,
+    ThresholdPursuit,
+)
 
 
 def _widened(listed: np.ndarray, width: int) -> np.ndarray:
@@ -330,6 +341,8 @@ def _tiles(
     if len(data) == 0:
         return
     gate, data = gate_of(activation), data.detach()
+    if parameters.offset is not None:
+        data = data - parameters.offset
     m, n = parameters.dictionary.shape
     rows = tile_rows(m, n)
     encoder: Encoder | Pursuer | None = None
@@ -378,6 +391,11 @@ class Sums:
                 flat(sums.losses[where]), flat(sums.dictionary), flat(sums.bias),
                 flat(self.counts), flat(sums.energy),
             )  # fmt: skip
+        if sums.offset is not None:  # what is left, summed over rows
+            listed = np.arange(codes.indices.shape[1]) < codes.counts[:, None]
+            totals = np.bincount(codes.indices[listed], codes.values[listed], minlength=m)
+            total = torch.from_numpy(totals).to(tile)
+            sums.offset.add_(total @ self.parameters.dictionary - tile.sum(dim=0))
 
     def result(self) -> StepSums:
         """The sums; nothing is to be added after it."""

@@ -26,7 +26,13 @@ from shoal.network.kernels.vector import (
     total,
 )
 
-__all__ = ["hard_thresholding", "least_squares", "matching_pursuit", "subspace_pursuit"]
+__all__ = [
+    "hard_thresholding",
+    "least_squares",
+    "matching_pursuit",
+    "subspace_pursuit",
+    "threshold_pursuit",
+]
 
 
 @inline
@@ -453,4 +459,61 @@ def hard_thresholding(z, gram, m, k, signed, iterations, tolerance, parts, indic
                     units[q], codes[q] = best[q], new[q]
                 if change <= tolerance * tolerance * size:
                     break
+            counts[i] = _write(units, codes, count, indices[i], values[i])
+
+
+@apart
+def _most_above(a, m, half, floor, signed):
+    """The unit whose value in a[:m] exceeds half[:m] by most, and by `floor`; -1 for none."""
+    best, unit = floor, -1
+    for j in range(m):
+        x = (abs(a[j]) if signed else a[j]) - half[j]
+        if x > best:
+            best, unit = x, j
+    return unit
+
+
+@shared
+def threshold_pursuit(z, gram, m, k, signed, threshold, dependent, parts, indices, values, counts):
+    """As many atoms as are worth their `threshold` (m,), from the scores z (T m): greedily more.
+
+    Then without the one whose code is the least share of its threshold, while that is below 1.
+    See :class:`shoal.network.pursuit.ThresholdPursuit`; arguments as in :func:`subspace_pursuit`.
+    """
+    dtype = z.dtype
+    half = threshold * dtype.type(0.5)
+    for p in prange(parts):
+        rest = np.empty(m, dtype)
+        factor = np.empty((k, k), dtype)
+        codes, units = np.empty(k, dtype), np.empty(k, np.int64)
+        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
+            at = i * m
+            count, floor = 0, dtype.type(0)
+            for j in range(m):
+                rest[j] = z[at + j]
+                floor = max(floor, abs(rest[j]))
+            floor *= dependent  # below it is rounding
+            while count < k:
+                for q in range(count):
+                    rest[units[q]] = 0
+                unit = _most_above(rest, m, half, floor, signed)
+                if unit < 0:
+                    break
+                units[count] = unit
+                count += 1
+                _fit(z, at, gram, m, units, count, factor, codes, dependent)
+                _left(z, at, gram, m, units, codes, count, rest)
+            while count:
+                worst, least = -1, dtype.type(1)
+                for q in range(count):
+                    x = abs(codes[q]) if signed else codes[q]
+                    bar = threshold[units[q]]
+                    if x < least * bar or x <= 0:
+                        worst, least = q, x / bar if bar > 0 else dtype.type(0)
+                if worst < 0:
+                    break
+                count -= 1
+                for q in range(worst, count):
+                    units[q] = units[q + 1]
+                _fit(z, at, gram, m, units, count, factor, codes, dependent)
             counts[i] = _write(units, codes, count, indices[i], values[i])

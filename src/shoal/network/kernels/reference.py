@@ -110,7 +110,11 @@ def _activated(parameters: Parameters, data: Tensor, activation: Activation | Pu
         return _Coded(*autoencoder.activate(parameters, z, activation), by_threshold)
     if parameters.offset is not None:
         data = data - parameters.offset
-    codes = activation(parameters.dictionary, data).dense(len(parameters.bias))
+    if learns_threshold(activation):
+        found = activation(parameters.dictionary, data, parameters.threshold)  # type: ignore[call-arg]
+    else:
+        found = activation(parameters.dictionary, data)
+    codes = found.dense(len(parameters.bias))
     return _Coded(codes, torch.zeros_like(codes))
 
 

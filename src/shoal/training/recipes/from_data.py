@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from shoal.network.activations import TopK
-from shoal.network.inference import SubspacePursuit
+from shoal.network.activations import JumpReLU, TopK
+from shoal.network.inference import SubspacePursuit, ThresholdPursuit
 from shoal.training.polish import Polish
 from shoal.training.recipes.recipe import Recipe
 from shoal.training.refinement import Finish, Refinement
 from shoal.training.revival import Revival
-from shoal.training.rules import Adam, NormalizedStep
-from shoal.training.schedules import Constant, DecayAtLast, InverseDecay
+from shoal.training.rules import Adam, IncoherentStep, NormalizedStep
+from shoal.training.schedules import Constant, DecayAtLast, InverseDecay, Linear
 from shoal.vocabulary import check_count
 
-__all__ = ["default"]
+__all__ = ["default", "incoherent"]
 
 
 def default(model: str, n_components: int, k: int, n_samples: int | None) -> Recipe:
@@ -57,7 +57,7 @@ def default(model: str, n_components: int, k: int, n_samples: int | None) -> Rec
 # Steps of the refinement before it can be in vain: by then most dictionaries are found.
 _WAIT = 40
 # Arbitrary: passes over the data where they are not explained, and the least and most updates.
-_PASSES, _FEWEST, _MOST = 4, 240, 1000
+_PASSES, _FEWEST, _LARGEST = 4, 240, 1000
 
 
 def finish(n_components: int, n_samples: int | None) -> Finish:
@@ -69,10 +69,46 @@ def finish(n_components: int, n_samples: int | None) -> Finish:
     square of an atom's own gradient sets suits all of them.
     """
     batch = min(max(1024, 1 << n_components.bit_length() - 1), 4096)
-    n_steps = _MOST
+    n_steps = _LARGEST
     if n_samples is not None:
         batch = min(batch, n_samples)
-        n_steps = min(max(-(-_PASSES * n_samples // batch), _FEWEST), _MOST)
+        n_steps = min(max(-(-_PASSES * n_samples // batch), _FEWEST), _LARGEST)
     # The units of epsilon are those of the gradient: data in another unit have the same bits.
     rule = Adam(DecayAtLast(0.25, n_steps), epsilon=1e-30, tangent=True, relative=True)
     return Finish(rule, n_steps, batch)
+
+
+# Arbitrary: active units of a row at most, where each row takes as many as it needs.
+_MOST = 64
+
+
+def incoherent(model: str, n_components: int, k: int, n_samples: int | None) -> Recipe:
+    """The recipe for rows with different numbers of active units: thresholds, and incoherence.
+
+    What recovery theory assumes, relaxed: codes by a threshold instead of a number (Nguyen et al.
+    2018, Theorem 3), an incoherent dictionary (assumption A1) as a constraint on training, and an
+    offset that is learned. Parameters are those of :func:`default`, with `k` active units a row at
+    most, or 0 for no such number.
+    """
+    check_count("k", k, low=0, high=n_components)
+    signed = model == "sparse"
+    batch = max(1024, 1 << (n_components - 1).bit_length())
+    if n_samples is not None:
+        batch = min(batch, n_samples)
+    n_steps = 1650
+    rule = IncoherentStep(
+        Constant(0.3),
+        Linear(1.0, 0.25, 1000),
+        release=1000,
+        trial=150,
+        opposite=None if signed else 0.1,
+    )
+    return Recipe(
+        activation=JumpReLU(signed=signed),  # type: ignore[arg-type]
+        rule=rule,
+        n_steps=n_steps,
+        batch_size=batch,
+        revival=Revival(every=40, idle=40),
+        offset=True,
+        pursuit=ThresholdPursuit(min(k or _MOST, n_components), signed),
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from shoal.parts import named, register
 from shoal.training.recipes.chen2025 import bias_adaptation
-from shoal.training.recipes.from_data import default
+from shoal.training.recipes.from_data import default, incoherent
 from shoal.training.recipes.recipe import MODELS, Recipe
 from shoal.training.recipes.theorem4 import nguyen2019
 from shoal.vocabulary import ArgumentError, check_choice
@@ -18,6 +18,7 @@ RECIPES: Mapping[str, Callable[[str, int, int, int | None], Recipe]] = named("re
 by ``@shoal.parts.register("recipe", NAME)``."""
 
 register("recipe", "default")(default)
+register("recipe", "incoherent")(incoherent)
 register("recipe", "bias-adaptation")(bias_adaptation)
 
 

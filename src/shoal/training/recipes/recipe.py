@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from shoal.network.activations import Activation, learns_threshold
 from shoal.network.penalties import Penalty
+from shoal.network.pursuit import Pursuit
 from shoal.parts import register
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.constraints import Constraint, NonnegativeUnitLength, UnitLength
@@ -60,6 +61,9 @@ class Recipe:
         Whether the encoder has weights of its own, which begin as the dictionary.
     offset : bool
         Whether the decoder adds an offset, which begins at 0.
+    pursuit : Pursuit or None
+        What codes in the descent, in the encoder's place; after it the encoder is fitted to these
+        codes, the dictionary being held.
     """
 
     activation: Activation
@@ -76,6 +80,7 @@ class Recipe:
     untied: bool = False
     offset: bool = False
     finish: Finish | None = None
+    pursuit: Pursuit | None = None
 
     def __post_init__(self) -> None:
         check_count("n_steps", self.n_steps)
@@ -103,7 +108,7 @@ class Recipe:
         last = self.refinement
         first = Stage(
             "descent",
-            self.activation,
+            self.activation if self.pursuit is None else self.pursuit,
             self.rule,
             sys.maxsize if endless and last is None else self.n_steps,
             penalty=self.penalty,
