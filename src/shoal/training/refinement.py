@@ -32,7 +32,7 @@ _LOOK = 2  # steps between two looks at what is left unexplained
 _RECENT = 20
 _LEFT = 0.02
 _EARLY, _UNEVEN, _RATHER_UNEVEN = 100, 3.0, 1.6
-_LONG = 5000  # steps after which evenness doesn't matter
+_LONG = 12_000  # steps after which evenness doesn't matter
 
 
 @register("part")
