@@ -1199,3 +1199,27 @@ def test_matching_pursuit_takes_as_many_atoms_as_the_recipes_encoder() -> None:
     model = DictionaryAutoencoder(8, 1, recipe=recipe, random_state=0).fit(rows)
     assert (model.transform(rows, "encoder") != 0).sum(axis=1).max() == 3
     assert (model.transform(rows, "omp") != 0).sum(axis=1).max() == 3
+
+
+def test_codes_up_to_an_error_take_as_many_atoms_as_each_row_needs():
+    data = np.random.default_rng(0).standard_normal((300, 12))
+    model = DictionaryAutoencoder(24, 2, random_state=0).fit(data)
+    codes = model.transform(data, method="omp", tol=0.1)
+    left = np.square(data - codes @ model.components_).sum(axis=1)
+    assert (left <= (0.1 + 1e-9) * np.square(data).sum(axis=1)).all()
+    assert len(set((codes != 0).sum(axis=1))) > 1
+    blocks = list(model.iter_transform(data, "omp", batch_size=100, tol=0.1))
+    np.testing.assert_array_equal(np.concatenate(blocks) != 0, codes != 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "tol", "said"),
+    [("pursuit", 0.1, "method='omp'"), ("encoder", 0.1, "method='omp'"), ("omp", 0, "> 0"),
+     ("omp", 1.5, "<= 1"), ("omp", float("nan"), "finite"), ("omp", "few", "number")],
+)  # fmt: skip
+def test_an_error_that_can_not_be_reached_for_is_refused(method, tol, said):
+    data = np.random.default_rng(0).standard_normal((60, 6))
+    model = DictionaryAutoencoder(8, 2, random_state=0).fit(data)
+    with pytest.raises(ArgumentError, match=r"tol") as error:
+        model.transform(data, method, tol=tol)
+    assert said in str(error.value)

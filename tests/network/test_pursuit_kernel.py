@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from shoal.network.activations import Activated
 from shoal.network.codes import SparseCodes
+from shoal.network.inference import fast_least_squares
 from shoal.network.kernels import choose, cpu, gpu, pursuits, reference, repeated, use
 from shoal.network.pursuit import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
     SubspacePursuit,
+    least_squares,
 )
 from shoal.vocabulary import Parameters, active
 
@@ -685,3 +687,64 @@ def test_the_chosen_kernel_is_asked(pursuit, monkeypatch):
     with use("reference"):
         repeated(data, pursuit(2))(parameters)
     assert called == [1]
+
+
+# --- least squares on a support, and an error per row ----------------------------------------
+
+
+@every_sign
+@every_dtype
+@pytest.mark.parametrize(
+    ("m", "n", "k", "n_samples"), [(30, 16, 4, 50), (200, 64, 20, 40), (40, 64, 6, 1), (9, 5, 3, 0)]
+)
+def test_least_squares_is_the_references(signed, dtype, m, n, k, n_samples):
+    dictionary, data = unit_rows(40, m, n, dtype), gaussian(41, n_samples, n, dtype=dtype)
+    rng = np.random.default_rng(42)
+    units = rng.permuted(np.tile(np.arange(m), (n_samples, 1)), axis=1)[:, :k].copy()
+    values = rng.standard_normal(units.shape) * (rng.random(units.shape) < 0.7)
+    support = SparseCodes(torch.from_numpy(units), torch.from_numpy(values).to(dtype))
+    expected = least_squares(dictionary, data, support, signed=signed)
+    found = fast_least_squares(dictionary, data, support, signed=signed)
+    assert torch.equal(found.indices, support.indices)
+    assert found.values.dtype == dtype
+    bar = 1e-10 if dtype == F64 else 2e-4
+    torch.testing.assert_close(found.values, expected.values, rtol=0, atol=bar)
+    assert torch.equal(active(found.values), active(expected.values))
+    if not signed:
+        assert (found.values >= 0).all()
+
+
+@every_dtype
+def test_least_squares_of_dependent_atoms_rebuilds_the_same(dtype):
+    first, second = unit_rows(43, 2, 8, dtype)
+    dictionary = torch.stack([first, first, second, -first])
+    data = (2.0 * first + 3.0 * second)[None].contiguous()
+    support = SparseCodes(torch.tensor([[0, 1, 2, 3]]), torch.ones(1, 4, dtype=dtype))
+    found = fast_least_squares(dictionary, data, support)
+    bar = 1000 * epsilon(dtype)
+    torch.testing.assert_close(found.reconstruct(dictionary), data, rtol=0, atol=bar)
+    assert found.values.abs().max() < 4
+
+
+@every_sign
+@every_dtype
+@pytest.mark.parametrize("tolerance", [0.02, 0.3, 1.0])
+def test_matching_pursuit_up_to_an_error_is_the_references(signed, dtype, tolerance):
+    dictionary, data = unit_rows(44, 60, 24, dtype), gaussian(45, 100, 24, dtype=dtype)
+    pursuit = OrthogonalMatchingPursuit(24, signed, tolerance)
+    expected = pursuit(dictionary, data).dense(60)
+    with use("auto"):
+        found = cpu.encode(tied(dictionary), data, pursuit)
+    same = (active(found) == active(expected)).all(dim=1)
+    assert same.double().mean() > (0.95 if dtype == F32 else 0.999)
+    torch.testing.assert_close(found[same], expected[same], rtol=1e-3, atol=1e-3)
+    if signed:
+        left = losses(dictionary, data, found) / data.double().square().sum(dim=1)
+        assert left.max() <= tolerance + 1e-5
+        # One atom less leaves more: the last one taken was needed.
+        fewer = active(found).sum(dim=1)
+        for row in range(20):
+            if fewer[row] > 1:
+                short = OrthogonalMatchingPursuit(int(fewer[row]) - 1)(dictionary, data[row][None])
+                rest = losses(dictionary, data[row][None], short.dense(60))
+                assert rest / data[row].double().square().sum() > tolerance - 1e-5

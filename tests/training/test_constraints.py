@@ -178,3 +178,34 @@ def test_unit_atoms():
     found = unit_atoms(rows, fallback)
     torch.testing.assert_close(found, torch.tensor([[0.6, 0.8], [1.0, 0], [1.0, 0], [1.0, 0]]))
     torch.testing.assert_close(unit_atoms(rows)[1:], torch.zeros(3, 2))
+
+
+def test_atoms_without_an_entry_below_zero():
+    from shoal.training import NonnegativeUnitLength
+
+    moved = torch.tensor([[3.0, -4.0, 0.0], [-1.0, -2.0, -2.0], [0.0, 0.0, 0.0], [1.0, 2.0, 2.0]])
+    before = torch.tensor([[0.0, 1, 0], [0.0, 0, 1], [0.0, 0, 0], [1.0, 0, 0]])
+    found = NonnegativeUnitLength()(moved, before)
+    expected = torch.tensor([[1.0, 0, 0], [0.0, 0, 1], [0.0, 0, 0], [1 / 3, 2 / 3, 2 / 3]])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_fit_of_atoms_without_an_entry_below_zero(centred):
+    from shoal import DictionaryAutoencoder, recovery
+
+    rng = np.random.default_rng(0)
+    topics = rng.dirichlet(np.full(40, 0.1), 8)
+    topics /= np.linalg.norm(topics, axis=1, keepdims=True)
+    amounts = np.zeros((1500, 8))
+    for row in amounts:
+        row[rng.choice(8, 2, replace=False)] = rng.uniform(1, 3, 2)
+    data = amounts @ topics + 0.01 * rng.standard_normal((1500, 40))
+    named = {"model": "nonnegative", "positive_atoms": True, "random_state": 0}
+    if centred:
+        data = data - data.mean(axis=0)
+    model = DictionaryAutoencoder(8, 2, **named).fit(data)
+    assert (model.components_ >= 0).all()
+    np.testing.assert_allclose(np.linalg.norm(model.components_, axis=1), 1)
+    if not centred:
+        assert recovery(model.components_, topics).recovered(0.99) == 1

@@ -207,7 +207,8 @@ def test_the_default_is_bounded_by_the_data(m, share, n_samples, data):
     assert 1 <= found.batch_size <= min(4096, n_samples)
     if n_samples >= 4096:
         assert max(256, 4 * m / k) <= found.batch_size or found.batch_size == 4096
-        assert found.batch_size <= max(256, 8 * m / k)
+        assert found.batch_size <= max(256, 8 * m / k, m)
+        assert found.batch_size > m / 2 or found.batch_size == 4096
         assert found.batch_size.bit_count() == 1
     assert found.activation == TopK(k, signed=model == "sparse")
     assert found.polish == Polish(SubspacePursuit(k, signed=model == "sparse"))

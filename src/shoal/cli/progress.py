@@ -33,11 +33,14 @@ __all__ = [
 ]
 
 
+_COUNTED = ("descent", "finish")  # phases whose number of steps is known beforehand
+
+
 def follow(steps: Iterator[Step], *, quiet: bool) -> None:
     """Run a fit to its end under a progress bar a phase.
 
-    Descent has a number of steps; the phases after it end when they have nothing more to give,
-    and until then their bars only say that they are at work.
+    Descent and finish have a number of steps; the other phases end when they have nothing more to
+    give, and until then their bars only say that they are at work.
     """
     with screen.bar("{task.fields[note]}", quiet=quiet) as progress:
         phase, task, shown, first = "", None, 0.0, 0
@@ -58,7 +61,7 @@ def follow(steps: Iterator[Step], *, quiet: bool) -> None:
                 if step is not None:
                     show(step, total=1.0, completed=1.0)
                 phase, first = following.phase, following.number - 1
-                total = 1.0 if phase == "descent" else None
+                total = 1.0 if phase in _COUNTED else None
                 task = progress.add_task(phase, total=total, note="")
                 shown = 0.0
             step = following
@@ -66,7 +69,7 @@ def follow(steps: Iterator[Step], *, quiet: bool) -> None:
             # Reading the loss waits for the device: not at every step.
             if now - shown >= 0.2:
                 shown = now
-                show(step, completed=step.progress if phase == "descent" else 0.0)
+                show(step, completed=step.progress if phase in _COUNTED else 0.0)
         if step is not None:
             show(step, total=1.0, completed=1.0)
 

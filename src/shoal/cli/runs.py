@@ -44,6 +44,13 @@ def transform(
             "atoms: subspace pursuit, orthogonal matching pursuit, iterative hard thresholding."
         ),
     ] = "encoder",
+    tol: Annotated[
+        float | None,
+        typer.Option(
+            help="With --method omp: each row takes atoms until at most this share of its square "
+            "is left."
+        ),
+    ] = None,
     device: Device = None,
     opening: Opening,
     force: Force = False,
@@ -61,7 +68,7 @@ def transform(
 
     model = load_run(run, device=device).set_params(sparse_output=True)
     data = opening.open(source)
-    blocks = list(counted(model.iter_transform(data, method), data, quiet=quiet))
+    blocks = list(counted(model.iter_transform(data, method, tol=tol), data, quiet=quiet))
     codes = sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
 
     def write(place: Claim | Path) -> Path:

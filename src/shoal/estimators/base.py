@@ -38,6 +38,7 @@ from shoal.vocabulary import (
     Parameters,
     check_choice,
     check_count,
+    check_number,
     warn,
 )
 
@@ -122,7 +123,9 @@ class TiedAutoencoder(
 
     # ------------------------------------------------------------------ using the model
 
-    def transform(self, X: Any, method: str = "encoder") -> NDArray[Any] | sparse.csr_array:
+    def transform(
+        self, X: Any, method: str = "encoder", *, tol: float | None = None
+    ) -> NDArray[Any] | sparse.csr_array:
         """The codes of `X`.
 
         Parameters
@@ -132,6 +135,10 @@ class TiedAutoencoder(
             The encoder's own code, x = sigma(D y + b), one product and biased; least squares
             on its support; with at most k atoms subspace pursuit, orthogonal matching pursuit
             or iterative hard thresholding (see :mod:`shoal.network.pursuit`).
+        tol : float, optional
+            With ``method="omp"``, a target for the error in place of a number of atoms: each row
+            takes atoms until at most this share of its square is left, above 0 and at most 1,
+            and no more than min(n_components, n_features).
 
         Returns
         -------
@@ -141,7 +148,7 @@ class TiedAutoencoder(
         """
         check_is_fitted(self)
         source = self._source(X)
-        blocks = self._blocks(source, method, _CHUNK)
+        blocks = self._blocks(source, method, _CHUNK, tol)
         if self.sparse_output:
             return sparse.vstack(list(blocks), format="csr")
         if source.n_samples is None:
@@ -154,11 +161,16 @@ class TiedAutoencoder(
         return codes
 
     def iter_transform(
-        self, X: Any, method: str = "encoder", *, batch_size: int = _CHUNK
+        self,
+        X: Any,
+        method: str = "encoder",
+        *,
+        batch_size: int = _CHUNK,
+        tol: float | None = None,
     ) -> Iterator[NDArray[Any] | sparse.csr_array]:
         """:meth:`transform` in blocks of at most `batch_size` rows, for data of any length."""
         check_is_fitted(self)
-        return self._blocks(self._source(X), method, batch_size)
+        return self._blocks(self._source(X), method, batch_size, tol)
 
     def inverse_transform(self, X: Any) -> NDArray[Any]:
         """Data from codes: x D, with the preprocessing undone.
@@ -296,12 +308,16 @@ class TiedAutoencoder(
             raise _beyond(largest)
 
     def _blocks(
-        self, source: Source, method: str, batch_size: int
+        self, source: Source, method: str, batch_size: int, tol: float | None = None
     ) -> Iterator[NDArray[Any] | sparse.csr_array]:
         """The codes (B, m), in the form of `sparse_output`."""
         without_zeros = self._sparse_output()
         parameters, batches = self._batches(source, method, batch_size)
-        return (self._code_rows(parameters, batch, method, without_zeros) for batch in batches)
+        if tol is not None:
+            if method != "omp":
+                raise ArgumentError("tol", f"{tol!r} with method={method!r}", "method='omp'")
+            tol = check_number("tol", tol, low=0.0, high=1.0, open_low=True)
+        return (self._code_rows(parameters, batch, method, without_zeros, tol) for batch in batches)
 
     def _batches(
         self, source: Source, method: str, batch_size: int
@@ -313,7 +329,12 @@ class TiedAutoencoder(
         return parameters, self.preprocessing_.through(source).batches(size)
 
     def _code_rows(
-        self, parameters: Parameters, batch: NDArray[Any], method: str, without_zeros: bool
+        self,
+        parameters: Parameters,
+        batch: NDArray[Any],
+        method: str,
+        without_zeros: bool,
+        tol: float | None = None,
     ) -> NDArray[Any] | sparse.csr_array:
         """The codes of a preprocessed batch (B, n), rows of any magnitude: shape (B, m).
 
@@ -324,16 +345,21 @@ class TiedAutoencoder(
         free = free or (method in PURSUITS and self.thresholds_ is None)
         exponents = units.exponents(np.abs(batch).max(axis=1)) if free else 0
         if not np.any(exponents):
-            return self._code(parameters, batch, method, without_zeros)
+            return self._code(parameters, batch, method, without_zeros, tol)
         scaled = np.ldexp(batch, np.asarray(exponents)[:, None])
-        codes = self._code(parameters, scaled, method, without_zeros)
+        codes = self._code(parameters, scaled, method, without_zeros, tol)
         if isinstance(codes, sparse.csr_array):
             codes.data = np.ldexp(codes.data, np.repeat(-exponents, np.diff(codes.indptr)))
             return codes
         return np.asarray(np.ldexp(codes, -np.asarray(exponents)[:, None]))
 
     def _code(
-        self, parameters: Parameters, batch: NDArray[Any], method: str, without_zeros: bool
+        self,
+        parameters: Parameters,
+        batch: NDArray[Any],
+        method: str,
+        without_zeros: bool,
+        tol: float | None = None,
     ) -> NDArray[Any] | sparse.csr_array:
         """The codes of a preprocessed batch (B, n): shape (B, m)."""
         data = torch.from_numpy(batch).to(parameters.bias.device)

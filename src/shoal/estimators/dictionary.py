@@ -17,8 +17,9 @@ from shoal.data import FittedPreprocessing, Preprocessing, Source
 from shoal.estimators.base import METHODS, PURSUITS, TiedAutoencoder
 from shoal.network.activations import Activation, at_rest
 from shoal.network.inference import (
+    OrthogonalMatchingPursuit,
+    fast_least_squares,
     fast_sparse_encode,
-    least_squares,
 )
 from shoal.parts import check_storable
 from shoal.training import (
@@ -48,6 +49,7 @@ from shoal.training.fit import (
 from shoal.training.history import Recorded
 from shoal.training.initialization import atoms_given
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
+from shoal.training.recipes.recipe import with_positive_atoms
 from shoal.training.revival import Activity
 from shoal.training.sparsity import VARYING
 from shoal.training.state import State, generator_at
@@ -145,6 +147,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
     preprocessing : str or Preprocessing, optional
         "none", "center", "scale", "whiten" or a `shoal.data.Preprocessing`. Fitted with
         the model; `transform` applies it and `inverse_transform` undoes it.
+    positive_atoms : bool
+        Whether no entry of an atom may be below 0, for data that are sums of what cannot be
+        negative: spectra, counts, stains. With a recipe whose atoms are of length 1.
     device : str or torch.device
         "cpu", "cuda", ..., or "auto": CUDA where there is one.
     random_state : int, RandomState instance or None
@@ -218,6 +223,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         recipe: str | Recipe = "default",
         init: Init | NDArray[Any] = "auto",
         preprocessing: str | Preprocessing | None = None,
+        positive_atoms: bool = False,
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
         sparse_output: bool = False,
@@ -228,6 +234,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self.recipe = recipe
         self.init = init
         self.preprocessing = preprocessing
+        self.positive_atoms = positive_atoms
         self.device = device
         self.random_state = random_state
         self.sparse_output = sparse_output
@@ -545,7 +552,12 @@ class DictionaryAutoencoder(TiedAutoencoder):
         return found
 
     def _code(
-        self, parameters: Parameters, batch: NDArray[Any], method: str, without_zeros: bool
+        self,
+        parameters: Parameters,
+        batch: NDArray[Any],
+        method: str,
+        without_zeros: bool,
+        tol: float | None = None,
     ) -> NDArray[Any] | sparse.csr_array:
         if method == "encoder":
             return super()._code(parameters, batch, method, without_zeros)
@@ -555,6 +567,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
             if method == "pursuit" and self.recipe_.pursuit is not None:
                 pursuit = self.recipe_.pursuit
+            if tol is not None:
+                pursuit = OrthogonalMatchingPursuit(min(dictionary.shape), signed, tol)
             # A pursuit asks for no encoder.
             parameters = parameters._replace(encoder=None, bias=torch.zeros_like(parameters.bias))
             found = fast_sparse_encode(parameters, data, pursuit)
@@ -562,7 +576,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             support = fast_sparse_encode(parameters, data, self._encoder())
             if parameters.offset is not None:
                 data = data - parameters.offset
-            found = least_squares(dictionary, data, support, signed=signed)
+            found = fast_least_squares(dictionary, data, support, signed=signed)
         m = len(dictionary)
         return found.to_csr(m) if without_zeros else found.dense(m).cpu().numpy()
 
@@ -606,6 +620,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
             if k == VARYING and name == "default":
                 name = "incoherent"
             found = recipe_named(name, self.model, m, k, n_samples)
+        if not isinstance(self.positive_atoms, (bool, np.bool_)):
+            raise ArgumentError("positive_atoms", repr(self.positive_atoms), "True or False")
+        if self.positive_atoms:
+            found = with_positive_atoms(found)
         check_storable(found)
         return found
 

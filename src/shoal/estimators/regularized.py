@@ -339,7 +339,9 @@ class RegularizedAutoencoder(TiedAutoencoder):
         self._keep_names(parameters.dictionary.shape[1], feature_names)
         return self
 
-    def transform(self, X: Any, method: str = "encoder") -> NDArray[Any] | sparse.csr_array:
+    def transform(
+        self, X: Any, method: str = "encoder", *, tol: float | None = None
+    ) -> NDArray[Any] | sparse.csr_array:
         """The codes of `X`, h = s(x W^T + b).
 
         Parameters
@@ -348,6 +350,8 @@ class RegularizedAutoencoder(TiedAutoencoder):
         method : {"encoder"}
             The encoder's own code is the only one: how many units a sample has active is the
             penalty's doing, and pursuits ask for their number.
+        tol : None
+            A target for the error is for pursuits.
 
         Returns
         -------
@@ -355,7 +359,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
             As `sparse_output` says. Codes of ReLU and Maxout have zeros; those of the smooth
             activations have none.
         """
-        return super().transform(X, method)
+        return super().transform(X, method, tol=tol)
 
     def _encoder(self) -> Activation:
         found: Activation = at_rest(self.activation_)

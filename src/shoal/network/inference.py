@@ -30,6 +30,7 @@ __all__ = [
     "SubspacePursuit",
     "ThresholdPursuit",
     "fast_encode",
+    "fast_least_squares",
     "fast_sparse_encode",
     "least_squares",
     "sparse_codes",
@@ -50,4 +51,17 @@ def fast_sparse_encode(
     """The codes of :func:`fast_encode` as indices and values, without the zeros."""
     kernel = kernels.choose(data, parameters, activation)
     codes: SparseCodes = kernel.sparse_encode(parameters, data, activation)
+    return codes
+
+
+def fast_least_squares(
+    dictionary: Tensor, data: Tensor, support: SparseCodes, *, signed: bool = True
+) -> SparseCodes:
+    """:func:`least_squares` by a kernel, where there is one.
+
+    Atoms of a support that depend on each other do not share a coefficient: the first ones have
+    it, and the others 0.
+    """
+    solve = getattr(kernels.choose(data), "least_squares", least_squares)
+    codes: SparseCodes = solve(dictionary, data, support, signed=signed)
     return codes

@@ -289,7 +289,19 @@ class OrthogonalMatchingPursuit(Pursuit):
     left to gain from: the largest
     correlation is at rounding level (or with ``signed=False`` not positive). Ties go to
     either atom. Rows that are explained exactly by fewer atoms have zeros among their values.
+
+    Parameters
+    ----------
+    tolerance : float
+        A row also stops once at most this share of its square is left, 0 for never: a target for
+        the error in place of a number of atoms, which is then only the most.
     """
+
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("tolerance", self.tolerance, low=0.0, high=1.0)
 
     def __call__(self, dictionary: Tensor, data: Tensor) -> SparseCodes:  # noqa: D102
         n_samples, n_features = data.shape
@@ -303,6 +315,7 @@ class OrthogonalMatchingPursuit(Pursuit):
         dependent = torch.finfo(data.dtype).eps ** 0.5
         # Arbitrary: a few times what rounding leaves of data that is explained exactly.
         rounding = 32 * torch.finfo(data.dtype).eps * torch.linalg.vector_norm(data, dim=1)
+        square = data.square().sum(dim=1)
         for taken in range(k):
             score = residual @ dictionary.T  # (B, m)
             if self.signed:
@@ -316,6 +329,8 @@ class OrthogonalMatchingPursuit(Pursuit):
             direction = atom - torch.einsum("bk,bkn->bn", inside, basis[:, :taken])
             length = torch.linalg.vector_norm(direction, dim=1)
             useful = (length > dependent) & (best > rounding)
+            if self.tolerance > 0:
+                useful &= residual.square().sum(dim=1) > self.tolerance * square
             direction = torch.where(
                 useful[:, None], direction / length.clamp_min(dependent)[:, None], 0.0
             )

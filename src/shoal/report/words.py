@@ -293,7 +293,14 @@ def _endings(run: Run) -> list[Chip]:
     out = []
     refined = [r for r in run.history if r.get("phase") == "refinement"]
     rounds = [r for r in run.history if r.get("phase") == "polish"]
-    if refined:
+    finishing = [r for r in run.history if r.get("phase") == "finish"]
+    if finishing:
+        progress = number(finishing[-1].get("progress"))
+        if progress is not None and progress < 1:
+            out.append(Chip("warn", "Finish ended with the data, before its last step"))
+        else:
+            out.append(Chip("good", "Finish has made all its steps"))
+    elif refined:
         before, limit = number(recipe.get("n_steps")), _limit(recipe, "refinement", "n_steps")
         steps, progress = number(refined[-1].get("step")), number(refined[-1].get("progress"))
         if None not in (before, limit, steps) and steps - before >= limit:  # type: ignore[operator]
@@ -331,6 +338,7 @@ PHASES = {
         "in the refinement a pursuit infers them, which explains more and lets the same steps go "
         "on to the true atoms"
     ),
+    "finish": ("in the finish atoms go on with Adam, as the refinement could not explain the data"),
     "polish": "in the polish the atoms are solved for, all at once, between two pursuits",
 }
 

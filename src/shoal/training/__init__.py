@@ -1,7 +1,14 @@
 """Training: where atoms start, how they move, and when they are done."""
 
 from shoal.training.adaptation import BiasAdaptation
-from shoal.training.constraints import Free, MaxNorm, Nearness, UnitLength, nearness_projection
+from shoal.training.constraints import (
+    Free,
+    MaxNorm,
+    Nearness,
+    NonnegativeUnitLength,
+    UnitLength,
+    nearness_projection,
+)
 from shoal.training.descent import Plan, Stage, begin, descend
 from shoal.training.fit import prepare, pruned, run, step_of, steps
 from shoal.training.history import History
@@ -20,10 +27,10 @@ from shoal.training.recipes import (
     nguyen2019,
     recipe_named,
 )
-from shoal.training.refinement import Refinement
+from shoal.training.refinement import Finish, Refinement
 from shoal.training.revival import Activity, Revival
 from shoal.training.rules import Adam, FixedStep, Momentum, NormalizedStep
-from shoal.training.schedules import Constant, ExponentialDecay, Halving, InverseDecay
+from shoal.training.schedules import Constant, DecayAtLast, ExponentialDecay, Halving, InverseDecay
 from shoal.training.state import Place, State
 
 __all__ = [
@@ -34,8 +41,10 @@ __all__ = [
     "Adam",
     "BiasAdaptation",
     "Constant",
+    "DecayAtLast",
     "Epoch",
     "ExponentialDecay",
+    "Finish",
     "FixedStep",
     "Free",
     "Halving",
@@ -45,6 +54,7 @@ __all__ = [
     "Momentum",
     "MomentumSettings",
     "Nearness",
+    "NonnegativeUnitLength",
     "NormalizedStep",
     "Place",
     "Plan",

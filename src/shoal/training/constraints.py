@@ -16,6 +16,7 @@ __all__ = [
     "Free",
     "MaxNorm",
     "Nearness",
+    "NonnegativeUnitLength",
     "UnitLength",
     "nearness_projection",
     "pushed_apart",
@@ -229,6 +230,25 @@ class UnitLength:
             return unit_atoms(moved, fallback=before)
         # A number that is not finite stays one, for the loop to see.
         return _scaled_(moved, torch.linalg.vector_norm(moved, dim=1, keepdim=True))
+
+
+@register("constraint")
+@dataclass(frozen=True)
+class NonnegativeUnitLength:
+    """Every atom of length 1, with no entry below 0: for spectra, counts, stains.
+
+    The nearest one, but for an atom without an entry above 0: it stays what it was before, or
+    turns round.
+
+    >>> NonnegativeUnitLength()(torch.tensor([[3.0, -4.0], [-0.6, -0.8]])).tolist()
+    [[1.0, 0.0], [0.6000000238418579, 0.800000011920929]]
+    """
+
+    def __call__(  # noqa: D102
+        self, moved: Tensor, before: Tensor | None = None, center: Tensor | None = None
+    ) -> Tensor:
+        other = (moved if before is None else before).abs()
+        return unit_atoms(moved.clamp_min(0.0), fallback=unit_atoms(other))
 
 
 @register("constraint")

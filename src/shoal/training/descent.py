@@ -9,7 +9,7 @@ progress bar or stop early; the loop knows nothing of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, repeat
 from typing import Any, NamedTuple
@@ -61,6 +61,11 @@ class Stage:
         Replacement of dead and duplicate atoms.
     settling : Refinement or None
         The stage ends once this has settled.
+    batch_size : int or None
+        Samples per update, where the plan's own number does not suit the stage.
+    only_unexplained : bool
+        The stage is left out where the one before ended for another reason than that it can't
+        explain the data.
     """
 
     phase: str
@@ -72,6 +77,8 @@ class Stage:
     bias: Schedule | BiasAdaptation | None = None
     revival: Revival | None = None
     settling: Refinement | None = None
+    batch_size: int | None = None
+    only_unexplained: bool = False
 
 
 class Plan(NamedTuple):
@@ -92,6 +99,15 @@ class Plan(NamedTuple):
                 break
             found.append(found[-1] + stage.n_steps)
         return tuple(found)
+
+    def size(self, stage: int) -> int | None:
+        """Samples per update in a stage; after the last one that of the last."""
+        own = self.stages[min(stage, len(self.stages) - 1)].batch_size
+        return self.batch_size if own is None else own
+
+    def of_one_size(self) -> Plan:
+        """The plan with the same number of samples per update from the first to the last."""
+        return self._replace(stages=tuple(replace(each, batch_size=None) for each in self.stages))
 
 
 def begin(
@@ -199,8 +215,8 @@ def _work(
     source: Source, plan: Plan, state: State, passes: int | None
 ) -> Iterator[tuple[Tensor, Evaluate, Place]]:
     """Batches, what sums over each, and the place after it; a full batch is read once and stays."""
-    like = state.parameters.dictionary
-    if plan.batch_size is None:
+    like, size = state.parameters.dictionary, plan.size(state.stage)
+    if size is None:
         if source.n_samples is None:
             raise ArgumentError("batch_size", "None (full batch) on a stream", "a number of rows")
         (batch,) = source.batches(source.n_samples)
@@ -208,6 +224,7 @@ def _work(
         work = data, objective.on_the_same_batch(data), state.place
         yield from repeat(work) if passes is None else repeat(work, passes)
     else:
+        plan = plan._replace(batch_size=size)
         for batch, place in _batches(source, plan, state.place, passes):
             data = torch.from_numpy(batch).to(like)
             yield data, objective.on_batch(data), place
@@ -242,16 +259,23 @@ def descend(
     ArgumentError
         Where a full batch is asked of a stream.
     """
-    work = iter(()) if state.finished else _work(source, plan, state, passes)
+    if source.once:  # a new number of samples per update would begin a new pass
+        plan = plan.of_one_size()
     generator = None
     if state.noise is not None:
         generator = torch.Generator(device=state.parameters.bias.device)
         generator.set_state(state.noise)
-    for data, evaluate, place in work:
-        state, sums = _advance(state._replace(place=place), plan, data, evaluate, generator)
-        yield state, sums
-        if state.finished:
-            return
+    going = not state.finished
+    while going:
+        size, going = plan.size(state.stage), False
+        for data, evaluate, place in _work(source, plan, state, passes):
+            state, sums = _advance(state._replace(place=place), plan, data, evaluate, generator)
+            yield state, sums
+            if state.finished:
+                return
+            if plan.size(state.stage) != size:
+                going = True
+                break
 
 
 def _advance(
@@ -281,7 +305,7 @@ def _advance(
     done = index + 1
     if plan.piecewise and plan.batch_size is not None:
         done, rows = index + rows // plan.batch_size, rows % plan.batch_size
-    last = done > index and since + 1 == stage.n_steps
+    last, unexplained = done > index and since + 1 == stage.n_steps, True
     if isinstance(sums, StepSums):
         sums = sums._replace(variance=variance(data))
         if isinstance(stage.bias, BiasAdaptation) and adapted is not None:
@@ -306,6 +330,7 @@ def _advance(
             settled, rests = settled.add(
                 stage.settling, sums, data, parameters.dictionary, replaced
             )
+            unexplained = last or settled.in_vain
             last = last or rests
     state = state._replace(
         parameters=parameters,
@@ -320,7 +345,7 @@ def _advance(
         noise=None if generator is None else generator.get_state(),
     )
     if last:
-        state = _entered(state, plan, (*state.begun, done))
+        state = _following(state, plan, unexplained)
     return state, sums
 
 
@@ -343,3 +368,15 @@ def _partly(
     }
     others["dictionary"] = constrain(others["dictionary"], before.dictionary)
     return moved._replace(**others), memory
+
+
+def _following(state: State, plan: Plan, unexplained: bool) -> State:
+    """The state at the start of the stage that follows, if need be in a new pass."""
+    begun = (*state.begun, state.number)
+    while len(begun) <= len(plan.stages):
+        if unexplained or not plan.stages[len(begun) - 1].only_unexplained:
+            break
+        begun = (*begun, state.number)
+    if plan.size(len(begun) - 1) != plan.size(state.stage):
+        state = state._replace(place=state.place.next_pass())
+    return _entered(state, plan, begun)

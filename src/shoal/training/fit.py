@@ -28,6 +28,7 @@ from shoal.network.activations import Activation, is_rowwise
 from shoal.network.inference import Pursuit, ThresholdPursuit
 from shoal.network.objective import StepSums, Terms
 from shoal.training import giving_up, units
+from shoal.training.constraints import NonnegativeUnitLength
 from shoal.training.descent import Plan, begin, descend
 from shoal.training.encoders import fitted_encoder
 from shoal.training.initialization import initialize, rows_wanted
@@ -252,7 +253,7 @@ def prepare(
     exponent = units.exponent(sample, recipe_of(k or 1))
     sample = np.ldexp(sample, exponent)
     source, kept = units.changed(source, exponent), units.changed(kept, exponent)
-    start = started(init, sample, m, device, rng)
+    start = _allowed(started(init, sample, m, device, rng), recipe_of(k or 1))
     narrow = narrowed(start, sample)
     problem = Problem(
         source,
@@ -294,6 +295,13 @@ def started(
     atoms = initialize(init, sample, m, rng).astype(sample.dtype)
     dictionary = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
     return Parameters(dictionary, torch.zeros(m, dtype=dictionary.dtype, device=device))
+
+
+def _allowed(parameters: Parameters, recipe: Recipe) -> Parameters:
+    """A start in the set that atoms are kept in, where that is smaller than all directions."""
+    if not isinstance(recipe.constraint, NonnegativeUnitLength):
+        return parameters
+    return parameters._replace(dictionary=recipe.constraint(parameters.dictionary))
 
 
 def _search(
@@ -380,13 +388,16 @@ def run(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Term
 def _trained(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Terms]]:
     """The steps of descent and polish."""
     recipe = problem.recipe(state)
+    precision = problem.start.bias.dtype
     if state.polished is None:
         for state, sums in descend(state, problem.source, recipe.plan()):
+            if state.finished and _is_finishing(state, recipe):
+                state = state._replace(parameters=state.parameters.map(lambda p: p.to(precision)))
             yield state, sums
-    if recipe.polish is None:
+    if recipe.polish is None or _is_finishing(state, recipe):
         return
     if state.polished is None:
-        wide = state.parameters.map(lambda part: part.to(problem.start.bias.dtype))
+        wide = state.parameters.map(lambda part: part.to(precision))
         state = begin_polish(wide, recipe.polish, state.place, state)
     # Of long sparse rows, as many as memory lets, if these are some for each atom.
     most = recipe.polish.max_samples
@@ -429,7 +440,7 @@ def _again(problem: Problem, state: State) -> State:
     if not problem.warm:
         m = len(start.bias)
         sample = problem.kept.draw(rows_wanted("residual", m), rng, strict=False)
-        start = started("residual", sample, m, start.bias.device, rng)
+        start = _allowed(started("residual", sample, m, start.bias.device, rng), recipe)
     if recipe.polish is not None:
         start = start.map(lambda part: part.to(problem.narrow.bias.dtype))
     begun = begin(start, recipe.plan(), rng)
@@ -478,6 +489,12 @@ def _better(problem: Problem, state: State) -> Fitted:
     return now._replace(parameters=parameters, cost=cost)
 
 
+def _is_finishing(state: State, recipe: Recipe) -> bool:
+    """Whether a finish is under way or done; what a polish would add is not worth its time."""
+    begun = state.begun[2:3]  # after the descent and the refinement
+    return recipe.finish is not None and bool(begun) and state.number > begun[0]
+
+
 def steps(problem: Problem, state: State) -> Iterator[Step]:
     """:func:`run` as records."""
     for state, sums in run(problem, state):
@@ -487,8 +504,8 @@ def steps(problem: Problem, state: State) -> Iterator[Step]:
 def step_of(plan: Plan, state: State, sums: StepSums | Terms) -> Step:
     """The record of the update that led to `state`, by `plan`."""
     number = state.number
-    # An update that ended its stage belongs to it still.
-    ended = state.begun[-1] == number
+    # An update that ended its stage belongs to it still; after it some stages can be left out.
+    ended = state.begun.count(number)
     made = state.stage - ended
     stage, since = plan.stages[made], number - state.begun[made]
     progress = 1.0 if ended else since / stage.n_steps

@@ -27,7 +27,12 @@ from shoal.network.autoencoder import variance
 from shoal.network.inference import Pursuit, SparseCodes, fast_sparse_encode
 from shoal.network.objective import StepSums
 from shoal.parts import register
-from shoal.training.constraints import unit_atoms
+from shoal.training.constraints import (
+    Constraint,
+    NonnegativeUnitLength,
+    UnitLength,
+    unit_atoms,
+)
 from shoal.training.refinement import nearly_all_within
 from shoal.training.revival import split
 from shoal.training.state import Place, Polished, State, generator_at
@@ -63,6 +68,8 @@ class Polish:
         samples an atom at least.
     max_samples : int
         Rows at most.
+    constraint : Constraint
+        What keeps atoms in their set: of length 1, or without an entry below 0 as well.
     """
 
     pursuit: Pursuit
@@ -72,6 +79,7 @@ class Polish:
     explained: float = 1e-12
     first_users: int = 24
     max_samples: int = 50_000
+    constraint: Constraint = UnitLength()
 
     def __post_init__(self) -> None:
         if not isinstance(self.pursuit, Pursuit):
@@ -98,7 +106,14 @@ def _plainly_wrong(codes: SparseCodes, losses: Tensor, m: int) -> Tensor:
     return outlying
 
 
-def _solve(parameters: Parameters, rows: Tensor, codes: SparseCodes, sums: StepSums) -> Tensor:
+def _solve(
+    parameters: Parameters,
+    rows: Tensor,
+    codes: SparseCodes,
+    sums: StepSums,
+    *,
+    nonnegative: bool = False,
+) -> Tensor:
     """Unit atoms of least squares, without the rows whose codes are plainly wrong.
 
     D + (X^T X)^-1 X^T (Y - X D) is (X^T X)^-1 X^T Y, with less rounding. An atom without a code
@@ -116,6 +131,8 @@ def _solve(parameters: Parameters, rows: Tensor, codes: SparseCodes, sums: StepS
     else:
         dense = codes.dense(m)
         gram = (dense.T @ dense).double()
+    if nonnegative:
+        return _solve_above_zero(dictionary, gram, sums.dictionary.double())
     energy = gram.diagonal()
     used = energy > 0
     # Arbitrary: far below any real curvature, enough to keep unused atoms solvable.
@@ -126,6 +143,27 @@ def _solve(parameters: Parameters, rows: Tensor, codes: SparseCodes, sums: StepS
         factor = torch.linalg.cholesky(gram + torch.diag(ridge))
     change = torch.cholesky_solve(-sums.dictionary.double(), factor).to(dictionary.dtype)
     return unit_atoms(dictionary + torch.where(used[:, None], change, 0.0), fallback=dictionary)
+
+
+# Arbitrary: passes over all atoms; each goes on where the last one stopped, as rounds do.
+_SWEEPS = 10
+
+
+def _solve_above_zero(dictionary: Tensor, gram: Tensor, gradient: Tensor) -> Tensor:
+    """Unit atoms (m, n) of least squares with no entry below 0, atom by atom.
+
+    Each is the best one for the others as they are, which has a closed form: Mairal et al. 2010,
+    Online Learning for Matrix Factorization and Sparse Coding, Algorithm 2. `gram` (m, m) is of
+    the codes, `gradient` (m, n) that of the loss.
+    """
+    atoms, gradient = dictionary.double().clone(), gradient.clone()
+    used = torch.nonzero(gram.diagonal() > 0).squeeze(1).tolist()
+    for _ in range(_SWEEPS):
+        for i in used:
+            moved = (atoms[i] - gradient[i] / gram[i, i]).clamp_min_(0.0)
+            gradient.addr_(gram[:, i], moved - atoms[i])
+            atoms[i] = moved
+    return unit_atoms(atoms.to(dictionary.dtype), fallback=dictionary)
 
 
 Draw = Callable[[int, np.random.Generator], Tensor]
@@ -217,8 +255,12 @@ def _round(
         at = Polished(best.dictionary, torch.inf, torch.inf, 0, asked, state.place.after)
         state = state._replace(place=Place.at(rng))
     elif not last:
-        solved = _solve(now, rows, codes, sums)
+        constraint = settings.constraint
+        nonnegative = isinstance(constraint, NonnegativeUnitLength)
+        solved = _solve(now, rows, codes, sums, nonnegative=nonnegative)
         dictionary, replaced = split(solved, rows, codes, losses, sums.energy)
+        if replaced and not isinstance(constraint, UnitLength):
+            dictionary = constraint(dictionary, solved)
         at = at._replace(dictionary=dictionary, stalled=-settings.patience if replaced else stalled)
     state = state._replace(
         parameters=best, number=number, replaced=replaced, polished=at, finished=last

@@ -350,6 +350,9 @@ class Adam:
         Above 0, added to the root of the latter.
     tangent : bool
         Whether the part of the gradient along each atom is left out, for atoms of length 1.
+    relative: bool
+        Whether the learning rate is in units of 1/sqrt(n), the root mean square of the entries of
+        an atom of length 1, so that it is the same angle for any number n of features.
     """
 
     schedule: Schedule = Constant(0.001)
@@ -357,6 +360,7 @@ class Adam:
     beta2: float = 0.999
     epsilon: float = 1e-8
     tangent: bool = False
+    relative: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -387,6 +391,8 @@ class Adam:
         slopes = (gradient, *sums.slopes())
         one, two = 1 - self.beta1 ** (step + 1), 1 - self.beta2 ** (step + 1)
         rate = self.schedule(step)
+        if self.relative:
+            rate /= weights.shape[1] ** 0.5
         for part, slope, mean, square in zip(parameters, slopes, *memory, strict=True):
             if part is None or slope is None or mean is None or square is None:
                 continue

@@ -10,6 +10,7 @@ from shoal.vocabulary import ArgumentError, check_count, check_number
 
 __all__ = [
     "Constant",
+    "DecayAtLast",
     "ExponentialDecay",
     "Halving",
     "InverseDecay",
@@ -37,6 +38,26 @@ class Constant:
 
     def __call__(self, step: int) -> float:  # noqa: D102
         return self.value
+
+
+@register("schedule")
+@dataclass(frozen=True)
+class DecayAtLast:
+    """`initial` for the first half of `n_steps`, then in a straight line to 0, and 0 after them.
+
+    >>> [DecayAtLast(1.0, 4)(s) for s in range(5)]
+    [1.0, 1.0, 1.0, 0.5, 0.0]
+    """
+
+    initial: float
+    n_steps: int
+
+    def __post_init__(self) -> None:
+        check_number("initial", self.initial, low=0.0, open_low=True)
+        check_count("n_steps", self.n_steps)
+
+    def __call__(self, step: int) -> float:  # noqa: D102
+        return self.initial * min(1.0, max(0.0, 2 * (1 - step / self.n_steps)))
 
 
 @register("schedule")

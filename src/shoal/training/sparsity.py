@@ -145,8 +145,8 @@ def trial(model: str, m: int, k: int, n_samples: int | None) -> Plan:
     """The short descent that learns with `k` active units."""
     recipe = default(model, m, k, n_samples)
     assert recipe.refinement is not None
-    refinement = replace(recipe.refinement, n_steps=_STEPS + _STEPS_EACH * k)
-    return replace(recipe, refinement=refinement, polish=None).plan()
+    refinement = replace(recipe.refinement, n_steps=_STEPS + _STEPS_EACH * k, wait=None)
+    return replace(recipe, refinement=refinement, finish=None, polish=None).plan()
 
 
 def find_sparsity(

@@ -41,7 +41,7 @@ from shoal.network.pursuit import (
 from shoal.processes import forked
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["coded_step", "encode", "screening", "sparse_encode", "step"]
+__all__ = ["coded_step", "encode", "least_squares", "screening", "sparse_encode", "step"]
 
 DENSE = 1 / 8
 """With a larger fraction of active units the dense step is faster. Measured, as are the
@@ -290,7 +290,9 @@ class Pursuer:
             elif isinstance(pursuit, ThresholdPursuit):
                 pursuits.threshold_pursuit(*first, self.threshold, dependent, parts, *out)
             else:
-                pursuits.matching_pursuit(*first, dependent, parts, *out)
+                share = real(getattr(pursuit, "tolerance", 0.0))
+                squares = flat(tile.square().sum(dim=1))
+                pursuits.matching_pursuit(*first, dependent, squares, share, parts, *out)
         return found
 
 
@@ -466,6 +468,27 @@ def sparse_encode(
         values[start : start + rows, :used] = part.values
         start += rows
     return SparseCodes(indices, values)
+
+
+@torch.no_grad()
+def least_squares(
+    dictionary: Tensor, data: Tensor, support: SparseCodes, *, signed: bool = True
+) -> SparseCodes:
+    """The coefficients of data (B, n) on the active units of `support`."""
+    (m, n), k = dictionary.shape, support.indices.shape[1]
+    dictionary, data = dictionary.detach().contiguous(), data.detach().contiguous()
+    # All products of atoms at once where that is fewer than those of all the rows.
+    whole = m * m <= len(data) * k * k
+    gram = flat(_product(dictionary, dictionary)) if whole else np.empty(0, flat(data).dtype)
+    indices, values = (part.detach().contiguous().numpy() for part in support)
+    found = np.empty(values.shape, flat(data).dtype)
+    dependent = flat(data).dtype.type(dependence(data.dtype))
+    with Threads() as parts:
+        pursuits.least_squares(
+            flat(data), flat(dictionary), n, gram, m, indices, values, signed, dependent, parts,
+            found,
+        )  # fmt: skip
+    return SparseCodes(support.indices, torch.from_numpy(found))
 
 
 @torch.no_grad()

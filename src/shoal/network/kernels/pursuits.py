@@ -23,9 +23,16 @@ from shoal.network.kernels.vector import (
     select,
     splat,
     store,
+    total,
 )
 
-__all__ = ["hard_thresholding", "matching_pursuit", "subspace_pursuit", "threshold_pursuit"]
+__all__ = [
+    "hard_thresholding",
+    "least_squares",
+    "matching_pursuit",
+    "subspace_pursuit",
+    "threshold_pursuit",
+]
 
 
 @inline
@@ -242,12 +249,75 @@ def subspace_pursuit(z, gram, m, k, signed, iterations, dependent, parts, indice
             counts[i] = _write(units, codes, count, indices[i], values[i])
 
 
+@inline
+def _dot(a, i, b, j, n):
+    """The product of a[i : i + n] and b[j : j + n]."""
+    full = n - n % LANES
+    v = splat(a, 0.0)
+    for t in range(0, full, LANES):
+        v = multiply_add(load(a, a, i + t), load(a, b, j + t), v)
+    found = total(v)
+    for t in range(full, n):
+        found += a[i + t] * b[j + t]
+    return found
+
+
 @shared
-def matching_pursuit(z, gram, m, k, signed, dependent, parts, indices, values, counts):
+def least_squares(data, atoms, n, gram, m, indices, values, signed, dependent, parts, out):
+    """Coefficients `out` (T, k) of data (T n) on the units `indices` whose `values` are not 0.
+
+    With few rows `gram` is empty, and products are made where they are needed. Unless `signed`
+    units that come out negative are left out, one solution after the other, until none does.
+    """
+    k = indices.shape[1]
+    dtype = data.dtype
+    for p in prange(parts):
+        z, codes = np.empty(k, dtype), np.empty(k, dtype)
+        local, factor = np.empty(k * k, dtype), np.empty((k, k), dtype)
+        units, places = np.empty(k, np.int64), np.empty(k, np.int64)
+        for i in range(_part(len(indices), parts, p), _part(len(indices), parts, p + 1)):
+            count = 0
+            for q in range(k):
+                out[i, q] = 0
+                if values[i, q] != 0:
+                    x = _dot(data, i * n, atoms, indices[i, q] * n, n)
+                    # In descending order: of atoms that depend on each other the first one counts.
+                    at, size = count, abs(x) if signed else x
+                    while at > 0 and (abs(z[at - 1]) if signed else z[at - 1]) < size:
+                        z[at], places[at] = z[at - 1], places[at - 1]
+                        at -= 1
+                    z[at], places[at], units[count] = x, q, count
+                    count += 1
+            for q in range(count):
+                j = indices[i, places[q]]
+                for s in range(q, count):
+                    other = indices[i, places[s]]
+                    if len(gram):
+                        g = gram[j * m + other]
+                    else:
+                        g = _dot(atoms, j * n, atoms, other * n, n)
+                    local[q * count + s] = g
+                    local[s * count + q] = g
+            width = count
+            count, explained = _fit_signs(
+                z, 0, local, width, units, count, factor, codes, signed, dependent
+            )
+            count = _within(
+                z, 0, local, width, units, count, factor, codes, signed, dependent, explained
+            )
+            for q in range(count):
+                out[i, places[units[q]]] = codes[q]
+
+
+@shared
+def matching_pursuit(
+    z, gram, m, k, signed, dependent, squares, left_over, parts, indices, values, counts
+):
     """Orthogonal matching pursuit with at most k atoms, from the scores z (T m).
 
     Each atom taken is made orthogonal to those before; `span` holds what these directions
-    correlate with. Arguments as in :func:`subspace_pursuit`.
+    correlate with. A row of square `squares` (T,) is done once a share `left_over` of it is left,
+    if that is above 0. Arguments as in :func:`subspace_pursuit`.
     """
     dtype = z.dtype
     for p in prange(parts):
@@ -263,7 +333,10 @@ def matching_pursuit(z, gram, m, k, signed, dependent, parts, indices, values, c
             for j in range(m):
                 rest[j] = z[at + j]
             stop = dtype.type(0)
+            square_left = squares[i]
             while count < k:
+                if left_over > 0 and square_left <= left_over * squares[i]:
+                    break
                 if not _largest(rest, 0, m, 1, signed, unit, key):
                     break
                 if count == 0:
@@ -294,6 +367,7 @@ def matching_pursuit(z, gram, m, k, signed, dependent, parts, indices, values, c
                     span[count * m + t] = v * inverse
                     rest[t] -= gain * span[count * m + t]
                 units[count], codes[count] = j, gain
+                square_left -= gain * gain
                 count += 1
                 for u in range(count):
                     rest[units[u]] = 0

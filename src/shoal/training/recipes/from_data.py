@@ -6,10 +6,10 @@ from shoal.network.activations import JumpReLU, TopK
 from shoal.network.inference import SubspacePursuit, ThresholdPursuit
 from shoal.training.polish import Polish
 from shoal.training.recipes.recipe import Recipe
-from shoal.training.refinement import Refinement
+from shoal.training.refinement import Finish, Refinement
 from shoal.training.revival import Revival
-from shoal.training.rules import IncoherentStep, NormalizedStep
-from shoal.training.schedules import Constant, InverseDecay, Linear
+from shoal.training.rules import Adam, IncoherentStep, NormalizedStep
+from shoal.training.schedules import Constant, DecayAtLast, InverseDecay, Linear
 from shoal.vocabulary import check_count
 
 __all__ = ["default", "incoherent"]
@@ -31,8 +31,10 @@ def default(model: str, n_components: int, k: int, n_samples: int | None) -> Rec
     signed, shared = model == "sparse", model == "nonnegative"
     # More iterations find few better codes on a dictionary that is still wrong.
     hasty = SubspacePursuit(k, signed, max_iterations=1)
-    # Some eight active samples an atom and batch: what the step sizes below were tried at.
-    batch = min(max(256, 1 << int(8 * n_components / k).bit_length() - 1), 4096)
+    # Some eight active samples an atom and batch: what the step sizes below were tried at. But the
+    # atoms' Gram matrix, made once a batch, should cost no more than twice the batch's product.
+    fewest = max(256, 1 << n_components.bit_length() - 1)
+    batch = min(max(fewest, 1 << int(8 * n_components / k).bit_length() - 1), 4096)
     if n_samples is not None:
         batch = min(batch, n_samples)
     return Recipe(
@@ -41,9 +43,39 @@ def default(model: str, n_components: int, k: int, n_samples: int | None) -> Rec
         n_steps=4,
         batch_size=batch,
         revival=Revival(),
-        refinement=Refinement(hasty, NormalizedStep(InverseDecay(0.5, 200), shared), 20_000),
+        refinement=Refinement(
+            hasty,
+            NormalizedStep(InverseDecay(0.5, 200), shared),
+            20_000,
+            wait=None if model == "mixture" else _WAIT,
+        ),
+        finish=finish(n_components, n_samples),
         polish=Polish(SubspacePursuit(k, signed)),
     )
+
+
+# Steps of the refinement before it can be in vain: by then most dictionaries are found.
+_WAIT = 40
+# Arbitrary: passes over the data where they are not explained, and the least and most updates.
+_PASSES, _FEWEST, _LARGEST = 4, 240, 1000
+
+
+def finish(n_components: int, n_samples: int | None) -> Finish:
+    """How descent ends on data that no dictionary explains: four passes with Adam.
+
+    From 240 to 1000 updates whatever the number of rows. On transformer activations, patches of
+    photographs and digits it came as far in 3 to 8 s as normalised steps do in minutes: there
+    atoms differ by orders of magnitude in how often they are active, and a step that the mean
+    square of an atom's own gradient sets suits all of them.
+    """
+    batch = min(max(1024, 1 << n_components.bit_length() - 1), 4096)
+    n_steps = _LARGEST
+    if n_samples is not None:
+        batch = min(batch, n_samples)
+        n_steps = min(max(-(-_PASSES * n_samples // batch), _FEWEST), _LARGEST)
+    # The units of epsilon are those of the gradient: data in another unit have the same bits.
+    rule = Adam(DecayAtLast(0.25, n_steps), epsilon=1e-30, tangent=True, relative=True)
+    return Finish(rule, n_steps, batch)
 
 
 # Arbitrary: active units of a row at most, where each row takes as many as it needs.

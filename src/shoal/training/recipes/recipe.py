@@ -10,10 +10,10 @@ from shoal.network.penalties import Penalty
 from shoal.network.pursuit import Pursuit
 from shoal.parts import register
 from shoal.training.adaptation import BiasAdaptation
-from shoal.training.constraints import Constraint, UnitLength
+from shoal.training.constraints import Constraint, NonnegativeUnitLength, UnitLength
 from shoal.training.descent import Plan, Stage
 from shoal.training.polish import Polish
-from shoal.training.refinement import Refinement
+from shoal.training.refinement import Finish, Refinement
 from shoal.training.revival import Revival
 from shoal.training.rules import Rule
 from shoal.training.schedules import Schedule
@@ -48,9 +48,11 @@ class Recipe:
     refinement : Refinement or None
         Descent that goes on with better codes.
     polish : Polish or None
-        What follows the descent.
+        What follows the descent, but not a finish.
     constraint : Constraint
         What keeps atoms in their set.
+    finish : Finish or None
+        How descent ends where the refinement could not explain the data.
     penalty : Penalty or None
         What the objective has beside the reconstruction loss.
     short : bool
@@ -77,6 +79,7 @@ class Recipe:
     short: bool = False
     untied: bool = False
     offset: bool = False
+    finish: Finish | None = None
     pursuit: Pursuit | None = None
 
     def __post_init__(self) -> None:
@@ -126,6 +129,28 @@ class Recipe:
                 settling=None if endless else last,
             )
             stages.append(following)
+            if self.finish is not None and not endless:
+                at_last = replace(
+                    following,
+                    phase="finish",
+                    rule=self.finish.rule,
+                    n_steps=self.finish.n_steps,
+                    batch_size=self.finish.batch_size,
+                    settling=None,
+                    only_unexplained=True,
+                )
+                stages.append(at_last)
         return Plan(
             tuple(stages), self.batch_size, self.short, self.untied, self.offset, piecewise=endless
         )
+
+
+def with_positive_atoms(recipe: Recipe) -> Recipe:
+    """`recipe` with atoms that have no entry below 0, in descent and polish."""
+    if not isinstance(recipe.constraint, (UnitLength, NonnegativeUnitLength)):
+        found = f"True with {type(recipe.constraint).__name__}, the recipe's own constraint"
+        raise ArgumentError("positive_atoms", found, "a recipe whose atoms are of length 1")
+    constraint, polish = NonnegativeUnitLength(), recipe.polish
+    if polish is not None:
+        polish = replace(polish, constraint=constraint)
+    return replace(recipe, constraint=constraint, polish=polish)
