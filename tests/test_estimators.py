@@ -139,6 +139,7 @@ def test_clone_and_params_keep_every_argument() -> None:
         "device": "auto",
         "random_state": 7,
         "sparse_output": True,
+        "positive_atoms": True,
     }
     copied = clone(DictionaryAutoencoder(**given))
     params = copied.get_params()
@@ -963,11 +964,15 @@ def test_a_dense_activation_works_throughout(world: SimpleNamespace) -> None:
 @pytest.mark.filterwarnings("ignore:.*leaves? the basin")
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_named_recipe_fits(world: SimpleNamespace, name: str) -> None:
-    model = {"default": "sparse", "bias-adaptation": "nonnegative"}.get(name) or name.split("-")[1]
+    usual = {"default": "sparse", "incoherent": "sparse", "bias-adaptation": "nonnegative"}
+    model = usual.get(name) or name.split("-")[1]
     k = 1 if model == "mixture" else 2
     found = autoencoder(model=model, recipe=name, n_nonzero_coefs=k).fit(world.data)
     assert_unit(found.components_)
-    assert found.recipe_ == RECIPES[name](model, 24, k, 2000)
+    wanted = RECIPES[name](model, 24, k, 2000)
+    if name == "incoherent":  # its pursuit knows the encoder's thresholds
+        wanted = replace(wanted, pursuit=found.recipe_.pursuit)
+    assert found.recipe_ == wanted
 
 
 def test_a_fit_warns_where_its_recipe_leaves_the_basin(world: SimpleNamespace) -> None:

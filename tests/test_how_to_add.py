@@ -66,7 +66,9 @@ def used(model, folder):
     return codes
 
 
+@pytest.mark.filterwarnings("ignore:The mean of X")
 @pytest.mark.filterwarnings("ignore:n_components=16")  # that some atoms are left out
+@pytest.mark.filterwarnings("ignore:The mean of X")
 def test_an_activation(plugin, tmp_path):
     plugin("activation")
     model = shoal.RegularizedAutoencoder(
@@ -108,6 +110,7 @@ def test_the_penaltys_gradient_is_that_of_its_objective(plugin):
         torch.testing.assert_close(terms.loss + terms.penalty, loss / 20)
 
 
+@pytest.mark.filterwarnings("ignore:The mean of X")
 def test_a_recipe(plugin, tmp_path):
     plugin("recipe")
     model = shoal.DictionaryAutoencoder(16, 3, recipe="plain-adam", random_state=0).fit(DATA)

@@ -151,7 +151,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_arguments_are_named_before_any_work(name, monkeypatch):
-    monkeypatch.setattr("shoal.estimators.regularized.epochs", None)
+    monkeypatch.setattr("shoal.estimators.regularized.passing", None)
     with pytest.raises(ArgumentError, match=rf"^{name}: found "):
         autoencoder(**BAD[name]).iter_fit(DIGITS)
 

@@ -84,18 +84,18 @@ def register(kind: str, name: str | None = None) -> Callable[[T], T]:
     Examples
     --------
     >>> from dataclasses import dataclass
-    >>> @register("schedule", "linear")
+    >>> @register("schedule", "straight")
     ... @dataclass(frozen=True)
-    ... class Linear:
+    ... class Straight:
     ...     slope: float = 1.0
     ...
     ...     def __call__(self, step: int) -> float:
     ...         return self.slope * step
-    >>> describe(Linear(0.5))
-    {'kind': 'Linear', 'slope': 0.5}
-    >>> restore(describe(Linear(0.5)))(4)
+    >>> describe(Straight(0.5))
+    {'kind': 'Straight', 'slope': 0.5}
+    >>> restore(describe(Straight(0.5)))(4)
     2.0
-    >>> _ = _forget("schedule", "linear")
+    >>> _ = _forget("schedule", "straight")
     """
     names = _named[check_choice("kind", kind, KINDS)]
 

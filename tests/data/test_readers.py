@@ -108,6 +108,7 @@ def _save(rows, ending, folder):
     return path
 
 
+@pytest.mark.filterwarnings("ignore:The mean of X")
 @pytest.mark.filterwarnings("ignore:n_components=12")  # that some atoms are left out
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int16", "int64", "uint8"])
 def test_a_fit_has_the_same_bits_from_every_kind_of_file(dtype, tmp_path):

@@ -230,7 +230,7 @@ def test_pursuits_are_values():
     assert SubspacePursuit(3) == SubspacePursuit(k=3, signed=True, max_iterations=10)
     assert SubspacePursuit(3) != OrthogonalMatchingPursuit(3)
     assert len({IterativeHardThresholding(3), IterativeHardThresholding(3)}) == 1
-    assert repr(OrthogonalMatchingPursuit(2)) == "OrthogonalMatchingPursuit(k=2, signed=True)"
+    assert repr(IterativeHardThresholding(2)).startswith("IterativeHardThresholding(k=2, signed=")
     assert all(issubclass(pursuit, Pursuit) for pursuit in PURSUITS)
     with pytest.raises(AttributeError):
         SubspacePursuit(3).k = 4

@@ -452,7 +452,8 @@ def run_kernel(pursuit, signed, dtype, parts):
     if pursuit is SubspacePursuit:
         pursuits.subspace_pursuit(*first, 10, real(1e-6), parts, *out)
     elif pursuit is OrthogonalMatchingPursuit:
-        pursuits.matching_pursuit(*first, real(1e-6), parts, *out)
+        squares = cpu.flat(data.square().sum(dim=1))
+        pursuits.matching_pursuit(*first, real(1e-6), squares, real(0), parts, *out)
     else:
         pursuits.hard_thresholding(*first, 100, real(1e-3), parts, *out)
     return out

@@ -101,7 +101,7 @@ def test_the_best_is_kept_where_rounds_make_it_worse(monkeypatch):
     truth, data = world(4)
     begin = parameters_of(perturb(truth, 0.1, random_state=5))
     noise = torch.from_numpy(random_dictionary(40, 24, random_state=6))
-    monkeypatch.setattr(module, "_solve", lambda *given: noise)
+    monkeypatch.setattr(module, "_solve", lambda *given, **named: noise)
     monkeypatch.setattr(module, "split", lambda dictionary, *given: (dictionary, 0))
     steps = list(rounds_of(begin, of(data), settings_of(3)))
     # A good round and a bad one, on 320, 1280 and 1500 rows.

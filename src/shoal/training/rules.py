@@ -387,7 +387,8 @@ class Adam:
         gradient = sums.across(weights) if self.tangent else sums.gradient(weights)
         if self.tangent:
             along = (gradient * weights).sum(dim=1, keepdim=True)
-            gradient = gradient - along * weights
+            # An outlier beyond all range moves nothing.
+            gradient = (gradient - along * weights).nan_to_num(0.0, 0.0, 0.0)
         slopes = (gradient, *sums.slopes())
         one, two = 1 - self.beta1 ** (step + 1), 1 - self.beta2 ** (step + 1)
         rate = self.schedule(step)
