@@ -15,11 +15,13 @@ from shoal.generative import (
     synth_sae_bench,
 )
 from shoal.network import kernels
-from shoal.network.inference import ThresholdPursuit, fast_sparse_encode
+from shoal.network.activations import JumpReLU, TopK
+from shoal.network.inference import SubspacePursuit, ThresholdPursuit, fast_sparse_encode
 from shoal.network.objective import on_batch
 from shoal.training.constraints import pushed_apart, unit_atoms
 from shoal.training.encoders import fitted_encoder
 from shoal.training.fit import searched, started
+from shoal.training.recipes import Recipe
 from shoal.training.rules import IncoherentStep
 from shoal.training.schedules import Constant, Linear
 from shoal.training.sparsity import VARYING
@@ -212,3 +214,30 @@ def test_a_number_stays_the_most_a_row_takes():
         32, 2, model="nonnegative", recipe="incoherent", random_state=0
     ).fit(data)
     assert (model.transform(data, method="pursuit") != 0).sum(axis=1).max() <= 2
+
+
+def test_a_recipe_has_thresholds_for_a_pursuit_by_them():
+    rule = IncoherentStep(Constant(0.3), Linear(1.0, 0.25, 10), release=5, trial=2)
+    with pytest.raises(ArgumentError, match="such as JumpReLU"):
+        Recipe(TopK(2), rule, 10, 64, pursuit=ThresholdPursuit(4))
+    with pytest.raises(ArgumentError, match="a ThresholdPursuit or None"):
+        Recipe(JumpReLU(), rule, 10, 64, pursuit=SubspacePursuit(4))
+
+
+def test_a_fit_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((600, 12)).astype(np.float32)
+    rule = IncoherentStep(Constant(0.3), Linear(1.0, 0.25, 20), release=20, trial=10)
+    recipe = Recipe(JumpReLU(signed=True), rule, 40, 64, offset=True, pursuit=ThresholdPursuit(6))
+
+    def model():
+        return shoal.DictionaryAutoencoder(16, recipe=recipe, random_state=0)
+
+    whole = model().fit(data)
+    steps = model().iter_fit(data, checkpoint=tmp_path / "saved", checkpoint_every=5)
+    for _ in range(26):  # between the release and what it comes to
+        next(steps)
+    steps.close()
+    again = model().fit(data, checkpoint=tmp_path / "saved")
+    for name in ("components_", "encoder_", "bias_", "thresholds_", "offset_"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))

@@ -21,8 +21,9 @@ from shoal.vocabulary import Parameters
 
 __all__ = ["fitted_encoder"]
 
-# Arbitrary: rows that it is fitted to at most, and scores of them that are held at once.
-_ROWS, _SCORES = 32_768, 2**24
+# Arbitrary: rows that it is fitted to at most, fewer where atoms are so many that their scores are
+# more than this, and scores that are sorted at once.
+_ROWS, _SCORES, _SORTED = 32_768, 2**25, 2**22
 
 # Weights of its own need so many rows for each feature, and a square of features to be solved.
 _ROWS_EACH, _MOST_FEATURES = 4, 4096
@@ -90,7 +91,7 @@ def fitted_encoder(
     m, n = dictionary.shape
     offset = torch.zeros_like(dictionary[0]) if parameters.offset is None else parameters.offset
     rows, parts = [], []
-    left = min(_ROWS, max(1024, 2 * _SCORES // m))
+    left = min(_ROWS, max(1024, _SCORES // m))
     for batch in source.batches(min(left, 4096)):
         data = torch.from_numpy(batch).to(dictionary)[:left]
         rows.append(data - offset)
@@ -111,7 +112,7 @@ def fitted_encoder(
         listed = codes.to_csr(m)
         both = torch.from_numpy(listed.T @ data.cpu().numpy()).to(data)  # (m, n) X^T Y
         weights = torch.linalg.solve(square, both.T).T.contiguous()
-    block = max(1, _SCORES // len(data))
+    block = max(1, _SORTED // len(data))
     gates = []
     for start in range(0, m, block):
         units = slice(start, start + block)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from shoal.network.activations import Activation, learns_threshold
 from shoal.network.penalties import Penalty
-from shoal.network.pursuit import Pursuit
+from shoal.network.pursuit import ThresholdPursuit
 from shoal.parts import register
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.constraints import Constraint, NonnegativeUnitLength, UnitLength
@@ -61,7 +61,7 @@ class Recipe:
         Whether the encoder has weights of its own, which begin as the dictionary.
     offset : bool
         Whether the decoder adds an offset, which begins at 0.
-    pursuit : Pursuit or None
+    pursuit : ThresholdPursuit or None
         What codes in the descent, in the encoder's place; after it the encoder is fitted to these
         codes, the dictionary being held.
     """
@@ -80,12 +80,18 @@ class Recipe:
     untied: bool = False
     offset: bool = False
     finish: Finish | None = None
-    pursuit: Pursuit | None = None
+    pursuit: ThresholdPursuit | None = None
 
     def __post_init__(self) -> None:
         check_count("n_steps", self.n_steps)
         if self.batch_size is not None:
             check_count("batch_size", self.batch_size)
+        if self.pursuit is not None:
+            if not isinstance(self.pursuit, ThresholdPursuit):
+                raise ArgumentError("pursuit", repr(self.pursuit), "a ThresholdPursuit or None")
+            if not learns_threshold(self.activation):
+                found = f"{self.activation!r} with a pursuit by thresholds"
+                raise ArgumentError("activation", found, "one with thresholds, such as JumpReLU")
         more = self.untied or self.offset or learns_threshold(self.activation)
         if more and not getattr(self.rule, "follows_gradient", True):
             found = f"{type(self.rule).__name__}, which moves the dictionary alone"
