@@ -83,15 +83,14 @@ def noted() -> bool:
 @contextmanager
 def noticed() -> Iterator[None]:
     """Note signals within the block, outside of a command; only in the main thread."""
-    numbers = signal.SIGINT, signal.SIGTERM
-    usual = signal.default_int_handler, signal.SIG_DFL
-    before = [signal.getsignal(number) for number in numbers]
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    # A program's own handlers are left alone, and what it ignores, as `nohup` makes it do.
+    numbers = [number for number, each in usual.items() if signal.getsignal(number) == each]
     main = threading.current_thread() is threading.main_thread()
-    if not main or before != list(usual):  # a program's own handlers are left alone
+    if not main or not numbers:
         yield
         return
-    for number in numbers:
-        signal.signal(number, _handle)
+    before = [signal.signal(number, _handle) for number in numbers]
     alarm = signal.signal(signal.SIGALRM, _raise) if hasattr(signal, "SIGALRM") else None
     try:
         yield
