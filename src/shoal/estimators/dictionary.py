@@ -569,8 +569,6 @@ class DictionaryAutoencoder(TiedAutoencoder):
                 pursuit = self.recipe_.pursuit
             if tol is not None:
                 pursuit = OrthogonalMatchingPursuit(min(dictionary.shape), signed, tol)
-            # A pursuit asks for no encoder.
-            parameters = parameters._replace(encoder=None, bias=torch.zeros_like(parameters.bias))
             found = fast_sparse_encode(parameters, data, pursuit)
         else:
             support = fast_sparse_encode(parameters, data, self._encoder())

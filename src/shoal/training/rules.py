@@ -186,9 +186,9 @@ class IncoherentStep:
     opposite: float | None = None
     noises: float = 8.0
     least: float = 0.15
+    most: float = 0.5
     free: float = 0.75
     weak: float = 0.1
-    most: float = 0.5
     offset: float = 0.1
 
     follows_gradient: ClassVar[bool] = True

@@ -45,10 +45,10 @@ def exponents(magnitudes: NDArray[Any]) -> NDArray[np.intc]:
 
 def _any_unit(recipe: Recipe) -> bool:
     """Whether a fit is the same in every unit, but for the unit of what is learnt."""
-    # A subclass of the activation may do anything; rules that follow the gradient move the bias.
-    moves = getattr(recipe.rule, "follows_gradient", True)
     if getattr(recipe.rule, "any_unit", False):
         return recipe.bias is None
+    # A subclass of the activation may do anything; rules that follow the gradient move the bias.
+    moves = getattr(recipe.rule, "follows_gradient", True)
     return type(recipe.activation) is TopK and recipe.bias is None and not moves
 
 

@@ -79,12 +79,10 @@ def choose(
         return reference
     if not is_rowwise(encoder):
         return reference
-    if parameters is not None and not parameters.tied:
-        # A pursuit asks for the dictionary alone; the CPU's knows of thresholds and an offset.
-        if not isinstance(encoder, Pursuit) or data.device.type != "cpu":
-            return reference
-        if parameters.encoder is not None:
-            return reference
+    # A pursuit asks for no encoder; those on the CPU know of thresholds and an offset.
+    pursues = isinstance(encoder, Pursuit) and data.device.type == "cpu"
+    if parameters is not None and not parameters.tied and not pursues:
+        return reference
     if data.dtype not in (torch.float32, torch.float64):
         return reference
     return _sparse(data.device.type)

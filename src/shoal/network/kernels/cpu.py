@@ -262,9 +262,10 @@ class Pursuer:
         self.m, n = self.dictionary.shape
         self.k = min(pursuit.k, self.m, n)
         self.pursuit = pursuit
-        share = pursuit.share if isinstance(pursuit, ThresholdPursuit) else 0.0
-        threshold = parameters.bias if parameters.threshold is None else parameters.threshold
-        self.threshold = flat(share * threshold.detach() if share else torch.zeros_like(threshold))
+        if isinstance(pursuit, ThresholdPursuit):
+            threshold = parameters.threshold
+            bar = torch.zeros_like(parameters.bias) if threshold is None else threshold
+            self.threshold = flat(pursuit.share * bar.detach())
         self.gram = flat(_product(self.dictionary, self.dictionary))
 
     def codes(self, tile: Tensor) -> Codes:
