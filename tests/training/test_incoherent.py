@@ -69,6 +69,17 @@ def test_the_sums_of_a_step_are_the_reference_s_offset_included():
         assert torch.allclose(getattr(found, name), getattr(wanted, name), atol=1e-9), name
 
 
+def test_a_pursuit_of_one_s_own_meets_the_offset_once():
+    class Own(ThresholdPursuit):
+        pass
+
+    parameters, data = problem()
+    found = on_batch(data)(Own(8), None, parameters, None)
+    wanted = on_batch(data)(ThresholdPursuit(8), None, parameters, None)
+    assert torch.allclose(found.losses, wanted.losses, atol=1e-9)
+    assert torch.allclose(found.offset, wanted.offset, atol=1e-9)
+
+
 def test_of_a_coherent_pair_the_rarer_atom_gives_way():
     atoms = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     moved = pushed_apart(atoms, torch.tensor([0.1, 0.5]), 0.2, strength=0.5)

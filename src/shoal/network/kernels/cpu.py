@@ -342,8 +342,6 @@ def _tiles(
     if len(data) == 0:
         return
     gate, data = gate_of(activation), data.detach()
-    if parameters.offset is not None:
-        data = data - parameters.offset
     m, n = parameters.dictionary.shape
     rows = tile_rows(m, n)
     encoder: Encoder | Pursuer | None = None
@@ -354,6 +352,8 @@ def _tiles(
         fraction, most = activity(parameters, data, activation, gate)
         if fraction <= DENSE:
             encoder = Encoder(parameters, gate, screen, most)
+    if isinstance(encoder, Pursuer) and parameters.offset is not None:
+        data = data - parameters.offset  # the reference takes it away itself
     if encoder is None:
         rows = min(rows, max(_TILE_ROWS[0], _DENSE_SCORES // m))
     for start in range(0, len(data), rows):
