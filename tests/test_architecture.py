@@ -70,6 +70,7 @@ INNER = {
         "adaptation",
         "constraints",
         "descent",
+        "encoding",
         "initialization",
         "polish",
         "refinement",

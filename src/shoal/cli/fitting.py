@@ -21,6 +21,7 @@ from shoal.cli.application import show_note
 from shoal.cli.options import (
     ACTIVATION_NAMES,
     PENALTY_NAMES,
+    Encoder,
     Force,
     Kind,
     Length,
@@ -75,6 +76,13 @@ class Active(NamedTuple):
             rich_help_panel=_DICTIONARY,
         ),
     ] = "default"
+    encoder: Annotated[
+        Encoder,
+        typer.Option(
+            help="What codes, atoms held: the atoms, with gains, or weights of its own.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = "auto"
     init: Annotated[
         str,
         typer.Option(

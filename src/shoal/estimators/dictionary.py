@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, Literal, Self
 
@@ -35,10 +36,12 @@ from shoal.training import (
 )
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.checkpoints import EVERY, NONE, TRIED, Keeper, check_keepable
+from shoal.training.encoding import ENCODERS, Encoded, followed
 from shoal.training.fit import (
     SEARCHED,
     closed,
     drawn,
+    encoding,
     narrowed,
     outcome,
     rested,
@@ -49,7 +52,7 @@ from shoal.training.fit import (
 from shoal.training.history import Recorded
 from shoal.training.initialization import atoms_given
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
-from shoal.training.recipes.recipe import with_positive_atoms
+from shoal.training.recipes.recipe import with_encoder, with_positive_atoms
 from shoal.training.revival import Activity
 from shoal.training.sparsity import VARYING
 from shoal.training.state import State, generator_at
@@ -67,6 +70,14 @@ Model = Literal["sparse", "nonnegative", "mixture"]
 Init = Literal["auto", "data", "random", "residual", "pca", "pairwise"]
 """Where atoms start, by name."""
 
+
+Encoder = Literal["auto", "tied", "tied-gain", "untied"]
+"""What codes after a fit: one of `shoal.training.encoding.ENCODERS`."""
+
+
+# Arbitrary: an encoder that explains so much less than a pursuit with as many atoms is worth a
+# word, if so many rows say it.
+_FAR_LESS, _JUDGED = 0.2, 100
 
 # Arbitrary: from this share on, what all rows have in common is worth a word.
 _LARGE_OFFSET = 0.25
@@ -96,6 +107,14 @@ def _collapsed(dictionary: NDArray[Any]) -> str | None:
         f"the atoms have collapsed: {share:.0%} of their square lies along one direction, as where "
         "an offset of all rows keeps every unit firing; preprocessing='center' takes it out, "
         "or recipe='default'"
+    )
+
+
+def _encoder_said(done: Encoded) -> str:
+    return (
+        f"the encoder ({done.kind}) explains {done.explained:.0%} of the variance, a pursuit with "
+        f"as many atoms {done.pursued:.0%}: method='omp' of transform and score gives the better "
+        "codes"
     )
 
 
@@ -147,6 +166,11 @@ class DictionaryAutoencoder(TiedAutoencoder):
     preprocessing : str or Preprocessing, optional
         "none", "center", "scale", "whiten" or a `shoal.data.Preprocessing`. Fitted with
         the model; `transform` applies it and `inverse_transform` undoes it.
+    encoder : {"auto", "tied", "tied-gain", "untied"}
+        What codes after the fit, the dictionary being held: "tied", the atoms themselves;
+        "tied-gain", the atoms with a gain and a bias for each unit; "untied", weights of its own
+        and a bias. "auto" is what the recipe says: by default the last one, but gains where rows
+        are few and the atoms themselves where nothing else explains more.
     positive_atoms : bool
         Whether no entry of an atom may be below 0, for data that are sums of what cannot be
         negative: spectra, counts, stains. With a recipe whose atoms are of length 1.
@@ -168,14 +192,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
         The dictionary before the polish, for what the polish was worth. Only after :meth:`fit`,
         and not kept in files.
     bias_ : ndarray of shape (n_components,)
-        The encoder's bias b.
+        The encoder's bias b, 0 where it is tied.
     preprocessing_ : FittedPreprocessing
     model_ : str
         The model that was fitted. It decides, as `n_nonzero_coefs_` and `recipe_` do, what
         `transform` gives and what a run folder says: arguments that are set after a fit are for
         the next one.
     encoder_ : ndarray of shape (n_components, n_features) or None
-        The weights of an encoder of its own, where the recipe has one.
+        The weights of an encoder of its own; None where the atoms are the weights.
     thresholds_ : ndarray of shape (n_components,) or None
         What a unit's code must be worth, where each sample takes as many as it needs.
     offset_ : ndarray of shape (n_features,) or None
@@ -223,6 +247,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         recipe: str | Recipe = "default",
         init: Init | NDArray[Any] = "auto",
         preprocessing: str | Preprocessing | None = None,
+        encoder: Encoder = "auto",
         positive_atoms: bool = False,
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
@@ -234,6 +259,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self.recipe = recipe
         self.init = init
         self.preprocessing = preprocessing
+        self.encoder = encoder
         self.positive_atoms = positive_atoms
         self.device = device
         self.random_state = random_state
@@ -366,7 +392,26 @@ class DictionaryAutoencoder(TiedAutoencoder):
         parameters, dtype = pruned(found.parameters), source.dtype
         # Rows of a stream that are kept will do.
         rows = problem.kept if prepared.once else prepared
+        # What is saved from here on is the end of the fit: an encoder takes few steps.
+        ended = {"state": state, "history": history.recorded()}
+        steps = encoding(problem, state, found, parameters, rows)
+        done = None
+        while done is None:
+            try:
+                step = units.told_in(next(steps), problem.exponent)
+            except StopIteration as end:
+                done = end.value
+                break
+            history.add(step)
+            keeper.step(lambda: ended)
+            yield step
+        if done is not None:
+            parameters = done.parameters
+            if done.judged >= _JUDGED and done.pursued - done.explained > _FAR_LESS:
+                warnings.warn(_encoder_said(done), stacklevel=2)
         parameters, recipe, k = closed(parameters, rows, recipes(state.k), state.k)
+        if done is not None and recipe.encoder is not None:
+            recipe = replace(recipe, encoder=replace(recipe.encoder, weights=done.kind))
         parameters = units.restored(parameters, problem.exponent)
         if self.model == "sparse" and problem.offset >= _LARGE_OFFSET and not recipe.offset:
             warnings.warn(_offset_said(problem.offset), stacklevel=2)
@@ -401,7 +446,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         of the recipe, and its last ones, by default those of the refinement, have no end. A call
         may have any number of rows: a step is a batch of the recipe's size, and fewer rows make
         as much less of one. There is no polish: it needs data that a stream doesn't keep. After
-        :meth:`fit` it goes on from that result.
+        :meth:`fit` it goes on from that result, and an encoder of its own moves with the atoms.
+        Without a fit the encoder is tied.
 
         Parameters
         ----------
@@ -430,6 +476,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         exponent = unit_of(prepared, recipe, carried)
         prepared = units.changed(prepared, exponent)
         parameters = self._parameters(self.components_.dtype, device)
+        apart = parameters if recipe.encoder is not None else None
+        if apart is not None:  # what moves is tied
+            parameters = Parameters(apart.dictionary, torch.zeros_like(apart.bias))
         state = pass_over(
             parameters,
             prepared,
@@ -438,7 +487,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             number=self.n_steps_,
             carried=carried and carried.in_unit(exponent),
         )
-        self._keep_piece(state, prepared, recipe, k, fitted, source.feature_shape)
+        self._keep_piece(state, prepared, recipe, k, fitted, source.feature_shape, apart=apart)
         self._carried = Carried.after(state, exponent, waiting)
         return self
 
@@ -485,9 +534,12 @@ class DictionaryAutoencoder(TiedAutoencoder):
         feature_shape: tuple[int, ...] | None,
         *,
         anew: bool = False,
+        apart: Parameters | None = None,
     ) -> None:
-        """Take on the state after a piece of data, `prepared`."""
+        """Take on the state after a piece of data, `prepared`; `apart` is the encoder before."""
         parameters = state.parameters
+        if apart is not None and apart.encoder is not None:
+            parameters = followed(apart, parameters.dictionary)
         if not prepared.once:
             parameters = rested(parameters, prepared, recipe.activation)
             new, old = parameters.threshold, None if anew else self.thresholds_
@@ -519,6 +571,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         n_steps: int,
     ) -> None:
         self._keep_parameters(parameters)
+        if parameters.encoder is None and recipe.encoder is not None:  # none was fitted
+            recipe = replace(recipe, encoder=replace(recipe.encoder, weights="tied"))
         self.preprocessing_, self.recipe_ = fitted, recipe
         # A k-largest encoder knows its own k, which a recipe may have set.
         known = getattr(recipe.activation, "k", None) or k
@@ -622,6 +676,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
             raise ArgumentError("positive_atoms", repr(self.positive_atoms), "True or False")
         if self.positive_atoms:
             found = with_positive_atoms(found)
+        check_choice("encoder", self.encoder, ENCODERS)
+        if self.encoder != "auto":
+            found = with_encoder(found, self.encoder)
         check_storable(found)
         return found
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from shoal.network.activations import Activation, Gate, gate_of
 from shoal.network.codes import SparseCodes
-from shoal.network.kernels import compiled, pursuits, reference
+from shoal.network.kernels import compiled, pursuits, reference, untied
 from shoal.network.kernels.reference import StepSums
 from shoal.network.pursuit import (
     IterativeHardThresholding,
@@ -41,7 +41,16 @@ from shoal.network.pursuit import (
 from shoal.processes import forked
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["coded_step", "encode", "least_squares", "screening", "sparse_encode", "step"]
+__all__ = [
+    "adam_",
+    "coded_step",
+    "encode",
+    "encoder_step",
+    "least_squares",
+    "screening",
+    "sparse_encode",
+    "step",
+]
 
 DENSE = 1 / 8
 """With a larger fraction of active units the dense step is faster. Measured, as are the
@@ -187,7 +196,8 @@ class Encoder:
     def __init__(
         self, parameters: Parameters, gate: Gate, screen: torch.dtype | None, most: int
     ) -> None:
-        self.dictionary = parameters.dictionary.detach().contiguous()
+        weights = parameters.dictionary if parameters.encoder is None else parameters.encoder
+        self.dictionary = weights.detach().contiguous()
         self.bias = parameters.bias.detach().contiguous()
         self.m, self.n = self.dictionary.shape
         self.gate, self.screen = gate, screen
@@ -375,8 +385,10 @@ def _screen(data: Tensor, screen: torch.dtype | str | None) -> torch.dtype | Non
 class Sums:
     """The sums of a step, to which tiles are added."""
 
-    def __init__(self, parameters: Parameters, n_samples: int, *, tied: bool = True) -> None:
-        self.tied = tied
+    def __init__(
+        self, parameters: Parameters, n_samples: int, *, tied: bool = True, held: bool = False
+    ) -> None:
+        self.tied, self.held = tied, held
         self.parameters = parameters.map(lambda part: part.detach().contiguous())
         self.sums = StepSums.zeros(self.parameters, n_samples)
         self.counts = torch.zeros_like(self.parameters.bias, dtype=torch.int64)
@@ -385,6 +397,9 @@ class Sums:
         """The rows `where`, which are `tile`, with their codes."""
         m, n = self.parameters.dictionary.shape
         sums = self.sums
+        if self.tied and not self.parameters.tied:
+            self._add_untied(where, tile, codes)
+            return
         with Threads() as parts:
             compiled.accumulate(
                 flat(tile), flat(self.parameters.dictionary), n, m,
@@ -392,11 +407,32 @@ class Sums:
                 flat(sums.losses[where]), flat(sums.dictionary), flat(sums.bias),
                 flat(self.counts), flat(sums.energy),
             )  # fmt: skip
-        if sums.offset is not None:  # what is left, summed over rows
+        self._add_offset(tile, codes)
+
+    def _add_untied(self, where: slice, tile: Tensor, codes: Codes) -> None:
+        """The same where the encoder has weights of its own, or the decoder an offset."""
+        parameters, sums = self.parameters, self.sums
+        m, n = parameters.dictionary.shape
+        target = tile if parameters.offset is None else tile - parameters.offset
+        # Tied, what goes through the encoder is a part of the dictionary's gradient.
+        encoder = sums.dictionary if sums.encoder is None else sums.encoder
+        with Threads() as parts:
+            untied.accumulate(
+                flat(tile), flat(target), flat(parameters.dictionary), n, m,
+                codes.indices, codes.values, codes.counts, True, not self.held, parts,
+                flat(sums.losses[where]), flat(encoder), flat(sums.dictionary), flat(sums.bias),
+                flat(self.counts), flat(sums.energy),
+            )  # fmt: skip
+        self._add_offset(target, codes)
+
+    def _add_offset(self, target: Tensor, codes: Codes) -> None:
+        """What is left, summed over rows."""
+        offset, m = self.sums.offset, len(self.parameters.bias)
+        if offset is not None:
             listed = np.arange(codes.indices.shape[1]) < codes.counts[:, None]
             totals = np.bincount(codes.indices[listed], codes.values[listed], minlength=m)
-            total = torch.from_numpy(totals).to(tile)
-            sums.offset.add_(total @ self.parameters.dictionary - tile.sum(dim=0))
+            total = torch.from_numpy(totals).to(target)
+            offset.add_(total @ self.parameters.dictionary - target.sum(dim=0))
 
     def result(self) -> StepSums:
         """The sums; nothing is to be added after it."""
@@ -417,7 +453,26 @@ def step(
     `screen` is the precision of the screened product, None for none; "auto" is what
     :func:`screening` says.
     """
-    sums = Sums(parameters, len(data), tied=not isinstance(activation, Pursuit))
+    return _step(parameters, data, activation, screen, held=False)
+
+
+@torch.no_grad()
+def encoder_step(
+    parameters: Parameters, data: Tensor, activation: Activation | Pursuit
+) -> StepSums:
+    """The sums of :func:`step` without the dictionary's gradient, where it is held."""
+    return _step(parameters, data, activation, "auto", held=True)
+
+
+def _step(
+    parameters: Parameters,
+    data: Tensor,
+    activation: Activation | Pursuit,
+    screen: torch.dtype | str | None,
+    *,
+    held: bool,
+) -> StepSums:
+    sums = Sums(parameters, len(data), tied=not isinstance(activation, Pursuit), held=held)
     for where, tile, codes in _tiles(parameters, data, activation, _screen(data, screen)):
         if codes is None:
             sums.sums.add_(where, reference.step(parameters, tile, activation))
@@ -509,3 +564,23 @@ def encode(
         else:
             dense[where] = codes.padded().dense(m)
     return dense
+
+
+@torch.no_grad()
+def adam_(
+    part: Tensor,
+    slope: Tensor,
+    memory: tuple[Tensor, Tensor],
+    keep: tuple[float, float],
+    rate: float,
+    correction: float,
+    epsilon: float,
+    scale: float,
+) -> None:
+    """One step of Adam in place, in one pass over its memory."""
+    mean, square = memory
+    with Threads() as parts:
+        untied.adam(
+            flat(part), flat(slope), flat(mean), flat(square), *keep, rate, 1 / correction,
+            epsilon, scale, parts,
+        )  # fmt: skip

@@ -46,8 +46,9 @@ try:
 except ImportError:
     triton = tl = None
 
-__all__ = ["coded_step", "encode", "sparse_encode", "step"]
+__all__ = ["adam_", "coded_step", "encode", "sparse_encode", "step"]
 
+adam_ = reference.adam_
 coded_step = reference.coded_step
 
 # Working memory of a tile, about: arbitrary; tiles of thousands of rows, which products like.

@@ -16,7 +16,7 @@ from shoal.network.codes import SparseCodes, sparse_codes
 from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["StepSums", "coded_step", "encode", "sparse_encode", "step"]
+__all__ = ["StepSums", "adam_", "coded_step", "encode", "sparse_encode", "step"]
 
 # Arbitrary: rows of a batch that are worked through at once.
 _TILE = 8192
@@ -180,3 +180,21 @@ def sparse_encode(
 ) -> SparseCodes:
     """The codes of a batch (B, n) without their zeros, units in ascending order."""
     return sparse_codes(encode(parameters, data, activation))
+
+
+def adam_(
+    part: Tensor,
+    slope: Tensor,
+    memory: tuple[Tensor, Tensor],
+    keep: tuple[float, float],
+    rate: float,
+    correction: float,
+    epsilon: float,
+    scale: float,
+) -> None:
+    """One step of Adam in place; `correction` is that of the mean of squares."""
+    mean, square = memory
+    gradient = slope * scale
+    mean.lerp_(gradient, 1 - keep[0])
+    square.mul_(keep[1]).addcmul_(gradient, gradient, value=1 - keep[1])
+    part.addcdiv_(mean, torch.sqrt(square / correction).add_(epsilon), value=-rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shoal.network.activations import JumpReLU, TopK
 from shoal.network.inference import SubspacePursuit, ThresholdPursuit
+from shoal.training.encoding import EncoderFit
 from shoal.training.polish import Polish
 from shoal.training.recipes.recipe import Recipe
 from shoal.training.refinement import Finish, Refinement
@@ -51,6 +52,8 @@ def default(model: str, n_components: int, k: int, n_samples: int | None) -> Rec
         ),
         finish=finish(n_components, n_samples),
         polish=Polish(SubspacePursuit(k, signed)),
+        # With one active unit the tied code is the best one.
+        encoder=None if model == "mixture" else EncoderFit(),
     )
 
 
