@@ -141,6 +141,7 @@ def test_clone_and_params_keep_every_argument() -> None:
         "sparse_output": True,
         "positive_atoms": True,
         "encoder": "tied-gain",
+        "n_unrolled": 1,
     }
     copied = clone(DictionaryAutoencoder(**given))
     params = copied.get_params()

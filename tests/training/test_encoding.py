@@ -15,7 +15,7 @@ from shoal.generative import SparseCoding, random_dictionary
 from shoal.network import kernels
 from shoal.network.activations import TopK
 from shoal.network.adam import adam_
-from shoal.network.inference import fast_sparse_encode
+from shoal.network.inference import corrected_codes, fast_sparse_encode
 from shoal.network.kernels import reference
 from shoal.network.objective import on_batch, on_encoder
 from shoal.training.encoding import EncoderFit, followed
@@ -119,6 +119,31 @@ def test_adam_in_one_pass_is_adam(dtype):
     assert torch.allclose(one, usual, atol=1e-5 if dtype == torch.float32 else 1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("encoder", [True, False])
+def test_corrections_by_the_kernel_are_the_reference_s(encoder, signed, dtype):
+    parameters = untied(90, 37, encoder=encoder, offset=False, dtype=dtype)
+    data, activation = gaussian(4, 300, 37, dtype=dtype), TopK(4, signed=signed)
+    for n_steps in (0, 1, 3):
+        found = corrected_codes(parameters, data, activation, n_steps, 0.4).dense(90)
+        with kernels.use("reference"):
+            wanted = corrected_codes(parameters, data, activation, n_steps, 0.4).dense(90)
+        same = ((found != 0) == (wanted != 0)).all(dim=1)
+        assert same.double().mean() >= (1.0 if dtype == torch.float64 else 0.98)
+        assert torch.allclose(found[same], wanted[same], atol=1e-4)
+
+
+def test_a_correction_is_one_more_gate():
+    parameters = untied(offset=False)
+    data, activation = gaussian(4, 50, 37), TopK(3)
+    first = activation(data @ parameters.encoder.T + parameters.bias).codes
+    left = data - first @ parameters.dictionary
+    second = activation(first + 0.5 * left @ parameters.encoder.T).codes
+    found = corrected_codes(parameters, data, activation, 1, 0.5).dense(30)
+    assert torch.allclose(found, second, atol=1e-12)
+
+
 # --------------------------------------------------------------------------- what it explains
 
 
@@ -132,6 +157,33 @@ def test_a_planted_dictionary_keeps_its_bits_and_gets_a_better_encoder():
     assert own.score(test) >= 0.97
     assert own.score(test, method="pursuit") == pytest.approx(1.0, abs=1e-9)
     assert "encoder" not in {each["phase"] for each in own.history_}  # in closed form
+
+
+def test_one_correction_finds_the_exact_supports_of_a_planted_world():
+    world = SparseCoding(random_dictionary(128, 64, random_state=0), 3, low=1.0, high=2.0)
+    test = world.sample(1000, random_state=2)
+    model = fitted(planted()[0], 128, 3, n_unrolled=1)
+    codes = model.transform(test.data)
+    match = shoal.recovery(model.components_, world.dictionary)
+    assert shoal.diagnosis.support_recovery(codes, test.codes, match).exact > 0.99
+    assert model.score(test.data) > 0.998
+    assert (codes != 0).sum(axis=1).max() == 3
+    # The same support is what least squares solves on.
+    assert model.score(test.data, method="least_squares") > 0.9999
+
+
+def test_a_correction_explains_more_on_photographs():
+    data = photographs(1500)
+    one, other = on_photographs(), fitted(data, n_unrolled=1)
+    assert one.encoder_.tobytes() == other.encoder_.tobytes()
+    assert other.recipe_.encoder.n_unrolled == 1
+    assert other.score(data) > one.score(data) + 0.005
+
+
+def test_where_a_correction_does_not_help_there_is_none():
+    model = fitted(np.eye(8)[np.arange(400) % 8], 8, 1, n_unrolled=1)
+    assert model.recipe_.encoder.n_unrolled == 0
+    assert model.score(np.eye(8)) == pytest.approx(1.0)
 
 
 def test_where_atoms_interfere_much_the_gain_is_large():
@@ -227,12 +279,20 @@ def test_an_unknown_encoder_is_refused(encoder):
         DictionaryAutoencoder(16, 2, encoder=encoder).fit(photographs())
 
 
+@pytest.mark.parametrize("n_unrolled", [-1, 0.5, True, "1", None])
+def test_a_number_of_corrections_is_checked(n_unrolled):
+    with pytest.raises(ArgumentError, match="n_unrolled: found"):
+        DictionaryAutoencoder(16, 2, n_unrolled=n_unrolled).fit(photographs())
+
+
 def test_a_recipe_of_a_paper_stays_tied_and_refuses_another():
     data = planted(n_samples=2000)[0]
     settings = {"recipe": "nguyen2019-mixture-threshold", "model": "mixture"}
     assert DictionaryAutoencoder(8, 1, random_state=0, **settings).fit(data).encoder_ is None
     with pytest.raises(ArgumentError, match="'untied' with HardThreshold"):
         DictionaryAutoencoder(8, 1, encoder="untied", **settings).fit(data)
+    with pytest.raises(ArgumentError, match="n_unrolled: found 1 with HardThreshold"):
+        DictionaryAutoencoder(8, 1, n_unrolled=1, **settings).fit(data)
 
 
 def test_a_part_checks_its_numbers():
@@ -261,6 +321,18 @@ def test_it_is_saved_loaded_and_exported(tmp_path):
     found = there.transform(data)
     assert np.array_equal(found != 0, wanted != 0)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_corrections_are_saved_and_refused_where_no_format_has_them(tmp_path):
+    data = planted(n_samples=2000, m=24, n=16)[0]
+    model = fitted(data, 24, 3, n_unrolled=2)
+    shoal.save_run(model, tmp_path / "run", data)
+    again = shoal.load_run(tmp_path / "run")
+    assert again.recipe_.encoder == model.recipe_.encoder
+    assert np.array_equal(again.transform(data), model.transform(data))
+    with pytest.raises(ArgumentError, match="n_unrolled=0"):
+        shoal.export(model, tmp_path / "sae", to="saelens")
+    assert not (tmp_path / "sae").exists()
 
 
 def test_a_fit_that_is_left_in_its_encoder_goes_on_with_the_same_bits(tmp_path):

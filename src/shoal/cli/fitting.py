@@ -83,6 +83,12 @@ class Active(NamedTuple):
             rich_help_panel=_DICTIONARY,
         ),
     ] = "auto"
+    n_unrolled: Annotated[
+        int,
+        typer.Option(
+            help="Corrections of its codes by what they leave.", rich_help_panel=_DICTIONARY
+        ),
+    ] = 0
     init: Annotated[
         str,
         typer.Option(

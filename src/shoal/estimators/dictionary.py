@@ -16,9 +16,11 @@ from scipy import sparse
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source
 from shoal.estimators.base import METHODS, PURSUITS, TiedAutoencoder
-from shoal.network.activations import Activation, at_rest
+from shoal.network.activations import Activation, TopK, at_rest
+from shoal.network.codes import SparseCodes
 from shoal.network.inference import (
     OrthogonalMatchingPursuit,
+    corrected_codes,
     fast_least_squares,
     fast_sparse_encode,
 )
@@ -171,6 +173,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         "tied-gain", the atoms with a gain and a bias for each unit; "untied", weights of its own
         and a bias. "auto" is what the recipe says: by default the last one, but gains where rows
         are few and the atoms themselves where nothing else explains more.
+    n_unrolled : int
+        Corrections of the encoder's codes by what they leave unexplained, each one more gate and
+        k m multiplications a row: see `shoal.network.inference.corrected_codes`.
     positive_atoms : bool
         Whether no entry of an atom may be below 0, for data that are sums of what cannot be
         negative: spectra, counts, stains. With a recipe whose atoms are of length 1.
@@ -248,6 +253,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         init: Init | NDArray[Any] = "auto",
         preprocessing: str | Preprocessing | None = None,
         encoder: Encoder = "auto",
+        n_unrolled: int = 0,
         positive_atoms: bool = False,
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
@@ -260,6 +266,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self.init = init
         self.preprocessing = preprocessing
         self.encoder = encoder
+        self.n_unrolled = n_unrolled
         self.positive_atoms = positive_atoms
         self.device = device
         self.random_state = random_state
@@ -411,7 +418,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
                 warnings.warn(_encoder_said(done), stacklevel=2)
         parameters, recipe, k = closed(parameters, rows, recipes(state.k), state.k)
         if done is not None and recipe.encoder is not None:
-            recipe = replace(recipe, encoder=replace(recipe.encoder, weights=done.kind))
+            recipe = replace(recipe, encoder=done.settled(recipe.encoder))
         parameters = units.restored(parameters, problem.exponent)
         if self.model == "sparse" and problem.offset >= _LARGE_OFFSET and not recipe.offset:
             warnings.warn(_offset_said(problem.offset), stacklevel=2)
@@ -613,11 +620,15 @@ class DictionaryAutoencoder(TiedAutoencoder):
         without_zeros: bool,
         tol: float | None = None,
     ) -> NDArray[Any] | sparse.csr_array:
-        if method == "encoder":
+        unrolled = self.recipe_.encoder
+        corrected = unrolled is not None and unrolled.n_unrolled > 0
+        if method == "encoder" and not corrected:
             return super()._code(parameters, batch, method, without_zeros)
         signed, dictionary = self.model_ == "sparse", parameters.dictionary
         data = torch.from_numpy(batch).to(dictionary.device)
-        if method in PURSUITS:
+        if method == "encoder":
+            found = self._own_codes(parameters, data)
+        elif method in PURSUITS:
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
             if method == "pursuit" and self.recipe_.pursuit is not None:
                 pursuit = self.recipe_.pursuit
@@ -625,12 +636,19 @@ class DictionaryAutoencoder(TiedAutoencoder):
                 pursuit = OrthogonalMatchingPursuit(min(dictionary.shape), signed, tol)
             found = fast_sparse_encode(parameters, data, pursuit)
         else:
-            support = fast_sparse_encode(parameters, data, self._encoder())
+            support = self._own_codes(parameters, data)
             if parameters.offset is not None:
                 data = data - parameters.offset
             found = fast_least_squares(dictionary, data, support, signed=signed)
         m = len(dictionary)
         return found.to_csr(m) if without_zeros else found.dense(m).cpu().numpy()
+
+    def _own_codes(self, parameters: Parameters, data: torch.Tensor) -> SparseCodes:
+        """The encoder's codes of data (B, n), corrected where it is unrolled."""
+        activation, fit = self._encoder(), self.recipe_.encoder
+        if fit is None or fit.n_unrolled == 0 or not isinstance(activation, TopK):
+            return fast_sparse_encode(parameters, data, activation)
+        return corrected_codes(parameters, data, activation, fit.n_unrolled, fit.step)
 
     # ------------------------------------------------------------------ checks
 
@@ -677,8 +695,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         if self.positive_atoms:
             found = with_positive_atoms(found)
         check_choice("encoder", self.encoder, ENCODERS)
-        if self.encoder != "auto":
-            found = with_encoder(found, self.encoder)
+        unrolled = check_count("n_unrolled", self.n_unrolled, low=0)
+        if self.encoder != "auto" or unrolled:
+            found = with_encoder(found, self.encoder, unrolled)
         check_storable(found)
         return found
 

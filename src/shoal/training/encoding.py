@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +26,14 @@ from shoal.network.activations import TopK
 from shoal.network.adam import adam_
 from shoal.network.autoencoder import variance
 from shoal.network.codes import SparseCodes
-from shoal.network.inference import OrthogonalMatchingPursuit, fast_sparse_encode
+from shoal.network.inference import (
+    OrthogonalMatchingPursuit,
+    corrected_codes,
+    fast_sparse_encode,
+)
 from shoal.network.objective import StepSums, on_encoder
 from shoal.parts import register
-from shoal.vocabulary import Parameters, Step, check_choice, check_count
+from shoal.vocabulary import Parameters, Step, check_choice, check_count, check_number
 
 __all__ = ["ENCODERS", "Encoded", "EncoderFit", "encoded", "followed", "trainable"]
 
@@ -62,6 +66,8 @@ _ROWS_EACH = 8
 # same on digits, patches and activations. Smaller steps need more of them.
 _RATE = 0.08
 _BATCH, _FEWEST = 2048, 60
+# Of corrections, the steps that are tried; 1 where rows are made of the atoms, less elsewhere.
+_CORRECTIONS = (1.0, 0.85, 0.7, 0.5, 0.35, 0.2)
 # Rows with more than this times the middle row's length would drown all others: they move nothing.
 _OUTLYING = 1e3
 
@@ -80,16 +86,25 @@ class EncoderFit:
         Over the data, where it is trained by steps.
     n_steps : int
         Such steps at most.
+    n_unrolled : int
+        Corrections of the codes by what they leave unexplained, with the same weights:
+        :func:`shoal.network.inference.corrected_codes`. Where they don't help there are none.
+    step : float
+        Of a correction; found with the weights.
     """
 
     weights: str = "auto"
     passes: int = 15
     n_steps: int = 240
+    n_unrolled: int = 0
+    step: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("weights", self.weights, ENCODERS)
         check_count("passes", self.passes)
         check_count("n_steps", self.n_steps)
+        check_count("n_unrolled", self.n_unrolled, low=0)
+        check_number("step", self.step, low=0.0, open_low=True)
 
 
 class Encoded(NamedTuple):
@@ -100,6 +115,12 @@ class Encoded(NamedTuple):
     explained: float  # of some rows, by the encoder's codes
     pursued: float  # of the same, by a pursuit with as many atoms
     judged: int  # rows
+    n_unrolled: int = 0  # corrections of its codes
+    step: float = 1.0  # of each
+
+    def settled(self, settings: EncoderFit) -> EncoderFit:
+        """The settings with what was found."""
+        return replace(settings, weights=self.kind, n_unrolled=self.n_unrolled, step=self.step)
 
 
 def trainable(activation: object) -> bool:
@@ -135,6 +156,16 @@ class _Judge:
         if not math.isfinite(score) or not (first or score > best.explained):
             return best
         return best._replace(parameters=found, kind=kind, explained=score)
+
+    def corrected(self, best: Encoded, parameters: Parameters, n_unrolled: int) -> Encoded:
+        """`best`, whose weights here are `parameters`, with so many corrections if they help."""
+        found = best
+        for step in _CORRECTIONS if n_unrolled else ():
+            codes = corrected_codes(parameters, self._data, self._activation, n_unrolled, step)
+            score = self.explained(parameters, codes)
+            if score > found.explained:
+                found = best._replace(explained=score, n_unrolled=n_unrolled, step=step)
+        return found
 
 
 def encoded(
@@ -182,7 +213,7 @@ def encoded(
     pursued = judge.explained(narrow, SparseCodes(*(part[:judged] for part in codes)))
     tied = Encoded(parameters, "tied", judge.explained(narrow), pursued, judged)
     if settings.weights == "tied" or not np.isfinite(pursued):
-        return tied
+        return judge.corrected(tied, narrow, settings.n_unrolled)
     auto, best = settings.weights == "auto", tied
     if explained:
         rest = SparseCodes(*(part[fitted:] for part in codes))
@@ -207,7 +238,8 @@ def encoded(
         yield from _stepped(trainer, activation, batches, parameters, exponent)
         best = judge.better(best, trainer.parameters, kind, auto=auto)
     if best is tied:
-        return tied
+        return judge.corrected(tied, narrow, settings.n_unrolled)
+    best = judge.corrected(best, best.parameters, settings.n_unrolled)
     return best._replace(parameters=_restored(best.parameters, parameters, exponent))
 
 

@@ -26,7 +26,7 @@ from llvmlite import binding
 from numba.core.compiler_lock import global_compiler_lock
 from torch import Tensor
 
-from shoal.network.activations import Activation, Gate, gate_of
+from shoal.network.activations import Activation, Gate, TopK, gate_of
 from shoal.network.codes import SparseCodes
 from shoal.network.kernels import compiled, pursuits, reference, untied
 from shoal.network.kernels.reference import StepSums
@@ -44,6 +44,7 @@ from shoal.vocabulary import Parameters, active
 __all__ = [
     "adam_",
     "coded_step",
+    "corrected_encode",
     "encode",
     "encoder_step",
     "least_squares",
@@ -584,3 +585,30 @@ def adam_(
             flat(part), flat(slope), flat(mean), flat(square), *keep, rate, 1 / correction,
             epsilon, scale, parts,
         )  # fmt: skip
+
+
+@torch.no_grad()
+def corrected_encode(
+    parameters: Parameters, data: Tensor, activation: TopK, n_steps: int, step: float
+) -> SparseCodes:
+    """The k-largest codes of a batch (B, n), corrected `n_steps` times; units ascending."""
+    weights = parameters.dictionary if parameters.encoder is None else parameters.encoder
+    weights, dictionary = weights.detach().contiguous(), parameters.dictionary.detach()
+    (m, n), k = dictionary.shape, min(activation.k, len(dictionary))
+    bias = flat(parameters.bias.detach().contiguous())
+    gram = flat(_product(dictionary.contiguous(), weights))
+    indices = np.zeros((len(data), k), np.int64)
+    values = np.zeros((len(data), k), bias.dtype)
+    rows = min(tile_rows(m, n), _PURSUIT_ROWS)
+    for start in range(0, len(data), rows):
+        where = slice(start, start + rows)
+        tile = data[where].detach().contiguous()
+        counts = np.empty(len(tile), np.int64)
+        with Threads() as parts:
+            untied.corrected(
+                flat(_product(tile, weights)), bias, gram, m, k, activation.signed, n_steps, step,
+                parts, indices[where], values[where], counts,
+            )  # fmt: skip
+        found = Codes(indices[where], values[where], counts).padded()
+        indices[where], values[where] = found.indices.numpy(), found.values.numpy()
+    return SparseCodes(torch.from_numpy(indices), torch.from_numpy(values))

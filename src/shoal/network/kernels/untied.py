@@ -19,6 +19,7 @@ from shoal.network.kernels.compiled import (
     _residual,
 )
 from shoal.network.kernels.compiling import inline, shared
+from shoal.network.kernels.pursuits import _largest, _left, _write
 from shoal.network.kernels.vector import (
     LANES,
     add,
@@ -30,7 +31,7 @@ from shoal.network.kernels.vector import (
     store_part,
 )
 
-__all__ = ["accumulate", "adam"]
+__all__ = ["accumulate", "adam", "corrected"]
 
 # Samples of a unit that are summed before they are added to the total: see `compiled`.
 _SUMMED = 256
@@ -167,3 +168,34 @@ def adam(part, slope, mean, square, keep, keep_square, rate, shrink, epsilon, sc
             mean[j] = first
             square[j] = second
             part[j] -= rate * first / (np.sqrt(second * shrink) + epsilon)
+
+
+@shared
+def corrected(z, bias, gram, m, k, signed, n_steps, step, parts, indices, values, counts):
+    """Codes of rows with scores z = E y (T m), the k largest of z + b corrected `n_steps` times.
+
+    x <- the k largest of x + step (z - x M) with M = D E^T, `gram` (m m): a row of it for each
+    active unit in place of a product with the residual. Out as in `pursuits.subspace_pursuit`.
+    """
+    dtype = z.dtype
+    step = dtype.type(step)
+    for p in prange(parts):
+        rest, keys = np.empty(m, dtype), np.empty(k, dtype)
+        codes, units = np.empty(k, dtype), np.empty(k, np.int64)
+        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
+            at = i * m
+            for j in range(m):
+                rest[j] = z[at + j] + bias[j]
+            count = _largest(rest, 0, m, k, signed, units, keys)
+            for q in range(count):
+                codes[q] = rest[units[q]]
+            for _ in range(n_steps):
+                _left(z, at, gram, m, units, codes, count, rest)
+                for j in range(m):
+                    rest[j] *= step
+                for q in range(count):
+                    rest[units[q]] += codes[q]
+                count = _largest(rest, 0, m, k, signed, units, keys)
+                for q in range(count):
+                    codes[q] = rest[units[q]]
+            counts[i] = _write(units, codes, count, indices[i], values[i])

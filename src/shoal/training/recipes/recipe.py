@@ -168,16 +168,21 @@ class Recipe:
         )
 
 
-def with_encoder(recipe: Recipe, kind: str) -> Recipe:
-    """`recipe` with an encoder of that kind, one of `ENCODERS` but "auto"."""
+def with_encoder(recipe: Recipe, kind: str, n_unrolled: int = 0) -> Recipe:
+    """`recipe` with an encoder of that kind, one of `ENCODERS`, and corrections of its codes."""
     fixed = recipe.untied or recipe.offset or recipe.bias is not None
     if recipe.pursuit is None and (fixed or not trainable(recipe.activation)):
+        if n_unrolled:
+            found = f"{n_unrolled} with {type(recipe.activation).__name__}"
+            needed = "0, or a recipe of the k largest codes and tied weights, such as 'default'"
+            raise ArgumentError("n_unrolled", found, needed)
         if kind == "tied" and not recipe.untied:
             return recipe
         needed = "'auto', or a recipe of the k largest codes and tied weights, such as 'default'"
         raise ArgumentError("encoder", f"{kind!r} with {type(recipe.activation).__name__}", needed)
     usual = EncoderFit() if recipe.encoder is None else recipe.encoder
-    return replace(recipe, encoder=replace(usual, weights=kind))
+    kind = usual.weights if kind == "auto" else kind
+    return replace(recipe, encoder=replace(usual, weights=kind, n_unrolled=n_unrolled))
 
 
 def with_positive_atoms(recipe: Recipe) -> Recipe:
