@@ -142,12 +142,13 @@ def test_clone_and_params_keep_every_argument() -> None:
         "positive_atoms": True,
         "encoder": "tied-gain",
         "n_unrolled": 1,
+        "joint": True,
     }
     copied = clone(DictionaryAutoencoder(**given))
     params = copied.get_params()
     assert {name: params[name] for name in given} == given
     assert set(params) <= set(given) | {name for name in params if "__" in name}
-    assert len(given) <= 12  # arbitrary: more would be a recipe's
+    assert len(given) <= 14  # arbitrary: more would be a recipe's
 
 
 def test_it_works_in_a_pipeline(world: SimpleNamespace) -> None:

@@ -180,6 +180,30 @@ def test_a_correction_explains_more_on_photographs():
     assert other.score(data) > one.score(data) + 0.005
 
 
+def test_atoms_that_move_with_the_encoder_explain_more_by_its_codes():
+    data = photographs(1500)
+    held, joint = on_photographs("untied"), fitted(data, encoder="untied", joint=True)
+    assert joint.score(data) > held.score(data) + 0.01
+    assert not np.array_equal(joint.components_, held.components_)
+    np.testing.assert_allclose(np.linalg.norm(joint.components_, axis=1), 1, atol=1e-6)
+    assert joint.recipe_.encoder.joint
+
+
+def test_atoms_without_entries_below_zero_keep_to_that():
+    data = np.abs(photographs(600))
+    model = fitted(data, 16, 2, model="nonnegative", positive_atoms=True, joint=True)
+    assert model.components_.min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"joint": 1}, "joint: found 1"), ({"joint": True, "encoder": "tied"}, "joint=True")],
+)
+def test_joint_is_checked(settings, said):
+    with pytest.raises(ArgumentError, match=said):
+        DictionaryAutoencoder(16, 2, **settings).fit(photographs())
+
+
 def test_where_a_correction_does_not_help_there_is_none():
     model = fitted(np.eye(8)[np.arange(400) % 8], 8, 1, n_unrolled=1)
     assert model.recipe_.encoder.n_unrolled == 0
@@ -208,10 +232,9 @@ def test_on_photographs_it_explains_nearly_what_a_pursuit_does():
 
 def test_gains_are_between_the_atoms_and_weights_of_its_own():
     data = photographs(1500)
-    kinds = ("tied", "tied-gain", "auto")
+    kinds = ("tied", "tied-gain", "untied")
     scores = [on_photographs(each).score(data) for each in kinds]
     assert scores == sorted(scores)
-    assert on_photographs().recipe_.encoder.weights == "untied"
     gains = on_photographs("tied-gain")
     along = (gains.encoder_ * gains.components_).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(gains.encoder_, along * gains.components_, atol=1e-6)

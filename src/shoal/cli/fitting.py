@@ -83,6 +83,12 @@ class Active(NamedTuple):
             rich_help_panel=_DICTIONARY,
         ),
     ] = "auto"
+    joint: Annotated[
+        bool,
+        typer.Option(
+            "--joint", help="The atoms move with the encoder.", rich_help_panel=_DICTIONARY
+        ),
+    ] = False
     n_unrolled: Annotated[
         int,
         typer.Option(

@@ -176,6 +176,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
     n_unrolled : int
         Corrections of the encoder's codes by what they leave unexplained, each one more gate and
         k m multiplications a row: see `shoal.network.inference.corrected_codes`.
+    joint : bool
+        Whether the atoms move with the encoder, end to end, once they are found: a k-sparse
+        autoencoder that begins as the dictionary. Its codes explain more and a pursuit's less.
     positive_atoms : bool
         Whether no entry of an atom may be below 0, for data that are sums of what cannot be
         negative: spectra, counts, stains. With a recipe whose atoms are of length 1.
@@ -254,6 +257,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         preprocessing: str | Preprocessing | None = None,
         encoder: Encoder = "auto",
         n_unrolled: int = 0,
+        joint: bool = False,
         positive_atoms: bool = False,
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
@@ -267,6 +271,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self.preprocessing = preprocessing
         self.encoder = encoder
         self.n_unrolled = n_unrolled
+        self.joint = joint
         self.positive_atoms = positive_atoms
         self.device = device
         self.random_state = random_state
@@ -696,8 +701,11 @@ class DictionaryAutoencoder(TiedAutoencoder):
             found = with_positive_atoms(found)
         check_choice("encoder", self.encoder, ENCODERS)
         unrolled = check_count("n_unrolled", self.n_unrolled, low=0)
-        if self.encoder != "auto" or unrolled:
-            found = with_encoder(found, self.encoder, unrolled)
+        if not isinstance(self.joint, (bool, np.bool_)):
+            raise ArgumentError("joint", repr(self.joint), "True or False")
+        joint = bool(self.joint)
+        if self.encoder != "auto" or unrolled or joint:
+            found = with_encoder(found, self.encoder, unrolled, joint=joint)
         check_storable(found)
         return found
 

@@ -33,6 +33,7 @@ from shoal.network.inference import (
 )
 from shoal.network.objective import StepSums, on_encoder
 from shoal.parts import register
+from shoal.training.constraints import Constraint, UnitLength, unit_atoms
 from shoal.vocabulary import Parameters, Step, check_choice, check_count, check_number
 
 __all__ = ["ENCODERS", "Encoded", "EncoderFit", "encoded", "followed", "trainable"]
@@ -61,6 +62,11 @@ _RIDGE = 0.03
 # Measured: on whitened patches, with as many directions as features, they are even at 8; digits
 # and activations, with few directions of many features, were never below.
 _ROWS_EACH = 8
+
+# Weights of their own are to explain so much more than gains. On digits and activations they do by
+# .07 or more; on whitened patches by less, and on photographs that they were not fitted to they
+# explain less. That is asked of trials on so many rows.
+_WORTH, _TRIED = 0.05, 60 * 512
 
 # Adam's step, for weights in units of 1/sqrt(n) and a bias in units of the data's deviation; the
 # same on digits, patches and activations. Smaller steps need more of them.
@@ -91,6 +97,9 @@ class EncoderFit:
         :func:`shoal.network.inference.corrected_codes`. Where they don't help there are none.
     step : float
         Of a correction; found with the weights.
+    joint : bool
+        Whether the steps move the atoms as well, end to end: a k-sparse autoencoder that begins
+        as the dictionary that was found.
     """
 
     weights: str = "auto"
@@ -98,11 +107,13 @@ class EncoderFit:
     n_steps: int = 240
     n_unrolled: int = 0
     step: float = 1.0
+    joint: bool = False
 
     def __post_init__(self) -> None:
         check_choice("weights", self.weights, ENCODERS)
         check_count("passes", self.passes)
         check_count("n_steps", self.n_steps)
+        check_choice("joint", self.joint, (False, True))
         check_count("n_unrolled", self.n_unrolled, low=0)
         check_number("step", self.step, low=0.0, open_low=True)
 
@@ -177,6 +188,7 @@ def encoded(
     *,
     rows_coded: int,
     explained: bool,
+    constraint: Constraint = UnitLength(),
 ) -> Generator[Step, None, Encoded]:
     """The parameters with an encoder for their dictionary, step by step where there are steps.
 
@@ -193,7 +205,9 @@ def encoded(
     rows_coded : int
         What the fit of the dictionary has coded; the closed form costs a small share of it.
     explained : bool
-        Whether a pursuit explains the data: then there are no steps.
+        Whether a pursuit explains the data: then there are no steps, unless atoms are to move.
+    constraint : Constraint
+        What keeps atoms in their set, where they move.
     """
     dictionary = parameters.dictionary
     m, n = dictionary.shape
@@ -224,18 +238,21 @@ def encoded(
             if best is not tied:  # gains alone are hardly ever better
                 break
             best = judge.better(best, _closed(narrow, data[fitted:], rest, kind), kind, auto=auto)
-    if not explained or pursued - best.explained > _FAR:
-        kind = settings.weights
-        if auto:
-            enough = (source.n_samples or len(data)) >= _ROWS_EACH * _directions(data)
-            kind = "untied" if enough else "tied-gain"
+    if not explained or settings.joint or pursued - best.explained > _FAR:
         start = best.parameters
         if best is tied:
             start = narrow._replace(encoder=_scaled(narrow, data, activation))
+        kind = settings.weights
+        if auto:
+            kind = _worth_it(start, source, activation, exponent, judge, data)
         most = max(rows_coded // _STEPPED, _FEWEST * 256) if explained else None
-        trainer = Trainer(start, kind)
+        trainer = Trainer(start, kind, constraint if settings.joint else None)
         batches = _batches(source, exponent, narrow, rng, settings, most)
         yield from _stepped(trainer, activation, batches, parameters, exponent)
+        if settings.joint:  # it was asked for, whatever it comes to
+            codes = fast_sparse_encode(trainer.parameters, data[:judged], pursuit)
+            pursued = judge.explained(trainer.parameters, codes)
+            best = tied._replace(kind="tied", explained=-math.inf, pursued=pursued)
         best = judge.better(best, trainer.parameters, kind, auto=auto)
     if best is tied:
         return judge.corrected(tied, narrow, settings.n_unrolled)
@@ -246,8 +263,13 @@ def encoded(
 def _restored(found: Parameters, like: Parameters, exponent: int) -> Parameters:
     """The encoder that was `found`, in unit and precision of the dictionary `like`."""
     assert found.encoder is not None
+    dictionary = like.dictionary
+    if not torch.equal(found.dictionary, dictionary.to(found.dictionary)):  # atoms have moved
+        dictionary = unit_atoms(found.dictionary.to(dictionary))
     bias = torch.ldexp(found.bias.double(), torch.tensor(-exponent))
-    return like._replace(encoder=found.encoder.to(like.dictionary), bias=bias.to(like.bias))
+    return like._replace(
+        dictionary=dictionary, encoder=found.encoder.to(dictionary), bias=bias.to(like.bias)
+    )
 
 
 def _exponent(rows: np.ndarray) -> int:
@@ -345,6 +367,33 @@ def _batches(
                 return
 
 
+def _worth_it(
+    start: Parameters,
+    source: Source,
+    activation: TopK,
+    exponent: int,
+    judge: _Judge,
+    data: Tensor,
+) -> str:
+    """Whether weights of its own are worth their number, or gains do: the kind, by short trials."""
+    if (source.n_samples or len(data)) < _ROWS_EACH * _directions(data):
+        return "tied-gain"
+    most = EncoderFit(passes=_LEAST, n_steps=_FEWEST)
+    scores = {}
+    for kind in ("tied-gain", "untied"):
+        trainer = Trainer(start, kind)
+        rng = np.random.default_rng(0)  # the same rows for both
+        for rows, number, n_steps in _batches(source, exponent, start, rng, most, _TRIED):
+            trainer.step(rows, activation, number, _rate(number, n_steps))
+        scores[kind] = judge.explained(trainer.parameters)
+    return "untied" if scores["untied"] > scores["tied-gain"] + _WORTH else "tied-gain"
+
+
+def _rate(number: int, n_steps: int) -> float:
+    """Adam's step; the last half of them are ever smaller."""
+    return _RATE * min(1.0, 2 * (1 - number / n_steps))
+
+
 def _stepped(
     trainer: Trainer,
     activation: TopK,
@@ -355,7 +404,7 @@ def _stepped(
     """A step for each batch, the last half of them ever smaller."""
     unit = torch.tensor(-2 * exponent)
     for data, number, n_steps in batches:
-        rate = _RATE * min(1.0, 2 * (1 - number / n_steps))
+        rate = _rate(number, n_steps)
         sums = trainer.step(data, activation, number, rate)
         yield Step(
             number=number + 1,
@@ -374,10 +423,16 @@ class Trainer:
     """Adam on an encoder (m, n) and its bias, or on a gain for each unit in place of the former.
 
     The gradient is that of the reconstruction loss through the active units: of row j
-    -sum_i <r_i, D_j> y_i over the samples i on which unit j is active.
+    -sum_i <r_i, D_j> y_i over the samples i on which unit j is active. With a constraint atoms
+    move as well, along the part of their gradient that doesn't change their length.
     """
 
-    def __init__(self, parameters: Parameters, kind: str) -> None:
+    def __init__(
+        self, parameters: Parameters, kind: str, constraint: Constraint | None = None
+    ) -> None:
+        self._constraint = constraint
+        if constraint is not None:
+            parameters = parameters._replace(dictionary=parameters.dictionary.clone())
         encoder = parameters.encoder
         assert encoder is not None
         self._gain, encoder = None, encoder.clone()
@@ -387,13 +442,14 @@ class Trainer:
         self.parameters = parameters._replace(encoder=encoder, bias=parameters.bias.clone())
         moving = encoder if self._gain is None else self._gain
         self._memory = [
-            (torch.zeros_like(part), torch.zeros_like(part)) for part in (moving, parameters.bias)
+            (torch.zeros_like(part), torch.zeros_like(part))
+            for part in (moving, parameters.bias, parameters.dictionary)
         ]
 
     def step(self, data: Tensor, activation: TopK, number: int, rate: float) -> StepSums:
         """One step on a batch (B, n); the sums that it was made from."""
         now = self.parameters
-        sums = on_encoder(now, data, activation)
+        sums = on_encoder(now, data, activation, held=self._constraint is None)
         assert sums.encoder is not None
         assert now.encoder is not None
         scale = 1 / len(data)
@@ -404,10 +460,24 @@ class Trainer:
             weights, length = self._gain, rate / 2
         adam_(weights, slope, self._memory[0], number, length, scale=scale)
         adam_(now.bias, sums.bias, self._memory[1], number, rate, scale=scale)
+        if self._constraint is not None:
+            now = self._moved(now, sums, number, rate, self._constraint)
         if self._gain is not None:
             now = now._replace(encoder=self._gain[:, None] * now.dictionary)
         self.parameters = now
         return sums
+
+    def _moved(
+        self, now: Parameters, sums: StepSums, number: int, rate: float, constraint: Constraint
+    ) -> Parameters:
+        """With atoms one step on."""
+        atoms, slope = now.dictionary, sums.dictionary
+        if self._gain is not None and sums.encoder is not None:
+            slope = slope + self._gain[:, None] * sums.encoder
+        slope = slope - (slope * atoms).sum(dim=1, keepdim=True) * atoms
+        length = rate / atoms.shape[1] ** 0.5
+        adam_(atoms, slope, self._memory[2], number, length, scale=1 / sums.n_samples)
+        return now._replace(dictionary=constraint(atoms))
 
 
 # --------------------------------------------------------------------------- after more data

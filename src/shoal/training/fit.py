@@ -134,6 +134,7 @@ def encoding(
         generator_at(state.place.after),
         rows_coded=coded,
         explained=not _is_finishing(state, recipe),
+        constraint=recipe.constraint,
     )
     return done
 

@@ -168,10 +168,17 @@ class Recipe:
         )
 
 
-def with_encoder(recipe: Recipe, kind: str, n_unrolled: int = 0) -> Recipe:
+def with_encoder(recipe: Recipe, kind: str, n_unrolled: int = 0, *, joint: bool = False) -> Recipe:
     """`recipe` with an encoder of that kind, one of `ENCODERS`, and corrections of its codes."""
+    if joint and kind == "tied":
+        needed = "'auto', 'tied-gain' or 'untied'"
+        raise ArgumentError("encoder", "'tied' with joint=True", needed)
     fixed = recipe.untied or recipe.offset or recipe.bias is not None
     if recipe.pursuit is None and (fixed or not trainable(recipe.activation)):
+        if joint:
+            found = f"True with {type(recipe.activation).__name__}"
+            needed = "False, or a recipe of the k largest codes and tied weights"
+            raise ArgumentError("joint", found, needed)
         if n_unrolled:
             found = f"{n_unrolled} with {type(recipe.activation).__name__}"
             needed = "0, or a recipe of the k largest codes and tied weights, such as 'default'"
@@ -182,7 +189,8 @@ def with_encoder(recipe: Recipe, kind: str, n_unrolled: int = 0) -> Recipe:
         raise ArgumentError("encoder", f"{kind!r} with {type(recipe.activation).__name__}", needed)
     usual = EncoderFit() if recipe.encoder is None else recipe.encoder
     kind = usual.weights if kind == "auto" else kind
-    return replace(recipe, encoder=replace(usual, weights=kind, n_unrolled=n_unrolled))
+    usual = replace(usual, weights=kind, n_unrolled=n_unrolled, joint=joint)
+    return replace(recipe, encoder=usual)
 
 
 def with_positive_atoms(recipe: Recipe) -> Recipe:
