@@ -248,6 +248,19 @@ def test_few_rows_in_many_directions_get_gains_and_no_more():
     assert few.score(rows[600:]) > weights.score(rows[600:])
 
 
+def test_many_features_make_no_matrix_of_their_squares(monkeypatch):
+    from shoal.training import encoding
+
+    data, seen = planted(n_samples=2000, m=24, n=16)[0], []
+    monkeypatch.setattr(encoding, "_LITTLE", 0)
+    monkeypatch.setattr(encoding, "_WORK", 0)
+    solve = torch.linalg.solve
+    monkeypatch.setattr(torch.linalg, "solve", lambda *a: (seen.append(a), solve(*a))[1])
+    assert fitted(data, 24, 3).recipe_.encoder.weights != "tied"
+    assert fitted(data, 24, 3, encoder="untied").recipe_.encoder.weights == "untied"  # by steps
+    assert not seen
+
+
 def test_the_same_fit_has_the_same_bits():
     one, other = on_photographs(), fitted(photographs(1500))
     for name in PARTS:

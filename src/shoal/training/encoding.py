@@ -43,6 +43,8 @@ ENCODERS = ("auto", "tied", "tied-gain", "untied")
 
 # Arbitrary: rows that are looked at in closed form, and that say how good an encoder is.
 _LEAST, _MOST, _JUDGED = 1024, 32_768, 256
+# Arbitrary: of features so many that these would fill memory, no more values, but a few rows.
+_VALUES, _FEW = 2**25, 64
 
 # Of the rows that the fit has coded, those that the closed form may code: a few hundredths of its
 # time. Second moments are taken of so many times as many.
@@ -211,8 +213,9 @@ def encoded(
     """
     dictionary = parameters.dictionary
     m, n = dictionary.shape
-    wanted = int(min(max(_SHARE * rows_coded, _LEAST), _MOST)) if explained else _LEAST
-    rows = source.draw(_MORE * wanted if explained else wanted, rng, strict=False)
+    room = max(_FEW, _VALUES // n)
+    wanted = min(int(max(_SHARE * rows_coded, _LEAST)) if explained else _LEAST, _MOST, room)
+    rows = source.draw(min(_MORE * wanted, room) if explained else wanted, rng, strict=False)
     exponent = _exponent(rows)
     narrow = parameters.map(Tensor.float)
     data = _rows(rows, exponent, narrow)
@@ -232,13 +235,13 @@ def encoded(
     if explained:
         rest = SparseCodes(*(part[fitted:] for part in codes))
         kinds = ["untied", "tied-gain"] if auto else [settings.weights]
-        if auto and n * (n + len(data)) > max(_WORK * rows_coded * m, _LITTLE):
-            kinds.remove("untied")
+        dear = n * (n + len(data)) > max(_WORK * rows_coded * m, _LITTLE)
         for kind in kinds:
-            if best is not tied:  # gains alone are hardly ever better
-                break
+            if best is not tied or (dear and kind == "untied"):
+                continue  # gains alone are hardly ever better
             best = judge.better(best, _closed(narrow, data[fitted:], rest, kind), kind, auto=auto)
-    if not explained or settings.joint or pursued - best.explained > _FAR:
+    missing = best is tied and not auto
+    if not explained or settings.joint or missing or pursued - best.explained > _FAR:
         start = best.parameters
         if best is tied:
             start = narrow._replace(encoder=_scaled(narrow, data, activation))
@@ -254,7 +257,7 @@ def encoded(
             pursued = judge.explained(trainer.parameters, codes)
             best = tied._replace(kind="tied", explained=-math.inf, pursued=pursued)
         best = judge.better(best, trainer.parameters, kind, auto=auto)
-    if best is tied:
+    if best.kind == "tied":
         return judge.corrected(tied, narrow, settings.n_unrolled)
     best = judge.corrected(best, best.parameters, settings.n_unrolled)
     return best._replace(parameters=_restored(best.parameters, parameters, exponent))
@@ -352,6 +355,7 @@ def _batches(
     """
     count = source.n_samples or _MOST
     size = min(_BATCH, 1 << max(8, (count // 8).bit_length() - 1), count)
+    size = min(size, max(_FEW, _VALUES // len(like.dictionary[0])))
     n_steps = min(max(-(-settings.passes * count // size), _FEWEST), settings.n_steps)
     if most is not None:
         size = min(size, max(256, most // _FEWEST), count)
