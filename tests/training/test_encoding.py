@@ -267,10 +267,20 @@ def test_the_same_fit_has_the_same_bits():
         assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
 
 
-def test_another_unit_has_the_same_bits():
-    one, other = on_photographs(), fitted(photographs(1500) * np.float32(2.0**-6))
+@pytest.mark.parametrize("exponent", [-6, -20])  # within what is taken as it is, and beyond
+def test_another_unit_has_the_same_bits(exponent):
+    unit = np.float32(2.0**exponent)
+    one, other = on_photographs(), fitted(photographs(1500) * unit)
     assert one.encoder_.tobytes() == other.encoder_.tobytes()
-    assert one.bias_.tobytes() == (other.bias_ * np.float32(2.0**6)).tobytes()
+    assert one.bias_.tobytes() == (other.bias_ / unit).tobytes()
+    assert other.score(photographs(1500) * unit) == pytest.approx(one.score(photographs(1500)))
+
+
+def test_what_all_rows_have_in_common_is_left_to_the_bias():
+    data = photographs(1500) + np.float32(3 * photographs(1500).std())
+    model = fitted(data, model="nonnegative")
+    assert model.score(data) > model.score(data, method="omp") - 0.15
+    assert np.abs(model.bias_).max() > 0
 
 
 def test_double_precision_comes_back():

@@ -403,7 +403,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         assert state.k is not None
         parameters, dtype = pruned(found.parameters), source.dtype
         # Rows of a stream that are kept will do.
-        rows = problem.kept if prepared.once else prepared
+        rows = problem.kept if prepared.once else problem.source
         # What is saved from here on is the end of the fit: an encoder takes few steps.
         ended = {"state": state, "history": history.recorded()}
         steps = encoding(problem, state, found, parameters, rows)

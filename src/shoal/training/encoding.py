@@ -249,7 +249,8 @@ def encoded(
         if auto:
             kind = _worth_it(start, source, activation, exponent, judge, data)
         most = max(rows_coded // _STEPPED, _FEWEST * 256) if explained else None
-        trainer = Trainer(start, kind, constraint if settings.joint else None)
+        mean = data.mean(dim=0)
+        trainer = Trainer(start, kind, mean, constraint if settings.joint else None)
         batches = _batches(source, exponent, narrow, rng, settings, most)
         yield from _stepped(trainer, activation, batches, parameters, exponent)
         if settings.joint:  # it was asked for, whatever it comes to
@@ -385,7 +386,7 @@ def _worth_it(
     most = EncoderFit(passes=_LEAST, n_steps=_FEWEST)
     scores = {}
     for kind in ("tied-gain", "untied"):
-        trainer = Trainer(start, kind)
+        trainer = Trainer(start, kind, data.mean(dim=0))
         rng = np.random.default_rng(0)  # the same rows for both
         for rows, number, n_steps in _batches(source, exponent, start, rng, most, _TRIED):
             trainer.step(rows, activation, number, _rate(number, n_steps))
@@ -427,14 +428,15 @@ class Trainer:
     """Adam on an encoder (m, n) and its bias, or on a gain for each unit in place of the former.
 
     The gradient is that of the reconstruction loss through the active units: of row j
-    -sum_i <r_i, D_j> y_i over the samples i on which unit j is active. With a constraint atoms
-    move as well, along the part of their gradient that doesn't change their length.
+    -sum_i <r_i, D_j> (y_i - mean) over the samples i on which unit j is active: what all rows have
+    in common is left to the bias. With a constraint atoms move as well, along the part of their
+    gradient that doesn't change their length.
     """
 
     def __init__(
-        self, parameters: Parameters, kind: str, constraint: Constraint | None = None
+        self, parameters: Parameters, kind: str, mean: Tensor, constraint: Constraint | None = None
     ) -> None:
-        self._constraint = constraint
+        self._constraint, self._mean = constraint, mean
         if constraint is not None:
             parameters = parameters._replace(dictionary=parameters.dictionary.clone())
         encoder = parameters.encoder
@@ -443,17 +445,26 @@ class Trainer:
         if kind == "tied-gain":
             self._gain = (encoder * parameters.dictionary).sum(dim=1)
             encoder = self._gain[:, None] * parameters.dictionary
-        self.parameters = parameters._replace(encoder=encoder, bias=parameters.bias.clone())
+        # As of rows without their mean, which the decoder gives back: z = E (y - mean) + b.
+        bias = parameters.bias + encoder @ mean
+        self._now = parameters._replace(encoder=encoder, bias=bias, offset=-mean)
         moving = encoder if self._gain is None else self._gain
         self._memory = [
             (torch.zeros_like(part), torch.zeros_like(part))
             for part in (moving, parameters.bias, parameters.dictionary)
         ]
 
+    @property
+    def parameters(self) -> Parameters:
+        """For rows as they are."""
+        encoder = self._now.encoder
+        assert encoder is not None
+        return self._now._replace(bias=self._now.bias - encoder @ self._mean, offset=None)
+
     def step(self, data: Tensor, activation: TopK, number: int, rate: float) -> StepSums:
         """One step on a batch (B, n); the sums that it was made from."""
-        now = self.parameters
-        sums = on_encoder(now, data, activation, held=self._constraint is None)
+        now = self._now
+        sums = on_encoder(now, data - self._mean, activation, held=self._constraint is None)
         assert sums.encoder is not None
         assert now.encoder is not None
         scale = 1 / len(data)
@@ -468,7 +479,7 @@ class Trainer:
             now = self._moved(now, sums, number, rate, self._constraint)
         if self._gain is not None:
             now = now._replace(encoder=self._gain[:, None] * now.dictionary)
-        self.parameters = now
+        self._now = now
         return sums
 
     def _moved(
