@@ -287,13 +287,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", "the encoder", UserWarning)
+    for said in ("the encoder", "n_components="):
+        warnings.filterwarnings("ignore", said, UserWarning)
     results: list[dict[str, Any]] = []
     keys = ("encoder", "unrolled", "pursuit", "omp", "cpu", "agree")
     for name in given.data.split(","):
         rows = DATA[name]()
         # Compiles, so that nobody's seconds have it.
-        shoal.DictionaryAutoencoder(64, 4, model=rows.model, random_state=0).fit(rows.train[:2000])
+        few = {"model": rows.model, "random_state": 0}
+        shoal.DictionaryAutoencoder(min(64, rows.m), min(rows.k), **few).fit(rows.train[:2000])
         for k in map(int, given.k.split(",")) if given.k else rows.k:
             n = rows.train.shape[1]
             print(f"\n{name}: {len(rows.train)} rows, n={n}, m={rows.m}, k={k}, {rows.model}")
