@@ -89,6 +89,7 @@ def fitted_encoder(
     float
         Active units a row, on average, of the pursuit's codes.
     """
+    pursuit = replace(pursuit, shrinkage=0.0)
     dictionary = parameters.dictionary
     m, n = dictionary.shape
     offset = torch.zeros_like(dictionary[0]) if parameters.offset is None else parameters.offset

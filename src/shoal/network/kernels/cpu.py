@@ -300,7 +300,8 @@ class Pursuer:
                 limits = pursuit.max_iterations, real(pursuit.tolerance)
                 pursuits.hard_thresholding(*first, *limits, parts, *out)
             elif isinstance(pursuit, ThresholdPursuit):
-                pursuits.threshold_pursuit(*first, self.threshold, dependent, parts, *out)
+                bars = self.threshold, real(pursuit.shrinkage)
+                pursuits.threshold_pursuit(*first, *bars, dependent, parts, *out)
             else:
                 share = real(getattr(pursuit, "tolerance", 0.0))
                 squares = flat(tile.square().sum(dim=1))
