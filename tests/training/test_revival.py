@@ -37,8 +37,8 @@ def test_settings_name_what_is_wrong(arguments, name):
 
 
 def test_a_sum_of_two_atoms_that_are_used_more_is_a_combination():
-    rows = unit(torch.cat([torch.eye(4, 6), torch.tensor([[0.7, 0.6, 0.1, 0, 0, 0]])]))
-    rows = torch.cat([rows, torch.zeros(1, 6)])
+    rows = unit(torch.cat([torch.eye(4, 16), torch.tensor([[0.7, 0.6, 0.1, *[0.0] * 13]])]))
+    rows = torch.cat([rows, torch.zeros(1, 16)])
     assert combinations(rows, torch.tensor([9, 8, 7, 6, 5, 0.0]), 0.3).tolist() == [
         *[False] * 4, True, False
     ]  # fmt: skip
@@ -46,7 +46,7 @@ def test_a_sum_of_two_atoms_that_are_used_more_is_a_combination():
     assert combinations(rows, torch.tensor([9, 1, 7, 6, 5, 0.0]), 0.3).tolist() == [
         False, True, *[False] * 4
     ]  # fmt: skip
-    three = unit(torch.cat([torch.eye(4, 6), torch.tensor([[1.0, 1, 1, 0, 0, 0]])]))
+    three = unit(torch.cat([torch.eye(4, 16), torch.tensor([[1.0, 1, 1, *[0.0] * 13]])]))
     assert not combinations(three, torch.tensor([9.0, 8, 7, 6, 5]), 0.3).any()
 
 
