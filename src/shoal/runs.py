@@ -130,6 +130,7 @@ def _save(
         **_learnt(model),
         "preprocessing": model.preprocessing_.spec.as_dict(),
         "n_steps": model.n_steps_,
+        "notes": list(getattr(model, "notes_", ())),
         "feature_names": _listed(getattr(model, "feature_names_in_", None)),
         "seconds": {} if seconds is None else {"fit": seconds},
         **evaluation,

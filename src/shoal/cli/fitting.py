@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -82,12 +82,30 @@ class Active(NamedTuple):
             rich_help_panel=_DICTIONARY,
         ),
     ] = "auto"
+    norms: Annotated[
+        Literal["auto", "clip", "scale", "none"],
+        typer.Option(
+            help="Of rows: `clip` makes those out of proportion as long as the middle row, `auto` "
+            "does where they hold a fifth of the square, `scale` makes all of one length.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = "auto"
+    missing: Annotated[
+        Literal["ignore"] | None,
+        typer.Option(
+            help="`ignore` takes NaN and empty cells for missing entries. Default: an error.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = None
 
     def estimator(self, n_components: int | None, **shared: Any) -> Any:
         """The model with these settings."""
         from shoal.estimators import DictionaryAutoencoder
 
-        named = self._asdict() | {"n_nonzero_coefs": _count_or_auto(self.n_nonzero_coefs)}
+        named = self._asdict() | {
+            "n_nonzero_coefs": _count_or_auto(self.n_nonzero_coefs),
+            "norms": None if self.norms == "none" else self.norms,
+        }
         return DictionaryAutoencoder(n_components, **named, **shared)
 
 

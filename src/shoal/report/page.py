@@ -452,6 +452,7 @@ def _codes(diagnosis: dict[str, Any]) -> dict[str, Any] | None:
     kinds = {k: v for k, v in codes.items() if isinstance(v, dict)}
     shown = (
         ("explained_variance", "Explained variance", percent),
+        ("row_explained", "Of the middle row\u2019s square", percent),
         ("mse", "Mean squared error", compact),
         ("l0", "Active a sample", compact),
     )
