@@ -142,6 +142,7 @@ def test_clone_and_params_keep_every_argument() -> None:
         "positive_atoms": True,
         "norms": "clip",
         "missing": "ignore",
+        "preset": "activations",
     }
     copied = clone(DictionaryAutoencoder(**given))
     params = copied.get_params()

@@ -90,6 +90,14 @@ class Active(NamedTuple):
             rich_help_panel=_DICTIONARY,
         ),
     ] = "auto"
+    preset: Annotated[
+        Literal["activations"] | None,
+        typer.Option(
+            help="For a language model's activations: non-negative codes, 32 active, centred, "
+            "norms clipped, where nothing else is said.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = None
     missing: Annotated[
         Literal["ignore"] | None,
         typer.Option(
@@ -307,6 +315,7 @@ def fit(
 
     alone = penalised.penalty is None
     spec = Preprocessing(preprocess or ("none" if alone else "scale"))
+    own = active.preset is not None and preprocess is None  # the preset's
     if roll_off is not None:
         if spec.kind != "whiten":
             raise ArgumentError("roll_off", str(roll_off), "--preprocess whiten with it")
@@ -323,7 +332,8 @@ def fit(
     else:
         _refuse(active, "to be left out with --penalty")
     kind = active if alone else penalised
-    estimator = kind.estimator(n_components, preprocessing=spec, device=device, random_state=seed)
+    shared = {"preprocessing": None if own else spec, "device": device, "random_state": seed}
+    estimator = kind.estimator(n_components, **shared)
     start = time.perf_counter()
     with resumable(output, saved):
         with _told_later(), closing(estimator.iter_fit(data, **saved)) as steps:

@@ -75,6 +75,21 @@ Init = Literal["auto", "data", "random", "residual", "pca", "pairwise"]
 """Where atoms start, by name."""
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "activations": {
+        "model": "nonnegative",
+        "n_nonzero_coefs": 32,
+        "preprocessing": "center",
+        "norms": "clip",
+    }
+}
+"""Names for several arguments of :class:`DictionaryAutoencoder`."""
+
+
+def _is_usual(given: Any, usual: Any) -> bool:
+    return given is usual or (type(given) is type(usual) and bool(given == usual))
+
+
 # Arbitrary: from this share on, what all rows have in common is worth a word.
 _LARGE_OFFSET = 0.25
 
@@ -178,6 +193,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
         least squares on those that are seen. A row or a column without a number is an error, as
         every NaN is with None. With preprocessing "none", "center" or "scale", and data whose
         rows can be counted.
+    preset : "activations" or None
+        A name for several arguments, of which those count that are left at their defaults. For
+        "activations", of a language model: ``model="nonnegative"``, 32 active units a sample,
+        ``preprocessing="center"`` and ``norms="clip"``.
     device : str or torch.device
         "cpu", "cuda", ..., or "auto": CUDA where there is one.
     random_state : int, RandomState instance or None
@@ -256,6 +275,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         positive_atoms: bool = False,
         norms: Literal["auto", "clip", "scale"] | None = "auto",
         missing: Literal["ignore"] | None = None,
+        preset: Literal["activations"] | None = None,
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
         sparse_output: bool = False,
@@ -269,6 +289,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self.positive_atoms = positive_atoms
         self.norms = norms
         self.missing = missing
+        self.preset = preset
         self.device = device
         self.random_state = random_state
         self.sparse_output = sparse_output
@@ -338,6 +359,12 @@ class DictionaryAutoencoder(TiedAutoencoder):
         that is dropped half-way leaves the model as it was before, and saves the state that it
         was dropped at, where there are checkpoints.
         """
+        if self.preset is not None:
+            settled = self._without_preset()
+            return self._taking_on(
+                settled,
+                settled.iter_fit(X, checkpoint=checkpoint, checkpoint_every=checkpoint_every),
+            )
         (source, names), seed = self._new_source(X), self._seed()
         m, k = self._sizes(source.n_samples, source.n_features, whole=True)
         recipes = cache(partial(self._recipe, m, n_samples=source.n_samples))
@@ -352,6 +379,24 @@ class DictionaryAutoencoder(TiedAutoencoder):
         keeper = self._keeper(checkpoint, checkpoint_every, source, seed)
         steps = self._fit_steps(source, names, spec, recipes, m, k, device, keeper, seed)
         return keeper.over(steps)
+
+    def _without_preset(self) -> Self:
+        """A model with the preset's arguments in the place of those that are left at defaults."""
+        named = PRESETS[check_choice("preset", self.preset, PRESETS)]
+        usual = type(self)().get_params(deep=False)
+        given = self.get_params(deep=False)
+        changed = {
+            name: value for name, value in named.items() if _is_usual(given[name], usual[name])
+        }
+        return type(self)(**{**given, **changed, "preset": None})
+
+    def _taking_on(
+        self, settled: Self, steps: Generator[Step, None, None]
+    ) -> Generator[Step, None, None]:
+        """The steps of `settled`, whose fit is this model's once it is done."""
+        yield from steps
+        own = self.get_params(deep=False)
+        self.__dict__.update({k: v for k, v in vars(settled).items() if k not in own})
 
     def _fit_steps(
         self,
@@ -469,8 +514,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         -------
         self
         """
-        if self.missing is not None:
-            raise ArgumentError("missing", f"{self.missing!r} in partial_fit", "fit, or None")
+        for name in ("missing", "preset"):
+            if (value := getattr(self, name)) is not None:
+                raise ArgumentError(name, f"{value!r} in partial_fit", "fit, or None")
         first = not hasattr(self, "components_")
         _refuse_pursuit(self.recipe_ if not first else self.recipe)
         device, carried = self._device(), None if first else self._carried
@@ -698,6 +744,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         check_choice("model", self.model, MODELS)
         check_choice("norms", self.norms, NORMS)
         check_choice("missing", self.missing, MISSING)
+        check_choice("preset", self.preset, [None, *PRESETS])
         most = 1 if self.model == "mixture" else m
         auto = isinstance(self.n_nonzero_coefs, str) and self.n_nonzero_coefs == "auto"
         if self.n_nonzero_coefs is None or (auto and most == 1):
