@@ -225,3 +225,42 @@ def test_the_chain_that_a_newcomer_types(model, texts, tmp_path):
     assert again.preprocessing_.spec.kind == "center"
     line = refused("activations", model, "--layer", 9, "--text", first, "-o", tmp_path / "other")
     assert "layer: found 9" in line
+
+
+def test_the_report_has_the_texts_that_fire_each_atom(store, tmp_path):
+    rows = open_source(store)
+    model = shoal.DictionaryAutoencoder(20, 2, preset="activations", random_state=0).fit(rows)
+    run = shoal.save_run(model, tmp_path / "run", store)
+    told = json.loads((run / "config.json").read_text())["texts"]
+    index = np.arange(rows.n_samples)
+    codes = model.transform(rows, told["method"])
+    passages = rows.passages(index)
+    assert len(told["atoms"]) == (codes != 0).any(axis=0).sum()
+    for atom in told["atoms"]:
+        column = np.abs(codes[:, atom["atom"]])
+        strongest = column.argmax()
+        value, *texts = atom["top"][0]
+        assert abs(value) == pytest.approx(column[strongest], rel=1e-5)
+        assert tuple(texts) in {tuple(passages[i]) for i in np.flatnonzero(column == abs(value))}
+        sizes = [abs(each[0]) for each in atom["quantiles"]]
+        assert sizes == sorted(sizes, reverse=True)
+        at = np.quantile(column[column > 0], [0.95, 0.05])
+        assert sizes[0] == pytest.approx(at[0], rel=0.1)
+        assert sizes[-1] == pytest.approx(at[1], rel=0.3)
+    page = (run / "report.html").read_text()
+    assert "What fires them" in page
+    assert f"<mark>{told['atoms'][0]['top'][0][3]}</mark>" in page
+
+
+def test_texts_are_shown_and_not_obeyed(store, tmp_path):
+    copy = tmp_path / "acts"
+    shutil.copytree(store, copy)
+    lines = (copy / "documents.jsonl").read_text().splitlines()
+    evil = [json.loads(line) for line in lines]
+    for each in evil:
+        each["text"] = "<script>alert(1)</script>\x1b[2J" * 4000
+    (copy / "documents.jsonl").write_text("\n".join(map(json.dumps, evil)) + "\n")
+    model = shoal.DictionaryAutoencoder(12, 1, preset="activations", random_state=0).fit(copy)
+    page = (shoal.save_run(model, tmp_path / "run", copy) / "report.html").read_text()
+    assert "<script>alert" not in page
+    assert "\x1b" not in page

@@ -81,6 +81,15 @@ def test_a_row_with_an_atom_too_few_is_not_strange_and_noise_is():
     assert strange(other, torch.from_numpy(data), SubspacePursuit(3))[0] == 1.0
 
 
+@pytest.mark.filterwarnings("ignore:n_components=:UserWarning")
+def test_rows_that_wait_for_an_atom_are_not_left_out():
+    atoms = random_atoms(48, 32, random_state=1)
+    data = SparseCoding(atoms, sparsity=3).sample(6000, random_state=1).data
+    for m in (44, 40):
+        model = shoal.DictionaryAutoencoder(m, 3, random_state=0).fit(data)
+        assert model.notes_ == ()
+
+
 def test_norms_of_rows_of_any_magnitude_and_with_gaps():
     rows = np.array([[3.0, 4.0], [0.0, 0.0], [np.nan, 2.0]])
     expected = [5.0, 0.0, 2.0 * 2**0.5]

@@ -37,7 +37,15 @@ from shoal.training.polish import begin_polish, polish
 from shoal.training.recipes import Recipe
 from shoal.training.revival import Activity
 from shoal.training.second_look import as_looked_at, differs, filled_with, strange
-from shoal.training.sparsity import begin_search, find_sparsity, trial
+from shoal.training.sparsity import (
+    VARYING,
+    begin_search,
+    by_gain,
+    curve,
+    find_sparsity,
+    stands_out,
+    trial,
+)
 from shoal.training.state import First, Looked, State, generator_at
 from shoal.vocabulary import Parameters, Step
 
@@ -58,6 +66,11 @@ __all__ = [
 
 # Rows of a stream that the search for a number of non-zeros keeps, to read them many times.
 SEARCHED = 50_000
+
+# Arbitrary: rows by which what more active units explain is said.
+_CURVE_ROWS = 1_000
+# Arbitrary: active units that are chosen where no number stands out.
+_MOST = 32
 
 # Arbitrary: the memory of the rows that a polish is made on, where they are sparse at home.
 _POLISHED_BYTES = 48 * 2**20
@@ -343,14 +356,35 @@ def _search(
     state: State, start: Parameters, source: Source, model: str
 ) -> Generator[tuple[State, StepSums | Terms], None, tuple[int, tuple[str, ...]]]:
     """The number of active units, and what there is to say of it."""
-    k = yield from find_sparsity(state, start, source, model)
-    if k is not None:
+    trials = find_sparsity(state, start, source, model)
+    while True:
+        try:
+            state, sums = next(trials)
+        except StopIteration as end:
+            k = end.value
+            break
+        yield state, sums
+    if k == VARYING:
+        return VARYING, ()
+    dictionary, signed = state.parameters.dictionary, model == "sparse"
+    rows = source.draw(_CURVE_ROWS, generator_at(state.place.after), strict=False)
+    data = torch.from_numpy(rows).to(dictionary)
+    if k is not None and stands_out(dictionary, data, k, signed=signed):
         return k, ()
-    k = tenth(len(start.dictionary))
-    said = (
-        f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
-        "a tenth of n_components"
-    )
+    shares = curve(dictionary, data, signed=signed)
+    table = ", ".join(f"{count}: {share:.0%}" for count, share in shares.items())
+    said = "n_nonzero_coefs='auto': no number of non-zeros stands out in X; "
+    if k is None:
+        k = tenth(len(dictionary))
+        said += f"{k} is used, a tenth of n_components"
+    else:
+        # The first atom explains most of a row where all rows are alike, and says nothing of how
+        # many there are.
+        k = by_gain(shares, min(_MOST, max(4, tenth(len(dictionary)))))
+        more = k != by_gain(shares, max(shares))
+        why = "a tenth of n_components or less" if more else "twice as many explain little more"
+        said += f"{k} is used: {why}"
+    said += f" (explained by so many of the atoms of a short fit: {table})"
     return k, (said,)
 
 
