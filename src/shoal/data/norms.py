@@ -95,7 +95,7 @@ def norms_of(norms: NDArray[np.float64]) -> RowNorms:
 def held_by_few(norms: NDArray[np.float64], few: float = FEW) -> float:
     """The share of the square that the longest rows hold, a share `few` of all.
 
-    >>> held_by_few(np.array([1.0] * 19 + [9.0]))
+    >>> round(held_by_few(np.array([1.0] * 19 + [9.0])), 3)
     0.81
     """
     largest = norms.max(initial=0.0)
@@ -156,7 +156,7 @@ def guarded(
 
 def _middle(source: Source, ahead: int) -> NDArray[np.float64]:
     """The median (n,) of each column."""
-    rows = _some(source, ahead if source.n_samples is None else _ROWS)
+    rows = _some(source, ahead if source.n_samples is None else source.rows_at_once(_ROWS))
     found: NDArray[np.float64] = np.nanmedian(rows, axis=0).astype(np.float64)
     return np.nan_to_num(found)
 
