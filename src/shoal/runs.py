@@ -302,6 +302,7 @@ def _parameters(tensors: dict[str, NDArray[Any]], recipe: Recipe) -> Parameters:
     threshold = learns_threshold(at_rest(recipe.activation))
     # To a pursuit's codes an encoder is fitted.
     untied = recipe.untied or recipe.pursuit is not None
+    untied |= recipe.encoder is not None and recipe.encoder.weights != "tied"
     others = {"encoder": ((m, n), untied), "threshold": ((m,), threshold)}
     others["offset"] = ((n,), recipe.offset)
     found = {}

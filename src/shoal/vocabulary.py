@@ -150,7 +150,7 @@ class Step(NamedTuple):
     """What training yields after every update: the moving state and what it cost."""
 
     number: int  # updates so far, from 1; a polish counts its rounds
-    phase: str  # "search" (of a k), "descent", "refinement", "finish" or "polish"
+    phase: str  # "search" (of a k), "descent", "refinement", "finish", "polish" or "encoder"
     progress: float  # share of this phase's planned work that is done, at most 1
     parameters: Parameters  # after the update
     loss: Tensor  # () 1/2 |y - y_hat|^2 a sample, measured before the update

@@ -168,13 +168,14 @@ def test_the_k_largest_as_if_atoms_had_length_one(tmp_path):
     assert np.allclose(np.linalg.norm(model.components_, axis=1), 1)
 
 
+@pytest.mark.filterwarnings("ignore:the encoder .tied. explains:UserWarning")
 def test_a_planted_dictionary_goes_there_and_comes_back_to_be_polished(tmp_path):
     """With tied weights and unit atoms it is a model like any other."""
     from shoal.generative import SparseCoding, random_dictionary
 
     world = SparseCoding(random_dictionary(16, 12, random_state=0), sparsity=2)
     data = world.sample(2000, random_state=1).data
-    model = shoal.DictionaryAutoencoder(16, 2, random_state=0).fit(data)
+    model = shoal.DictionaryAutoencoder(16, 2, encoder="tied", random_state=0).fit(data)
     again = shoal.open_sae(shoal.export(model, tmp_path / "sae", "saelens"))
     assert again.recipe_.polish is not None
     assert shoal.recovery(again.components_, world.dictionary).recovered(0.99) == 1.0

@@ -23,7 +23,7 @@ from shoal.training.encoders import fitted_encoder
 from shoal.training.fit import searched, started
 from shoal.training.recipes import Recipe
 from shoal.training.rules import IncoherentStep
-from shoal.training.schedules import Constant, Linear
+from shoal.training.schedules import Constant
 from shoal.training.sparsity import VARYING
 from shoal.vocabulary import ArgumentError, Parameters
 
@@ -58,6 +58,22 @@ def test_every_coefficient_is_worth_its_threshold_and_solves_least_squares():
     assert bool((codes.abs() >= parameters.threshold)[on].all())
     residual = data - parameters.offset - codes @ parameters.dictionary
     assert float(((residual @ parameters.dictionary.T) * on).abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_codes_drawn_towards_zero_are_the_lasso_s_on_their_support(signed):
+    parameters, data = problem(signed=signed)
+    full = fast_sparse_encode(parameters, data, ThresholdPursuit(8, signed)).dense(24)
+    pursuit = ThresholdPursuit(8, signed, shrinkage=0.3)
+    codes = fast_sparse_encode(parameters, data, pursuit).dense(24)
+    with kernels.use("reference"):
+        slow = fast_sparse_encode(parameters, data, pursuit).dense(24)
+    assert torch.allclose(codes, slow, atol=1e-10)
+    whole = ((codes != 0) == (full != 0)).all(dim=1)  # no sign would have changed
+    assert float(whole.double().mean()) > 0.5
+    residual = data - parameters.offset - codes @ parameters.dictionary
+    slope = residual @ parameters.dictionary.T - 0.3 * parameters.threshold * codes.sign()
+    assert float((slope * (codes != 0))[whole].abs().max()) < 1e-9
 
 
 def test_the_sums_of_a_step_are_the_reference_s_offset_included():
@@ -102,7 +118,7 @@ def test_no_atom_moves_farther_than_it_may():
 
 def test_thresholds_follow_the_scale_of_the_data():
     parameters, data = problem()
-    rule = IncoherentStep(Constant(0.3), Linear(1.0, 0.25, 10), release=5, trial=2)
+    rule = IncoherentStep(Constant(0.3), release=5, trial=2)
     pursuit = ThresholdPursuit(8)
 
     def after(scale):
@@ -228,7 +244,7 @@ def test_a_number_stays_the_most_a_row_takes():
 
 
 def test_a_recipe_has_thresholds_for_a_pursuit_by_them():
-    rule = IncoherentStep(Constant(0.3), Linear(1.0, 0.25, 10), release=5, trial=2)
+    rule = IncoherentStep(Constant(0.3), release=5, trial=2)
     with pytest.raises(ArgumentError, match="such as JumpReLU"):
         Recipe(TopK(2), rule, 10, 64, pursuit=ThresholdPursuit(4))
     with pytest.raises(ArgumentError, match="a ThresholdPursuit or None"):
@@ -238,7 +254,7 @@ def test_a_recipe_has_thresholds_for_a_pursuit_by_them():
 def test_a_fit_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
     rng = np.random.default_rng(0)
     data = rng.standard_normal((600, 12)).astype(np.float32)
-    rule = IncoherentStep(Constant(0.3), Linear(1.0, 0.25, 20), release=20, trial=10)
+    rule = IncoherentStep(Constant(0.3), release=20, trial=10)
     recipe = Recipe(JumpReLU(signed=True), rule, 40, 64, offset=True, pursuit=ThresholdPursuit(6))
 
     def model():

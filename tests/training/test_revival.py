@@ -6,7 +6,7 @@ from made import gaussian
 from shoal.network import TopK
 from shoal.network.inference import OrthogonalMatchingPursuit, SparseCodes
 from shoal.training import Revival
-from shoal.training.revival import duplicates, revive, split
+from shoal.training.revival import combinations, duplicates, revive, split
 from shoal.vocabulary import ArgumentError, Parameters
 
 
@@ -31,6 +31,29 @@ def basis(m, n, seed=0):
 def test_settings_name_what_is_wrong(arguments, name):
     with pytest.raises(ArgumentError, match=f"^{name}"):
         Revival(**arguments)
+
+
+# --- combinations ----------------------------------------------------------------------------
+
+
+def test_a_sum_of_two_atoms_that_are_used_more_is_a_combination():
+    rows = unit(torch.cat([torch.eye(4, 16), torch.tensor([[0.7, 0.6, 0.1, *[0.0] * 13]])]))
+    rows = torch.cat([rows, torch.zeros(1, 16)])
+    assert combinations(rows, torch.tensor([9, 8, 7, 6, 5, 0.0]), 0.3).tolist() == [
+        *[False] * 4, True, False
+    ]  # fmt: skip
+    # Of the three that are in one plane the one that is used least; a sum of three is none.
+    assert combinations(rows, torch.tensor([9, 1, 7, 6, 5, 0.0]), 0.3).tolist() == [
+        False, True, *[False] * 4
+    ]  # fmt: skip
+    three = unit(torch.cat([torch.eye(4, 16), torch.tensor([[1.0, 1, 1, *[0.0] * 13]])]))
+    assert not combinations(three, torch.tensor([9.0, 8, 7, 6, 5]), 0.3).any()
+
+
+@pytest.mark.parametrize(("m", "n"), [(2, 5), (40, 3), (64, 8), (128, 64), (256, 512)])
+def test_random_atoms_are_no_combinations(m, n):
+    rows = unit(torch.randn(m, n, generator=torch.Generator().manual_seed(0)))
+    assert not combinations(rows, torch.arange(m, 0, -1.0), 0.35).any()
 
 
 # --- duplicates ------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from shoal.cli.application import show_note
 from shoal.cli.options import (
     ACTIVATION_NAMES,
     PENALTY_NAMES,
+    Encoder,
     Force,
     Kind,
     Length,
@@ -75,6 +76,25 @@ class Active(NamedTuple):
             rich_help_panel=_DICTIONARY,
         ),
     ] = "default"
+    encoder: Annotated[
+        Encoder,
+        typer.Option(
+            help="What codes, atoms held: the atoms, with gains, or weights of its own.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = "auto"
+    joint: Annotated[
+        bool,
+        typer.Option(
+            "--joint", help="The atoms move with the encoder.", rich_help_panel=_DICTIONARY
+        ),
+    ] = False
+    n_unrolled: Annotated[
+        int,
+        typer.Option(
+            help="Corrections of its codes by what they leave.", rich_help_panel=_DICTIONARY
+        ),
+    ] = 0
     init: Annotated[
         str,
         typer.Option(

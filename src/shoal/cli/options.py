@@ -22,6 +22,7 @@ __all__ = [
     "AsJson",
     "Atoms",
     "Device",
+    "Encoder",
     "Force",
     "Kind",
     "Laws",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 Model = Literal["sparse", "nonnegative", "mixture"]
+Encoder = Literal["auto", "tied", "tied-gain", "untied"]
 World = Literal["sparse", "nonnegative", "mixture", "independent"]
 Kind = Literal["none", "center", "scale", "whiten", "samples"]
 # Those of shoal.estimators, which would take a second to load for a help text; a test compares.

@@ -33,14 +33,14 @@ __all__ = [
 ]
 
 
-_COUNTED = ("descent", "finish")  # phases whose number of steps is known beforehand
+_COUNTED = ("descent", "finish", "encoder")  # phases whose number of steps is known beforehand
 
 
 def follow(steps: Iterator[Step], *, quiet: bool) -> None:
     """Run a fit to its end under a progress bar a phase.
 
-    Descent and finish have a number of steps; the other phases end when they have nothing more to
-    give, and until then their bars only say that they are at work.
+    Descent, finish and encoder have a number of steps; the other phases end when they have nothing
+    more to give, and until then their bars only say that they are at work.
     """
     with screen.bar("{task.fields[note]}", quiet=quiet) as progress:
         phase, task, shown, first = "", None, 0.0, 0

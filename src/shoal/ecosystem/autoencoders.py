@@ -138,6 +138,10 @@ def folded(model: Any) -> Autoencoder:
         needed = "a fitted DictionaryAutoencoder or RegularizedAutoencoder"
         raise ArgumentError("model", f"a {type(model).__name__}", needed)
     check_is_fitted(model)
+    fit = getattr(model.recipe_, "encoder", None)
+    if fit is not None and fit.n_unrolled:
+        found = f"codes that are corrected {fit.n_unrolled} times, which no format has"
+        raise ArgumentError("model", found, "a fit with n_unrolled=0")
     mean, there, back = model.preprocessing_.affine()
     components = model.components_.astype(np.float64)
     encoder = components if model.encoder_ is None else model.encoder_.astype(np.float64)

@@ -274,10 +274,12 @@ class TiedAutoencoder(
         Returns
         -------
         Landscape
-            With the model's own activation and bias.
+            With the model's own activation and bias. An encoder that was fitted to the dictionary
+            afterwards has no part in it: it is the loss that the dictionary was learned by.
         """
         check_is_fitted(self)
-        if self.encoder_ is not None:
+        apart = getattr(self.recipe_, "encoder", None) is not None and self.thresholds_ is None
+        if self.encoder_ is not None and not apart:
             raise ArgumentError(
                 "model", "an encoder of its own", "tied weights, which move at once"
             )
@@ -289,11 +291,10 @@ class TiedAutoencoder(
             most = min(source.n_samples, wanted)
             rows = source.rows(np.linspace(0, source.n_samples - 1, most).round().astype(np.intp))
         data = self._whole(self.preprocessing_.apply(rows))
+        bias = np.zeros_like(self.bias_) if apart else self.bias_
         parts = {"threshold": self.thresholds_, "offset": self.offset_}
         named = parts | {"bias_name": None, "random_state": self._seed()} | options
-        return landscape(
-            self.components_.astype(data.dtype), data, self._encoder(), self.bias_, **named
-        )
+        return landscape(self.components_.astype(data.dtype), data, self._encoder(), bias, **named)
 
     def iter_coded(
         self, X: Any, method: str = "encoder"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, Literal, Self
 
@@ -17,11 +18,13 @@ from shoal.data import FittedPreprocessing, Preprocessing, Source
 from shoal.data.gaps import MISSING, check_ignorable, fitted_on_seen, usual_values
 from shoal.data.norms import NORMS, RowNorms, guarded
 from shoal.estimators.base import METHODS, PURSUITS, TiedAutoencoder
-from shoal.network.activations import Activation, at_rest
+from shoal.network.activations import Activation, TopK, at_rest
+from shoal.network.codes import SparseCodes
 from shoal.network.inference import (
     OrthogonalMatchingPursuit,
     Pursuit,
     SubspacePursuit,
+    corrected_codes,
     fast_least_squares,
     fast_sparse_encode,
     sparse_codes,
@@ -41,10 +44,12 @@ from shoal.training import (
 )
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.checkpoints import EVERY, NONE, TRIED, Keeper, check_keepable
+from shoal.training.encoding import ENCODERS, Encoded, followed
 from shoal.training.fit import (
     SEARCHED,
     closed,
     drawn,
+    encoding,
     narrowed,
     outcome,
     rested,
@@ -56,7 +61,7 @@ from shoal.training.fit import (
 from shoal.training.history import Recorded
 from shoal.training.initialization import atoms_given, rows_wanted
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
-from shoal.training.recipes.recipe import with_positive_atoms
+from shoal.training.recipes.recipe import with_encoder, with_positive_atoms
 from shoal.training.revival import Activity
 from shoal.training.sparsity import VARYING
 from shoal.training.state import State, generator_at
@@ -89,6 +94,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 def _is_usual(given: Any, usual: Any) -> bool:
     return given is usual or (type(given) is type(usual) and bool(given == usual))
 
+
+Encoder = Literal["auto", "tied", "tied-gain", "untied"]
+"""What codes after a fit: one of `shoal.training.encoding.ENCODERS`."""
+
+
+# Arbitrary: an encoder that explains so much less than a pursuit with as many atoms is worth a
+# word, if so many rows say it.
+_FAR_LESS, _JUDGED = 0.2, 100
 
 # Arbitrary: from this share on, what all rows have in common is worth a word.
 _LARGE_OFFSET = 0.25
@@ -127,6 +140,14 @@ def _held_said(found: RowNorms, norms: str | None) -> str:
     return (
         f"{found}; in the fit each was as long as that one (norms='clip'; norms=None leaves them "
         "as they are)"
+    )
+
+
+def _encoder_said(done: Encoded) -> str:
+    return (
+        f"the encoder ({done.kind}) explains {done.explained:.0%} of the variance, a pursuit with "
+        f"as many atoms {done.pursued:.0%}: method='omp' of transform and score gives the better "
+        "codes"
     )
 
 
@@ -178,6 +199,17 @@ class DictionaryAutoencoder(TiedAutoencoder):
     preprocessing : str or Preprocessing, optional
         "none", "center", "scale", "whiten" or a `shoal.data.Preprocessing`. Fitted with
         the model; `transform` applies it and `inverse_transform` undoes it.
+    encoder : {"auto", "tied", "tied-gain", "untied"}
+        What codes after the fit, the dictionary being held: "tied", the atoms themselves;
+        "tied-gain", the atoms with a gain and a bias for each unit; "untied", weights of its own
+        and a bias. "auto" is what the recipe says: by default the last one, but gains where rows
+        are few and the atoms themselves where nothing else explains more.
+    n_unrolled : int
+        Corrections of the encoder's codes by what they leave unexplained, each one more gate and
+        k m multiplications a row: see `shoal.network.inference.corrected_codes`.
+    joint : bool
+        Whether the atoms move with the encoder, end to end, once they are found: a k-sparse
+        autoencoder that begins as the dictionary. Its codes explain more and a pursuit's less.
     positive_atoms : bool
         Whether no entry of an atom may be below 0, for data that are sums of what cannot be
         negative: spectra, counts, stains. With a recipe whose atoms are of length 1.
@@ -215,14 +247,14 @@ class DictionaryAutoencoder(TiedAutoencoder):
         The dictionary before the polish, for what the polish was worth. Only after :meth:`fit`,
         and not kept in files.
     bias_ : ndarray of shape (n_components,)
-        The encoder's bias b.
+        The encoder's bias b, 0 where it is tied.
     preprocessing_ : FittedPreprocessing
     model_ : str
         The model that was fitted. It decides, as `n_nonzero_coefs_` and `recipe_` do, what
         `transform` gives and what a run folder says: arguments that are set after a fit are for
         the next one.
     encoder_ : ndarray of shape (n_components, n_features) or None
-        The weights of an encoder of its own, where the recipe has one.
+        The weights of an encoder of its own; None where the atoms are the weights.
     thresholds_ : ndarray of shape (n_components,) or None
         What a unit's code must be worth, where each sample takes as many as it needs.
     offset_ : ndarray of shape (n_features,) or None
@@ -272,6 +304,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         recipe: str | Recipe = "default",
         init: Init | NDArray[Any] = "auto",
         preprocessing: str | Preprocessing | None = None,
+        encoder: Encoder = "auto",
+        n_unrolled: int = 0,
+        joint: bool = False,
         positive_atoms: bool = False,
         norms: Literal["auto", "clip", "scale"] | None = "auto",
         missing: Literal["ignore"] | None = None,
@@ -286,6 +321,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self.recipe = recipe
         self.init = init
         self.preprocessing = preprocessing
+        self.encoder = encoder
+        self.n_unrolled = n_unrolled
+        self.joint = joint
         self.positive_atoms = positive_atoms
         self.norms = norms
         self.missing = missing
@@ -467,7 +505,26 @@ class DictionaryAutoencoder(TiedAutoencoder):
         # Rows of a stream that are kept will do.
         at_last = problem.as_seen(state)
         rows = at_last.kept if prepared.once else at_last.source
+        # What is saved from here on is the end of the fit: an encoder takes few steps.
+        ended = {"state": state, "history": history.recorded()}
+        steps = encoding(at_last, state, found, parameters, rows)
+        done = None
+        while done is None:
+            try:
+                step = units.told_in(next(steps), problem.exponent)
+            except StopIteration as end:
+                done = end.value
+                break
+            history.add(step)
+            keeper.step(lambda: ended)
+            yield step
+        if done is not None:
+            parameters = done.parameters
+            if done.judged >= _JUDGED and done.pursued - done.explained > _FAR_LESS:
+                warnings.warn(_encoder_said(done), stacklevel=2)
         parameters, recipe, k = closed(parameters, rows, recipes(state.k), state.k)
+        if done is not None and recipe.encoder is not None:
+            recipe = replace(recipe, encoder=done.settled(recipe.encoder))
         parameters = units.restored(parameters, problem.exponent)
         if self.model == "sparse" and problem.offset >= _LARGE_OFFSET and not recipe.offset:
             warnings.warn(_offset_said(problem.offset), stacklevel=2)
@@ -503,7 +560,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         of the recipe, and its last ones, by default those of the refinement, have no end. A call
         may have any number of rows: a step is a batch of the recipe's size, and fewer rows make
         as much less of one. There is no polish: it needs data that a stream doesn't keep. After
-        :meth:`fit` it goes on from that result.
+        :meth:`fit` it goes on from that result, and an encoder of its own moves with the atoms.
+        Without a fit the encoder is tied.
 
         Parameters
         ----------
@@ -535,6 +593,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         exponent = unit_of(prepared, recipe, carried)
         prepared = units.changed(prepared, exponent)
         parameters = self._parameters(self.components_.dtype, device)
+        apart = parameters if recipe.encoder is not None else None
+        if apart is not None:  # what moves is tied
+            parameters = Parameters(apart.dictionary, torch.zeros_like(apart.bias))
         state = pass_over(
             parameters,
             prepared,
@@ -543,7 +604,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             number=self.n_steps_,
             carried=carried and carried.in_unit(exponent),
         )
-        self._keep_piece(state, prepared, recipe, k, fitted, source.feature_shape)
+        self._keep_piece(state, prepared, recipe, k, fitted, source.feature_shape, apart=apart)
         self._carried = Carried.after(state, exponent, waiting)
         return self
 
@@ -590,9 +651,12 @@ class DictionaryAutoencoder(TiedAutoencoder):
         feature_shape: tuple[int, ...] | None,
         *,
         anew: bool = False,
+        apart: Parameters | None = None,
     ) -> None:
-        """Take on the state after a piece of data, `prepared`."""
+        """Take on the state after a piece of data, `prepared`; `apart` is the encoder before."""
         parameters = state.parameters
+        if apart is not None and apart.encoder is not None:
+            parameters = followed(apart, parameters.dictionary)
         if not prepared.once:
             parameters = rested(parameters, prepared, recipe.activation)
             new, old = parameters.threshold, None if anew else self.thresholds_
@@ -624,6 +688,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         n_steps: int,
     ) -> None:
         self._keep_parameters(parameters)
+        if parameters.encoder is None and recipe.encoder is not None:  # none was fitted
+            recipe = replace(recipe, encoder=replace(recipe.encoder, weights="tied"))
         self.preprocessing_, self.recipe_ = fitted, recipe
         # A k-largest encoder knows its own k, which a recipe may have set.
         known = getattr(recipe.activation, "k", None) or k
@@ -664,11 +730,15 @@ class DictionaryAutoencoder(TiedAutoencoder):
         without_zeros: bool,
         tol: float | None = None,
     ) -> NDArray[Any] | sparse.csr_array:
-        if method == "encoder":
+        unrolled = self.recipe_.encoder
+        corrected = unrolled is not None and unrolled.n_unrolled > 0
+        if method == "encoder" and not corrected:
             return super()._code(parameters, batch, method, without_zeros)
         signed, dictionary = self.model_ == "sparse", parameters.dictionary
         data = torch.from_numpy(batch).to(dictionary.device)
-        if method in PURSUITS:
+        if method == "encoder":
+            found = self._own_codes(parameters, data)
+        elif method in PURSUITS:
             pursuit = PURSUITS[method](self.n_nonzero_coefs_, signed)
             if method == "pursuit" and self.recipe_.pursuit is not None:
                 pursuit = self.recipe_.pursuit
@@ -676,7 +746,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
                 pursuit = OrthogonalMatchingPursuit(min(dictionary.shape), signed, tol)
             found = fast_sparse_encode(parameters, data, pursuit)
         else:
-            support = fast_sparse_encode(parameters, data, self._encoder())
+            support = self._own_codes(parameters, data)
             if parameters.offset is not None:
                 data = data - parameters.offset
             found = fast_least_squares(dictionary, data, support, signed=signed)
@@ -723,6 +793,13 @@ class DictionaryAutoencoder(TiedAutoencoder):
         )
         dense[gaps] = np.ldexp(on_seen.dense(len(parameters.bias)).cpu().numpy(), -exponents)
         return sparse.csr_array(dense) if without_zeros else dense
+
+    def _own_codes(self, parameters: Parameters, data: torch.Tensor) -> SparseCodes:
+        """The encoder's codes of data (B, n), corrected where it is unrolled."""
+        activation, fit = self._encoder(), self.recipe_.encoder
+        if fit is None or fit.n_unrolled == 0 or not isinstance(activation, TopK):
+            return fast_sparse_encode(parameters, data, activation)
+        return corrected_codes(parameters, data, activation, fit.n_unrolled, fit.step)
 
     # ------------------------------------------------------------------ checks
 
@@ -771,6 +848,13 @@ class DictionaryAutoencoder(TiedAutoencoder):
             raise ArgumentError("positive_atoms", repr(self.positive_atoms), "True or False")
         if self.positive_atoms:
             found = with_positive_atoms(found)
+        check_choice("encoder", self.encoder, ENCODERS)
+        unrolled = check_count("n_unrolled", self.n_unrolled, low=0)
+        if not isinstance(self.joint, (bool, np.bool_)):
+            raise ArgumentError("joint", repr(self.joint), "True or False")
+        joint = bool(self.joint)
+        if self.encoder != "auto" or unrolled or joint:
+            found = with_encoder(found, self.encoder, unrolled, joint=joint)
         check_storable(found)
         return found
 

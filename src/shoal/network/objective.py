@@ -30,6 +30,7 @@ __all__ = [
     "Terms",
     "on_batch",
     "on_codes",
+    "on_encoder",
     "on_the_same_batch",
     "reduced",
 ]
@@ -104,6 +105,19 @@ def _evaluate(
     if penalty is None:
         return reduced(step_of(encoder)(parameters))
     return reduced(penalty(parameters, data, encoder, generator))  # type: ignore[arg-type]
+
+
+def on_encoder(
+    parameters: Parameters, data: Tensor, encoder: Activation, *, held: bool = True
+) -> StepSums:
+    """The sums of the batch `data` (B, n) for an encoder with weights of its own.
+
+    The dictionary being `held`, its gradient isn't asked for, and may be left 0.
+    """
+    kernel = kernels.choose(data, parameters, encoder)
+    step = getattr(kernel, "encoder_step", kernel.step) if held else kernel.step
+    sums: StepSums = step(parameters, data, encoder)
+    return reduced(sums)
 
 
 def on_codes(parameters: Parameters, data: Tensor, codes: SparseCodes) -> StepSums:

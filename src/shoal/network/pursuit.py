@@ -162,6 +162,21 @@ def _value(scores: Tensor, signed: bool) -> Tensor:
     return scores.abs() if signed else scores
 
 
+def _shrunk(codes: Tensor, gram: Tensor, by: Tensor) -> Tensor:
+    """Codes c (B, m) of least squares less G_SS^-1 (by sign(c)); 0 where the sign would change."""
+    taken = codes != 0
+    counts = max(1, int(taken.sum(dim=1).max()))
+    order = taken.to(torch.uint8).topk(counts, dim=1).indices  # (B, s)
+    on = taken.gather(1, order)
+    square = gram[order[:, :, None], order[:, None, :]]
+    square = torch.where(on[:, :, None] & on[:, None, :], square, 0.0)
+    square = square + torch.diag_embed((~on).to(square.dtype))
+    value = codes.gather(1, order)
+    change = torch.linalg.solve(square, (by[order] * value.sign())[:, :, None]).squeeze(2)
+    left = value - change
+    return torch.zeros_like(codes).scatter_(1, order, torch.where(left * value > 0, left, 0.0))
+
+
 def _largest(scores: Tensor, k: int, signed: bool) -> SparseCodes:
     """The k units of largest value above 0, ties to the lowest index; others have the value 0."""
     value = _value(scores, signed)
@@ -367,12 +382,22 @@ class ThresholdPursuit(Pursuit):
     share : float
         Of the thresholds, what a coefficient must be worth: an encoder's own codes need higher
         ones.
+    shrinkage : float
+        The share of the thresholds by which the codes of what is left in are drawn towards 0, as
+        the lasso draws them: c - shrinkage G_SS^-1 (theta sign(c)), and 0 where the sign would
+        change. For learning signed atoms: least squares is as content with sums of atoms.
     """
 
     share: float = 1.0
+    shrinkage: float = 0.0
 
     learns: ClassVar[bool] = True
     start: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("share", self.share, low=0.0)
+        check_number("shrinkage", self.shrinkage, low=0.0)
 
     def __call__(  # noqa: D102
         self, dictionary: Tensor, data: Tensor, threshold: Tensor | None = None
@@ -407,6 +432,9 @@ class ThresholdPursuit(Pursuit):
             least, unit = share.min(dim=1)
             fails = least < 1
             if not bool(fails.any()):
-                return sparse_codes(codes)
+                break
             taken[fails, unit[fails]] = False
             codes = fitted(taken)
+        if self.shrinkage:
+            codes = _shrunk(codes, gram, self.shrinkage * threshold)
+        return sparse_codes(codes)

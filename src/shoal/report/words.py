@@ -365,6 +365,7 @@ PHASES = {
     ),
     "finish": ("in the finish atoms go on with Adam, as the refinement could not explain the data"),
     "polish": "in the polish the atoms are solved for, all at once, between two pursuits",
+    "encoder": "at last the atoms are held, and the encoder gets weights of its own",
 }
 
 
@@ -419,6 +420,6 @@ def tiles(run: Run) -> list[Tile]:
 
 
 def _pace(run: Run, fit: float) -> str:
-    taken = [r for r in run.history if r.get("phase", "descent") != "polish"]
+    taken = [r for r in run.history if r.get("phase", "descent") not in ("polish", "encoder")]
     step = number(taken[-1].get("step")) if taken else None
     return plural(step, "step") if step else "from start to end"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,9 +19,11 @@ __all__ = [
     "Nearness",
     "NonnegativeUnitLength",
     "UnitLength",
+    "largest_coherence",
     "nearness_projection",
     "pushed_apart",
     "unit_atoms",
+    "usual_coherence",
 ]
 
 
@@ -132,6 +135,27 @@ def _into_norm(dictionary: Tensor, limit: float) -> Tensor:
     left, values, right = torch.linalg.svd(dictionary, full_matrices=False)
     clipped: Tensor = (left * values.clamp(max=limit)) @ right
     return clipped
+
+
+def largest_coherence(m: int, n: int) -> float:
+    r"""About the largest \|cosine\| among m random directions in n dimensions, sqrt(4 log(m) / n).
+
+    >>> round(largest_coherence(256, 512), 3)
+    0.208
+    """
+    return min(1.0, math.sqrt(4 * math.log(max(m, 2)) / n))
+
+
+def usual_coherence(m: int, n: int) -> float:
+    r"""A \|cosine\| that few of m random directions exceed: sqrt(2 log(1 + m/256) / n).
+
+    With some seventy of the others, whatever m from 256 to 4096: to keep atoms below it moves each
+    only a little. At a smaller one the push among all of them outweighs the data.
+
+    >>> round(usual_coherence(256, 512), 3)
+    0.052
+    """
+    return min(largest_coherence(m, n), math.sqrt(2 * math.log1p(m / 256) / n))
 
 
 def pushed_apart(

@@ -65,7 +65,7 @@ def _gates(scores: Tensor, codes: Tensor, signed: bool) -> Gates:
 
 
 def fitted_encoder(
-    parameters: Parameters, source: Source, pursuit: ThresholdPursuit
+    parameters: Parameters, source: Source, pursuit: ThresholdPursuit, *, tied: bool = False
 ) -> tuple[Parameters, ThresholdPursuit, float]:
     """The parameters with an encoder whose codes are most like those of `pursuit`.
 
@@ -77,6 +77,8 @@ def fitted_encoder(
         Data of n features, of which at most 32 768 rows are read.
     pursuit : ThresholdPursuit
         What coded in the descent.
+    tied : bool
+        Whether weights are the atoms, each with a gain.
 
     Returns
     -------
@@ -87,6 +89,7 @@ def fitted_encoder(
     float
         Active units a row, on average, of the pursuit's codes.
     """
+    pursuit = replace(pursuit, shrinkage=0.0)
     dictionary = parameters.dictionary
     m, n = dictionary.shape
     offset = torch.zeros_like(dictionary[0]) if parameters.offset is None else parameters.offset
@@ -105,7 +108,7 @@ def fitted_encoder(
         *(torch.cat([_padded(each, width) for each in side]) for side in zip(*parts, strict=True))
     )
     weights = dictionary
-    if len(data) >= _ROWS_EACH * n and n <= _MOST_FEATURES:
+    if not tied and len(data) >= _ROWS_EACH * n and n <= _MOST_FEATURES:
         square = data.T @ data
         ridge = _RIDGE * square.diagonal().mean().clamp_min(torch.finfo(data.dtype).tiny)
         square.diagonal().add_(ridge)

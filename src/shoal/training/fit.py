@@ -32,6 +32,7 @@ from shoal.training import giving_up, units
 from shoal.training.constraints import NonnegativeUnitLength
 from shoal.training.descent import Plan, begin, descend
 from shoal.training.encoders import fitted_encoder
+from shoal.training.encoding import Encoded, encoded, trainable
 from shoal.training.initialization import initialize, rows_wanted
 from shoal.training.polish import begin_polish, polish
 from shoal.training.recipes import Recipe
@@ -53,6 +54,7 @@ __all__ = [
     "Fitted",
     "Problem",
     "closed",
+    "encoding",
     "narrowed",
     "outcome",
     "prepare",
@@ -116,8 +118,45 @@ def closed(
     """
     if not isinstance(recipe.pursuit, ThresholdPursuit):
         return rested(parameters, source, recipe.activation), recipe, k
-    parameters, pursuit, active = fitted_encoder(parameters, source, recipe.pursuit)
+    tied = recipe.encoder is not None and recipe.encoder.weights != "untied"
+    parameters, pursuit, active = fitted_encoder(parameters, source, recipe.pursuit, tied=tied)
     return parameters, replace(recipe, pursuit=pursuit), k or max(1, round(active))
+
+
+def encoding(
+    problem: Problem, state: State, found: Fitted, parameters: Parameters, source: Source
+) -> Generator[Step, None, Encoded | None]:
+    """The steps by which the recipe's encoder is fitted to the dictionary that was `found`.
+
+    Parameters
+    ----------
+    problem, state, found
+        Of the fit, at its end.
+    parameters : Parameters
+        What it came to, in the unit of the problem.
+    source : Source
+        That can be read again.
+    """
+    recipe = problem.recipe(state)
+    fixed = recipe.untied or recipe.offset or recipe.bias is not None
+    if recipe.encoder is None or recipe.pursuit is not None or fixed:
+        return None
+    if not trainable(recipe.activation):
+        return None
+    coded = found.n_steps * (recipe.batch_size or source.n_samples or 1)
+    if state.polished is not None:
+        coded += state.number * state.polished.asked
+    done = yield from encoded(
+        parameters,
+        source,
+        recipe.activation,  # type: ignore[arg-type]  # the k largest
+        recipe.encoder,
+        generator_at(state.place.after),
+        rows_coded=coded,
+        explained=not _is_finishing(state, recipe),
+        constraint=recipe.constraint,
+    )
+    return done
 
 
 def pruned(parameters: Parameters) -> Parameters:

@@ -25,6 +25,8 @@ __all__ = ["Activity", "Revival", "duplicates", "leading_direction", "revive", "
 
 # Data far from 0, such as images that are not centred, have many atoms that are close and differ.
 _SAME = 0.99
+# A distance that is well above the rounding of cosines in float32.
+_ROUNDING = 0.01
 
 
 @register("part")
@@ -41,6 +43,9 @@ class Revival:
         them all: early on many atoms have to find a place, later rare ones are to keep it.
     duplicate_cosine : float
         Of two atoms with \\|cosine\\| above this, the one used less is replaced.
+    combined : float or None
+        An atom that is as near as this to the span of two that are used more is replaced as well,
+        where there is such a distance: what it stands for, they can.
     tries : int
         An atom that was replaced so often is let be; once it is dead or the same as another, with
         \\|cosine\\| above 0.99, it is set to 0 for good: there are more atoms than the data have
@@ -51,10 +56,13 @@ class Revival:
     idle: int = 3
     duplicate_cosine: float = 0.9
     tries: int = 5
+    combined: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("every", "idle", "tries"):
             check_count(name, getattr(self, name))
+        if self.combined is not None:
+            check_number("combined", self.combined, low=0.0, high=1.0)
         check_number("duplicate_cosine", self.duplicate_cosine, low=0.0, high=1.0)
 
 
@@ -101,11 +109,42 @@ def duplicates(dictionary: Tensor, usage: Tensor, cosine: float) -> Tensor:
     close = cosines.fill_diagonal_(0.0) > cosine
     if not bool(close.any()):
         return torch.zeros_like(usage, dtype=torch.bool)
+    return (close & _used_more(usage)).any(dim=1)
+
+
+def _used_more(usage: Tensor) -> Tensor:
+    """Boolean (m, m): whether j is used more than i; of as much use are those of lower index."""
     rank = torch.empty_like(usage, dtype=torch.long)
     rank[usage.argsort(descending=True, stable=True)] = torch.arange(
         usage.shape[0], device=usage.device
     )
-    return (close & (rank[None, :] < rank[:, None])).any(dim=1)
+    return rank[None, :] < rank[:, None]
+
+
+def combinations(dictionary: Tensor, usage: Tensor, distance: float) -> Tensor:
+    """Boolean (m,): atoms within `distance` of the span of two of greater `usage` (m,).
+
+    `dictionary` (m, n) has unit rows, or zeros. The two are found greedily: the one that is most
+    like the atom, then the one that is most like what that leaves. In few dimensions some of the
+    m^2 / 2 pairs come near some atom by chance: there the distance is half of how near they do.
+    """
+    m, n = dictionary.shape
+    # A random atom is within d of the plane of two with probability d^(n - 2).
+    distance = min(distance, 0.5 * (2 / m**3) ** (1 / max(1, n - 2)))
+    if n <= 2 or distance < _ROUNDING:
+        return torch.zeros_like(usage, dtype=torch.bool)
+    cosines = dictionary @ dictionary.T  # (m, m)
+    more = _used_more(usage)
+    first = torch.where(more, cosines.abs(), -1.0).argmax(dim=1, keepdim=True)
+    one = cosines.gather(1, first)  # (m, 1)
+    between = cosines[first.squeeze(1)]  # (m, m) of j with the first of i
+    # Gram and Schmidt: what j adds to the first.
+    left = (1 - between.square()).clamp_min(1e-3)
+    gain = (cosines - one * between).square() / left
+    second = torch.where(more, gain, 0.0).scatter(1, first, 0.0).amax(dim=1)
+    length = cosines.diagonal()
+    near = length - one.squeeze(1).square() - second < distance**2
+    return near & (more.sum(dim=1) >= 2) & (length > 0) & (usage > 0)
 
 
 def revive(
@@ -135,6 +174,8 @@ def revive(
     """
     dictionary = parameters.dictionary
     spare = dead | duplicates(dictionary, usage, settings.duplicate_cosine)
+    if settings.combined is not None:
+        spare = spare | combinations(dictionary, usage, settings.combined)
     tired = spare & (tries >= settings.tries)
     if bool(tired.any()):
         given_up = tired & (dead | duplicates(dictionary, usage, _SAME))

@@ -12,7 +12,6 @@ Gradients come in the parts that an objective has them in: see :mod:`shoal.netwo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from shoal.network.objective import StepSums, Sums
 from shoal.parts import register, stands_for
-from shoal.training.constraints import pushed_apart
+from shoal.training.constraints import largest_coherence, pushed_apart, usual_coherence
 from shoal.training.schedules import Constant, Schedule
 from shoal.vocabulary import ArgumentError, Parameters, check_number
 
@@ -147,11 +146,12 @@ class IncoherentStep:
 
     The step of an atom is in units of 1 / mean(x_i^2), over many batches, so that rare atoms move
     as far as frequent ones in the end: Nguyen et al. 2018, Theorem 4. Then atoms are pushed apart
-    (:func:`shoal.training.constraints.pushed_apart`), to a coherence that falls below that of
-    random atoms, sqrt(4 log(m) / n). At `release` they are let go, back to most of that. If after
-    `trial` steps most are held even there, which random atoms are not, then they share parts, as
-    sums of a parent and a child do: what was before is taken up again, and atoms stay apart. Else
-    the push was only to make all atoms differ, and the data have the last word, but for a weak one.
+    (:func:`shoal.training.constraints.pushed_apart`), to a coherence that falls from the largest
+    one of random atoms to :func:`usual_coherence`. At `release` they are let go, back to most of
+    the former. If after `trial` steps most are held even there, which random atoms are not, then
+    they share parts, as sums of a parent and a child do: what was before is taken up again, and
+    atoms stay apart. Else the push was only to make all atoms differ, and the data have the last
+    word, but for a weak one.
 
     The offset follows what is left on average. A coefficient of atom i must be worth
 
@@ -164,26 +164,24 @@ class IncoherentStep:
     ----------
     schedule : Schedule
         The step of the atoms.
-    coherence : Schedule
-        The coherence that is let be, as a share of that of random atoms.
     release, trial : int
         As above, in steps.
-    opposite : float or None
-        The coherence of pairs with a negative cosine, for non-negative codes.
+    both : bool
+        Whether of pairs with a negative cosine both atoms give way, for non-negative codes: to a
+        third of the usual coherence until the release, then to all of it.
     noises, least, most : float
         As above.
     free, weak : float
-        The coherence that is let be after the release, as a share, and the strength of the push
-        then.
+        The coherence that is let be after the release, as a share of the largest one of random
+        atoms, and the strength of the push then.
     offset : float
         The step of the offset.
     """
 
     schedule: Schedule
-    coherence: Schedule
     release: int
     trial: int
-    opposite: float | None = None
+    both: bool = False
     noises: float = 8.0
     least: float = 0.15
     most: float = 0.5
@@ -212,28 +210,24 @@ class IncoherentStep:
         m, n = atoms.shape
         now = Means(sums.energy / count, sums.counts / count, 2 * sums.losses.mean() / n)
         means = now if memory is None else _mixed(memory, now, max(0.02, 1 / (step + 1)))
-        chance = min(1.0, math.sqrt(4 * math.log(max(m, 2)) / n))
+        largest, usual = largest_coherence(m, n), usual_coherence(m, n)
         if step == self.release:
             means = means._replace(before=parameters)
         if step == self.release + self.trial and means.before is not None:
-            nested = _held(atoms, self.free * chance)
+            nested = _held(atoms, self.free * largest)
             if nested:
                 parameters, atoms = means.before, means.before.dictionary
             means = means._replace(nested=nested, before=None)
-        apart = step < self.release or means.nested
         floor = (1e-3 * means.energy.mean()).clamp_min(torch.finfo(atoms.dtype).tiny)
         rate = self.schedule(step) / (count * means.energy.maximum(floor))
         moved = atoms - rate[:, None] * sums.dictionary
-        mu, opposite = chance * (self.coherence(step) if apart else self.free), None
-        if apart and self.opposite is not None:
-            opposite = chance * self.opposite
-        moved = pushed_apart(
-            moved,
-            means.frequency,
-            mu,
-            opposite=opposite,
-            strength=0.5 if apart else self.weak,
-        )
+        mu, opposite, strength = self.free * largest, None, self.weak
+        if step < self.release or means.nested:
+            share = min(1.0, step / max(1, self.release))
+            mu, strength = largest + (usual - largest) * share, 0.5
+            if self.both:
+                opposite = usual if step >= self.release else usual / 3
+        moved = pushed_apart(moved, means.frequency, mu, opposite=opposite, strength=strength)
         rms = torch.sqrt(means.energy / means.frequency)
         bar = self.noises * torch.sqrt(means.noise)
         worth = self.most * rms

@@ -14,7 +14,6 @@ __all__ = [
     "ExponentialDecay",
     "Halving",
     "InverseDecay",
-    "Linear",
     "Schedule",
 ]
 
@@ -43,7 +42,7 @@ class Constant:
 @register("schedule")
 @dataclass(frozen=True)
 class DecayAtLast:
-    """`initial` for the first half of `n_steps`, then in a straight line to 0, and 0 after them.
+    """`initial`, in the last `share` of `n_steps` in a straight line to 0, and 0 after them.
 
     >>> [DecayAtLast(1.0, 4)(s) for s in range(5)]
     [1.0, 1.0, 1.0, 0.5, 0.0]
@@ -51,36 +50,15 @@ class DecayAtLast:
 
     initial: float
     n_steps: int
+    share: float = 0.5
 
     def __post_init__(self) -> None:
         check_number("initial", self.initial, low=0.0, open_low=True)
         check_count("n_steps", self.n_steps)
+        check_number("share", self.share, low=0.0, high=1.0, open_low=True)
 
     def __call__(self, step: int) -> float:  # noqa: D102
-        return self.initial * min(1.0, max(0.0, 2 * (1 - step / self.n_steps)))
-
-
-@register("schedule")
-@dataclass(frozen=True)
-class Linear:
-    """From `initial` to `final` in equal parts over `n_steps`, then `final`.
-
-    >>> [Linear(1.0, 0.5, 2)(s) for s in range(4)]
-    [1.0, 0.75, 0.5, 0.5]
-    """
-
-    initial: float
-    final: float
-    n_steps: int
-
-    def __post_init__(self) -> None:
-        check_number("initial", self.initial, low=0.0)
-        check_number("final", self.final, low=0.0)
-        check_count("n_steps", self.n_steps)
-
-    def __call__(self, step: int) -> float:  # noqa: D102
-        share = min(step / self.n_steps, 1.0)
-        return self.initial + (self.final - self.initial) * share
+        return self.initial * min(1.0, max(0.0, (1 - step / self.n_steps) / self.share))
 
 
 @register("schedule")

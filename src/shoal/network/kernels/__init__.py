@@ -25,7 +25,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from shoal.network.activations import Activation, is_rowwise
+from shoal.network.activations import Activation, gate_of, is_rowwise
 from shoal.network.kernels import reference
 from shoal.network.kernels.reference import StepSums
 from shoal.network.pursuit import Pursuit
@@ -80,9 +80,11 @@ def choose(
     if not is_rowwise(encoder):
         return reference
     # A pursuit asks for no encoder; those on the CPU know of thresholds and an offset.
-    pursues = isinstance(encoder, Pursuit) and data.device.type == "cpu"
-    if parameters is not None and not parameters.tied and not pursues:
-        return reference
+    known = isinstance(encoder, Pursuit) and data.device.type == "cpu"
+    if parameters is not None and not (known or parameters.tied):
+        known = data.device.type == "cpu" and parameters.threshold is None
+        if not known or gate_of(encoder) is None:
+            return reference
     if data.dtype not in (torch.float32, torch.float64):
         return reference
     return _sparse(data.device.type)

@@ -42,7 +42,7 @@ def _say_once(subject: str, level: int, text: str, *values: Any) -> None:
 def _made_from() -> str:
     """What all compiled functions depend on: a function's own file isn't all that it calls."""
     whole = sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
-    for name in ("compiled", "compiling", "pursuits", "vector"):
+    for name in ("compiled", "compiling", "pursuits", "untied", "vector"):
         whole.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return whole.hexdigest()[:12]
 

@@ -26,9 +26,9 @@ from llvmlite import binding
 from numba.core.compiler_lock import global_compiler_lock
 from torch import Tensor
 
-from shoal.network.activations import Activation, Gate, gate_of
+from shoal.network.activations import Activation, Gate, TopK, gate_of
 from shoal.network.codes import SparseCodes
-from shoal.network.kernels import compiled, pursuits, reference
+from shoal.network.kernels import compiled, pursuits, reference, untied
 from shoal.network.kernels.reference import StepSums
 from shoal.network.pursuit import (
     IterativeHardThresholding,
@@ -41,7 +41,17 @@ from shoal.network.pursuit import (
 from shoal.processes import forked
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["coded_step", "encode", "least_squares", "screening", "sparse_encode", "step"]
+__all__ = [
+    "adam_",
+    "coded_step",
+    "corrected_encode",
+    "encode",
+    "encoder_step",
+    "least_squares",
+    "screening",
+    "sparse_encode",
+    "step",
+]
 
 DENSE = 1 / 8
 """With a larger fraction of active units the dense step is faster. Measured, as are the
@@ -187,7 +197,8 @@ class Encoder:
     def __init__(
         self, parameters: Parameters, gate: Gate, screen: torch.dtype | None, most: int
     ) -> None:
-        self.dictionary = parameters.dictionary.detach().contiguous()
+        weights = parameters.dictionary if parameters.encoder is None else parameters.encoder
+        self.dictionary = weights.detach().contiguous()
         self.bias = parameters.bias.detach().contiguous()
         self.m, self.n = self.dictionary.shape
         self.gate, self.screen = gate, screen
@@ -289,7 +300,8 @@ class Pursuer:
                 limits = pursuit.max_iterations, real(pursuit.tolerance)
                 pursuits.hard_thresholding(*first, *limits, parts, *out)
             elif isinstance(pursuit, ThresholdPursuit):
-                pursuits.threshold_pursuit(*first, self.threshold, dependent, parts, *out)
+                bars = self.threshold, real(pursuit.shrinkage)
+                pursuits.threshold_pursuit(*first, *bars, dependent, parts, *out)
             else:
                 share = real(getattr(pursuit, "tolerance", 0.0))
                 squares = flat(tile.square().sum(dim=1))
@@ -375,8 +387,10 @@ def _screen(data: Tensor, screen: torch.dtype | str | None) -> torch.dtype | Non
 class Sums:
     """The sums of a step, to which tiles are added."""
 
-    def __init__(self, parameters: Parameters, n_samples: int, *, tied: bool = True) -> None:
-        self.tied = tied
+    def __init__(
+        self, parameters: Parameters, n_samples: int, *, tied: bool = True, held: bool = False
+    ) -> None:
+        self.tied, self.held = tied, held
         self.parameters = parameters.map(lambda part: part.detach().contiguous())
         self.sums = StepSums.zeros(self.parameters, n_samples)
         self.counts = torch.zeros_like(self.parameters.bias, dtype=torch.int64)
@@ -385,6 +399,9 @@ class Sums:
         """The rows `where`, which are `tile`, with their codes."""
         m, n = self.parameters.dictionary.shape
         sums = self.sums
+        if self.tied and not self.parameters.tied:
+            self._add_untied(where, tile, codes)
+            return
         with Threads() as parts:
             compiled.accumulate(
                 flat(tile), flat(self.parameters.dictionary), n, m,
@@ -392,11 +409,32 @@ class Sums:
                 flat(sums.losses[where]), flat(sums.dictionary), flat(sums.bias),
                 flat(self.counts), flat(sums.energy),
             )  # fmt: skip
-        if sums.offset is not None:  # what is left, summed over rows
+        self._add_offset(tile, codes)
+
+    def _add_untied(self, where: slice, tile: Tensor, codes: Codes) -> None:
+        """The same where the encoder has weights of its own, or the decoder an offset."""
+        parameters, sums = self.parameters, self.sums
+        m, n = parameters.dictionary.shape
+        target = tile if parameters.offset is None else tile - parameters.offset
+        # Tied, what goes through the encoder is a part of the dictionary's gradient.
+        encoder = sums.dictionary if sums.encoder is None else sums.encoder
+        with Threads() as parts:
+            untied.accumulate(
+                flat(tile), flat(target), flat(parameters.dictionary), n, m,
+                codes.indices, codes.values, codes.counts, True, not self.held, parts,
+                flat(sums.losses[where]), flat(encoder), flat(sums.dictionary), flat(sums.bias),
+                flat(self.counts), flat(sums.energy),
+            )  # fmt: skip
+        self._add_offset(target, codes)
+
+    def _add_offset(self, target: Tensor, codes: Codes) -> None:
+        """What is left, summed over rows."""
+        offset, m = self.sums.offset, len(self.parameters.bias)
+        if offset is not None:
             listed = np.arange(codes.indices.shape[1]) < codes.counts[:, None]
             totals = np.bincount(codes.indices[listed], codes.values[listed], minlength=m)
-            total = torch.from_numpy(totals).to(tile)
-            sums.offset.add_(total @ self.parameters.dictionary - tile.sum(dim=0))
+            total = torch.from_numpy(totals).to(target)
+            offset.add_(total @ self.parameters.dictionary - target.sum(dim=0))
 
     def result(self) -> StepSums:
         """The sums; nothing is to be added after it."""
@@ -417,7 +455,26 @@ def step(
     `screen` is the precision of the screened product, None for none; "auto" is what
     :func:`screening` says.
     """
-    sums = Sums(parameters, len(data), tied=not isinstance(activation, Pursuit))
+    return _step(parameters, data, activation, screen, held=False)
+
+
+@torch.no_grad()
+def encoder_step(
+    parameters: Parameters, data: Tensor, activation: Activation | Pursuit
+) -> StepSums:
+    """The sums of :func:`step` without the dictionary's gradient, where it is held."""
+    return _step(parameters, data, activation, "auto", held=True)
+
+
+def _step(
+    parameters: Parameters,
+    data: Tensor,
+    activation: Activation | Pursuit,
+    screen: torch.dtype | str | None,
+    *,
+    held: bool,
+) -> StepSums:
+    sums = Sums(parameters, len(data), tied=not isinstance(activation, Pursuit), held=held)
     for where, tile, codes in _tiles(parameters, data, activation, _screen(data, screen)):
         if codes is None:
             sums.sums.add_(where, reference.step(parameters, tile, activation))
@@ -509,3 +566,50 @@ def encode(
         else:
             dense[where] = codes.padded().dense(m)
     return dense
+
+
+@torch.no_grad()
+def adam_(
+    part: Tensor,
+    slope: Tensor,
+    memory: tuple[Tensor, Tensor],
+    keep: tuple[float, float],
+    rate: float,
+    correction: float,
+    epsilon: float,
+    scale: float,
+) -> None:
+    """One step of Adam in place, in one pass over its memory."""
+    mean, square = memory
+    with Threads() as parts:
+        untied.adam(
+            flat(part), flat(slope), flat(mean), flat(square), *keep, rate, 1 / correction,
+            epsilon, scale, parts,
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def corrected_encode(
+    parameters: Parameters, data: Tensor, activation: TopK, n_steps: int, step: float
+) -> SparseCodes:
+    """The k-largest codes of a batch (B, n), corrected `n_steps` times; units ascending."""
+    weights = parameters.dictionary if parameters.encoder is None else parameters.encoder
+    weights, dictionary = weights.detach().contiguous(), parameters.dictionary.detach()
+    (m, n), k = dictionary.shape, min(activation.k, len(dictionary))
+    bias = flat(parameters.bias.detach().contiguous())
+    gram = flat(_product(dictionary.contiguous(), weights))
+    indices = np.zeros((len(data), k), np.int64)
+    values = np.zeros((len(data), k), bias.dtype)
+    rows = min(tile_rows(m, n), _PURSUIT_ROWS)
+    for start in range(0, len(data), rows):
+        where = slice(start, start + rows)
+        tile = data[where].detach().contiguous()
+        counts = np.empty(len(tile), np.int64)
+        with Threads() as parts:
+            untied.corrected(
+                flat(_product(tile, weights)), bias, gram, m, k, activation.signed, n_steps, step,
+                parts, indices[where], values[where], counts,
+            )  # fmt: skip
+        found = Codes(indices[where], values[where], counts).padded()
+        indices[where], values[where] = found.indices.numpy(), found.values.numpy()
+    return SparseCodes(torch.from_numpy(indices), torch.from_numpy(values))

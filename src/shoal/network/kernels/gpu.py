@@ -46,8 +46,10 @@ try:
 except ImportError:
     triton = tl = None
 
-__all__ = ["coded_step", "encode", "sparse_encode", "step"]
+__all__ = ["adam_", "coded_step", "corrected_encode", "encode", "sparse_encode", "step"]
 
+adam_ = reference.adam_
+corrected_encode = reference.corrected_encode
 coded_step = reference.coded_step
 
 # Working memory of a tile, about: arbitrary; tiles of thousands of rows, which products like.

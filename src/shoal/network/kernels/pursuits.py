@@ -140,6 +140,31 @@ def _fit(z, i, gram, m, units, count, factor, codes, dependent):
 
 
 @apart
+def _shrink(units, count, factor, codes, threshold, shrinkage, change):
+    """Codes less G_SS^-1 (shrinkage threshold sign(c)), 0 where the sign would change.
+
+    `factor` is that of :func:`_fit` on the same units.
+    """
+    for q in range(count):
+        v = threshold[units[q]] * shrinkage
+        if codes[q] < 0:
+            v = -v
+        for u in range(q):
+            v -= factor[u, q] * change[u]
+        d = factor[q, q]
+        change[q] = v / d if d > 0 else v * 0
+    for q in range(count - 1, -1, -1):
+        v = change[q]
+        for s in range(q + 1, count):
+            v -= factor[q, s] * change[s]
+        d = factor[q, q]
+        change[q] = v / d if d > 0 else v * 0
+    for q in range(count):
+        left = codes[q] - change[q]
+        codes[q] = left if left * codes[q] > 0 else left * 0
+
+
+@apart
 def _fit_signs(z, i, gram, m, units, count, factor, codes, signed, dependent):
     """:func:`_fit`; unless `signed` without the atoms whose code is negative, until none is."""
     explained = _fit(z, i, gram, m, units, count, factor, codes, dependent)
@@ -474,7 +499,9 @@ def _most_above(a, m, half, floor, signed):
 
 
 @shared
-def threshold_pursuit(z, gram, m, k, signed, threshold, dependent, parts, indices, values, counts):
+def threshold_pursuit(
+    z, gram, m, k, signed, threshold, shrinkage, dependent, parts, indices, values, counts
+):
     """As many atoms as are worth their `threshold` (m,), from the scores z (T m): greedily more.
 
     Then without the one whose code is the least share of its threshold, while that is below 1.
@@ -485,7 +512,7 @@ def threshold_pursuit(z, gram, m, k, signed, threshold, dependent, parts, indice
     for p in prange(parts):
         rest = np.empty(m, dtype)
         factor = np.empty((k, k), dtype)
-        codes, units = np.empty(k, dtype), np.empty(k, np.int64)
+        codes, units, change = np.empty(k, dtype), np.empty(k, np.int64), np.empty(k, dtype)
         for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
             at = i * m
             count, floor = 0, dtype.type(0)
@@ -516,4 +543,6 @@ def threshold_pursuit(z, gram, m, k, signed, threshold, dependent, parts, indice
                 for q in range(worst, count):
                     units[q] = units[q + 1]
                 _fit(z, at, gram, m, units, count, factor, codes, dependent)
+            if shrinkage > 0:
+                _shrink(units, count, factor, codes, threshold, shrinkage, change)
             counts[i] = _write(units, codes, count, indices[i], values[i])

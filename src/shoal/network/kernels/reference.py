@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from shoal.network import autoencoder
-from shoal.network.activations import Activation, is_rowwise, learns_threshold
+from shoal.network.activations import Activation, TopK, is_rowwise, learns_threshold
 from shoal.network.codes import SparseCodes, sparse_codes
 from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["StepSums", "coded_step", "encode", "sparse_encode", "step"]
+__all__ = ["StepSums", "adam_", "coded_step", "corrected_encode", "encode", "sparse_encode", "step"]
 
 # Arbitrary: rows of a batch that are worked through at once.
 _TILE = 8192
@@ -180,3 +180,33 @@ def sparse_encode(
 ) -> SparseCodes:
     """The codes of a batch (B, n) without their zeros, units in ascending order."""
     return sparse_codes(encode(parameters, data, activation))
+
+
+def adam_(
+    part: Tensor,
+    slope: Tensor,
+    memory: tuple[Tensor, Tensor],
+    keep: tuple[float, float],
+    rate: float,
+    correction: float,
+    epsilon: float,
+    scale: float,
+) -> None:
+    """One step of Adam in place; `correction` is that of the mean of squares."""
+    mean, square = memory
+    gradient = slope * scale
+    mean.lerp_(gradient, 1 - keep[0])
+    square.mul_(keep[1]).addcmul_(gradient, gradient, value=1 - keep[1])
+    part.addcdiv_(mean, torch.sqrt(square / correction).add_(epsilon), value=-rate)
+
+
+def corrected_encode(
+    parameters: Parameters, data: Tensor, activation: TopK, n_steps: int, step: float
+) -> SparseCodes:
+    """The k-largest codes of a batch (B, n), corrected `n_steps` times."""
+    weights = parameters.dictionary if parameters.encoder is None else parameters.encoder
+    codes = encode(parameters, data, activation)
+    for _ in range(n_steps):
+        left = data - codes @ parameters.dictionary
+        codes = activation(codes + step * (left @ weights.T)).codes
+    return sparse_codes(codes)

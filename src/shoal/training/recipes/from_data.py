@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from shoal.network.activations import JumpReLU, TopK
 from shoal.network.inference import SubspacePursuit, ThresholdPursuit
+from shoal.training.encoding import EncoderFit
 from shoal.training.polish import Polish
 from shoal.training.recipes.recipe import Recipe
 from shoal.training.refinement import Finish, Refinement
 from shoal.training.revival import Revival
 from shoal.training.rules import Adam, IncoherentStep, NormalizedStep
-from shoal.training.schedules import Constant, DecayAtLast, InverseDecay, Linear
+from shoal.training.schedules import Constant, DecayAtLast, InverseDecay
 from shoal.vocabulary import check_count
 
 __all__ = ["default", "incoherent"]
@@ -51,6 +52,8 @@ def default(model: str, n_components: int, k: int, n_samples: int | None) -> Rec
         ),
         finish=finish(n_components, n_samples),
         polish=Polish(SubspacePursuit(k, signed)),
+        # With one active unit the tied code is the best one.
+        encoder=None if model == "mixture" else EncoderFit(),
     )
 
 
@@ -95,20 +98,17 @@ def incoherent(model: str, n_components: int, k: int, n_samples: int | None) -> 
     batch = max(1024, 1 << (n_components - 1).bit_length())
     if n_samples is not None:
         batch = min(batch, n_samples)
-    n_steps = 1650
-    rule = IncoherentStep(
-        Constant(0.3),
-        Linear(1.0, 0.25, 1000),
-        release=1000,
-        trial=150,
-        opposite=None if signed else 0.1,
-    )
+    n_steps = 2000
     return Recipe(
         activation=JumpReLU(signed=signed),  # type: ignore[arg-type]
-        rule=rule,
+        rule=IncoherentStep(
+            DecayAtLast(0.3, n_steps, 0.3), release=n_steps // 2, trial=150, both=not signed
+        ),
         n_steps=n_steps,
         batch_size=batch,
-        revival=Revival(every=40, idle=40),
+        revival=Revival(every=40, idle=40, combined=0.35),
         offset=True,
-        pursuit=ThresholdPursuit(min(k or _MOST, n_components), signed),
+        pursuit=ThresholdPursuit(
+            min(k or _MOST, n_components), signed, shrinkage=0.4 if signed else 0.0
+        ),
     )

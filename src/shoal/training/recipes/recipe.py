@@ -12,6 +12,7 @@ from shoal.parts import register
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.constraints import Constraint, NonnegativeUnitLength, UnitLength
 from shoal.training.descent import Plan, Stage
+from shoal.training.encoding import EncoderFit, trainable
 from shoal.training.polish import Polish
 from shoal.training.refinement import Finish, Refinement
 from shoal.training.revival import Revival
@@ -61,6 +62,9 @@ class Recipe:
         Whether the encoder has weights of its own, which begin as the dictionary.
     offset : bool
         Whether the decoder adds an offset, which begins at 0.
+    encoder : EncoderFit or None
+        How an encoder is fitted to the dictionary once that has been learned. None leaves what
+        the descent came to: tied weights, but for `untied` and `pursuit`.
     pursuit : ThresholdPursuit or None
         What codes in the descent, in the encoder's place; after it the encoder is fitted to these
         codes, the dictionary being held.
@@ -81,6 +85,7 @@ class Recipe:
     offset: bool = False
     finish: Finish | None = None
     pursuit: ThresholdPursuit | None = None
+    encoder: EncoderFit | None = None
 
     def __post_init__(self) -> None:
         check_count("n_steps", self.n_steps)
@@ -92,6 +97,8 @@ class Recipe:
             if not learns_threshold(self.activation):
                 found = f"{self.activation!r} with a pursuit by thresholds"
                 raise ArgumentError("activation", found, "one with thresholds, such as JumpReLU")
+        if self.encoder is not None and self.pursuit is None:
+            self._check_encoder(self.encoder.weights)
         more = self.untied or self.offset or learns_threshold(self.activation)
         if more and not getattr(self.rule, "follows_gradient", True):
             found = f"{type(self.rule).__name__}, which moves the dictionary alone"
@@ -101,6 +108,16 @@ class Recipe:
         if self.refinement is not None or self.polish is not None:
             found = "a refinement or a polish with an encoder of its own or an offset"
             raise ArgumentError("recipe", found, "neither: they are for tied weights")
+
+    def _check_encoder(self, weights: str) -> None:
+        if weights in ("auto", "tied"):  # where none can be fitted, none is
+            return
+        if not trainable(self.activation):
+            found = f"{self.activation!r} with an encoder that is fitted"
+            raise ArgumentError("activation", found, "the k largest, TopK")
+        if self.untied or self.offset or self.bias is not None:
+            found = "weights, an offset or a bias that the descent learns"
+            raise ArgumentError("encoder", found, "tied weights, or None for the encoder")
 
     def plan(self, *, endless: bool = False) -> Plan:
         """Descent and refinement as stages.
@@ -149,6 +166,31 @@ class Recipe:
         return Plan(
             tuple(stages), self.batch_size, self.short, self.untied, self.offset, piecewise=endless
         )
+
+
+def with_encoder(recipe: Recipe, kind: str, n_unrolled: int = 0, *, joint: bool = False) -> Recipe:
+    """`recipe` with an encoder of that kind, one of `ENCODERS`, and corrections of its codes."""
+    if joint and kind == "tied":
+        needed = "'auto', 'tied-gain' or 'untied'"
+        raise ArgumentError("encoder", "'tied' with joint=True", needed)
+    fixed = recipe.untied or recipe.offset or recipe.bias is not None
+    if recipe.pursuit is None and (fixed or not trainable(recipe.activation)):
+        if joint:
+            found = f"True with {type(recipe.activation).__name__}"
+            needed = "False, or a recipe of the k largest codes and tied weights"
+            raise ArgumentError("joint", found, needed)
+        if n_unrolled:
+            found = f"{n_unrolled} with {type(recipe.activation).__name__}"
+            needed = "0, or a recipe of the k largest codes and tied weights, such as 'default'"
+            raise ArgumentError("n_unrolled", found, needed)
+        if kind == "tied" and not recipe.untied:
+            return recipe
+        needed = "'auto', or a recipe of the k largest codes and tied weights, such as 'default'"
+        raise ArgumentError("encoder", f"{kind!r} with {type(recipe.activation).__name__}", needed)
+    usual = EncoderFit() if recipe.encoder is None else recipe.encoder
+    kind = usual.weights if kind == "auto" else kind
+    usual = replace(usual, weights=kind, n_unrolled=n_unrolled, joint=joint)
+    return replace(recipe, encoder=usual)
 
 
 def with_positive_atoms(recipe: Recipe) -> Recipe:

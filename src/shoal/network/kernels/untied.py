@@ -1,0 +1,201 @@
+"""The step of an autoencoder whose encoder is not its dictionary, in numba, and Adam in one pass.
+
+With k of m units active the gradients are as sparse as the codes: of the encoder's row j
+
+    dL/dE_j = -sum_i <r_i, D_j> y_i    over the samples i on which unit j is active,
+
+and of the dictionary's -sum_i x_ij r_i. All arrays are flat and C-ordered.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from shoal.network.kernels.compiled import (
+    BLOCK,
+    _part,
+    _projections,
+    _residual,
+)
+from shoal.network.kernels.compiling import inline, shared
+from shoal.network.kernels.pursuits import _largest, _left, _write
+from shoal.network.kernels.vector import (
+    LANES,
+    add,
+    load,
+    load_part,
+    multiply_add,
+    splat,
+    store,
+    store_part,
+)
+
+__all__ = ["accumulate", "adam", "corrected"]
+
+# Samples of a unit that are summed before they are added to the total: see `compiled`.
+_SUMMED = 256
+
+
+@inline
+def _strip(g, at, first, last, rows, factors, source, n, t):
+    """Four vectors of a unit's gradient: minus the samples' factor times their row of `source`."""
+    zero = splat(g, 0.0)
+    a, b, c, d = zero, zero, zero, zero
+    for s in range(first, last):
+        i = rows[s] * n + t
+        x = splat(g, -factors[s])
+        a = multiply_add(x, load(g, source, i), a)
+        b = multiply_add(x, load(g, source, i + LANES), b)
+        c = multiply_add(x, load(g, source, i + 2 * LANES), c)
+        d = multiply_add(x, load(g, source, i + 3 * LANES), d)
+    store(g, at, add(load(g, g, at), a))
+    store(g, at + LANES, add(load(g, g, at + LANES), b))
+    store(g, at + 2 * LANES, add(load(g, g, at + 2 * LANES), c))
+    store(g, at + 3 * LANES, add(load(g, g, at + 3 * LANES), d))
+
+
+@inline
+def _rest(g, at, first, last, rows, factors, source, n, t, left):
+    """The same for `left` features from t on, at most LANES."""
+    a = splat(g, 0.0)
+    for s in range(first, last):
+        a = multiply_add(splat(g, -factors[s]), load_part(g, source, rows[s] * n + t, left), a)
+    store_part(g, at, add(load_part(g, g, at, left), a), left)
+
+
+@inline
+def _gradient(g, mine, end, first, rows, factors, source, n):
+    """Add to the gradients of the units mine to end, by strips that stay in the cache."""
+    full = n - n % BLOCK
+    for t in range(0, full, BLOCK):
+        for j in range(mine, end):
+            for begin in range(first[j], first[j + 1], _SUMMED):
+                last = min(begin + _SUMMED, first[j + 1])
+                _strip(g, j * n + t, begin, last, rows, factors, source, n, t)
+    for t in range(full, n, LANES):
+        left = min(LANES, n - t)
+        for j in range(mine, end):
+            for begin in range(first[j], first[j + 1], _SUMMED):
+                last = min(begin + _SUMMED, first[j + 1])
+                _rest(g, j * n + t, begin, last, rows, factors, source, n, t, left)
+
+
+@shared
+def accumulate(
+    y, target, w, n, m, indices, values, counts, encoded, decoded, parts,
+    losses, encoder_gradient, dictionary_gradient, bias_gradient, active, energy,
+):  # fmt: skip
+    """Add what rows with these codes contribute to the sums of a step.
+
+    Parameters
+    ----------
+    y, target : arrays of T n
+        What was encoded, and what is to be rebuilt of it by the dictionary `w` (m n).
+    indices, values, counts
+        Codes, as `compiled.choose` leaves them.
+    encoded, decoded : bool
+        Whether the gradients by the encoder, and by the dictionary, are wanted.
+    losses : array of T
+        Out. To the other sums is added; as in `compiled.accumulate` they don't depend on `parts`.
+    """
+    rows, capacity = indices.shape
+    dtype = values.dtype
+    r = np.empty(rows * n, dtype)
+    back = np.zeros((rows, capacity), dtype)  # e = <r, D_i>
+    starts = np.zeros((parts, m), np.int64)
+    for p in prange(parts):
+        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
+            count = counts[i]
+            losses[i] = _residual(target, i * n, w, n, indices[i], values[i], count, r) / 2
+            _projections(y, r, i * n, w, indices[i], count, n, back[i])
+            for q in range(count):
+                starts[p, indices[i, q]] += 1
+    first = np.empty(m + 1, np.int64)
+    size = 0
+    for j in range(m):
+        first[j] = size
+        for p in range(parts):
+            count = starts[p, j]
+            starts[p, j] = size
+            size += count
+    first[m] = size
+    sample = np.empty(size, np.int64)
+    codes = np.empty(size, dtype)
+    slopes = np.empty(size, dtype)
+    for p in prange(parts):
+        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
+            for q in range(counts[i]):
+                j = indices[i, q]
+                s = starts[p, j]
+                starts[p, j] = s + 1
+                sample[s], codes[s], slopes[s] = i, values[i, q], back[i, q]
+    for p in prange(parts):
+        mine = np.searchsorted(first[:m], _part(size, parts, p))
+        end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
+        for j in range(mine, end):
+            for begin in range(first[j], first[j + 1], _SUMMED):
+                slope, squares = dtype.type(0), dtype.type(0)
+                for s in range(begin, min(begin + _SUMMED, first[j + 1])):
+                    slope -= slopes[s]
+                    squares += codes[s] * codes[s]
+                bias_gradient[j] += slope
+                energy[j] += squares
+            active[j] += first[j + 1] - first[j]
+        if encoded:
+            _gradient(encoder_gradient, mine, end, first, sample, slopes, y, n)
+        if decoded:
+            _gradient(dictionary_gradient, mine, end, first, sample, codes, r, n)
+
+
+@shared
+def adam(part, slope, mean, square, keep, keep_square, rate, shrink, epsilon, scale, parts):
+    """One step of Adam on flat arrays, in place: moments, root and update in a single pass.
+
+    `slope` times `scale` is the gradient, `rate` the step over the first moment's correction, and
+    `shrink` 1 over that of the second.
+    """
+    dtype = part.dtype
+    keep, keep_square = dtype.type(keep), dtype.type(keep_square)
+    rest, rest_square = dtype.type(1) - keep, dtype.type(1) - keep_square
+    rate, shrink = dtype.type(rate), dtype.type(shrink)
+    epsilon, scale = dtype.type(epsilon), dtype.type(scale)
+    for p in prange(parts):
+        for j in range(_part(len(part), parts, p), _part(len(part), parts, p + 1)):
+            g = slope[j] * scale
+            first = keep * mean[j] + rest * g
+            second = keep_square * square[j] + rest_square * g * g
+            mean[j] = first
+            square[j] = second
+            part[j] -= rate * first / (np.sqrt(second * shrink) + epsilon)
+
+
+@shared
+def corrected(z, bias, gram, m, k, signed, n_steps, step, parts, indices, values, counts):
+    """Codes of rows with scores z = E y (T m), the k largest of z + b corrected `n_steps` times.
+
+    x <- the k largest of x + step (z - x M) with M = D E^T, `gram` (m m): a row of it for each
+    active unit in place of a product with the residual. Out as in `pursuits.subspace_pursuit`.
+    """
+    dtype = z.dtype
+    step = dtype.type(step)
+    for p in prange(parts):
+        rest, keys = np.empty(m, dtype), np.empty(k, dtype)
+        codes, units = np.empty(k, dtype), np.empty(k, np.int64)
+        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
+            at = i * m
+            for j in range(m):
+                rest[j] = z[at + j] + bias[j]
+            count = _largest(rest, 0, m, k, signed, units, keys)
+            for q in range(count):
+                codes[q] = rest[units[q]]
+            for _ in range(n_steps):
+                _left(z, at, gram, m, units, codes, count, rest)
+                for j in range(m):
+                    rest[j] *= step
+                for q in range(count):
+                    rest[units[q]] += codes[q]
+                count = _largest(rest, 0, m, k, signed, units, keys)
+                for q in range(count):
+                    codes[q] = rest[units[q]]
+            counts[i] = _write(units, codes, count, indices[i], values[i])
