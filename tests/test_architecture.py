@@ -40,6 +40,10 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
     # Above the runs, which write one; it reads files, and knows nothing of what made them.
     "report": ("figures and pages from files alone", {"vocabulary"} | RUN),
     "runs": ("models to folders and back", CORE | RUN | {"estimators", "report"}),
+    "language": (
+        "a language model's activations to a store",
+        {"vocabulary", "files", "signals", "data"},
+    ),
     # Beside the runs, which are shoal's own; these are other packages' folders.
     "ecosystem": (
         "models to other packages' formats and back",
@@ -64,7 +68,7 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
 
 # Rooms within rooms: the modules of their own room that they may import beside their own.
 INNER = {
-    "data.readers": {"access", "columns", "images"},
+    "data.readers": {"access", "columns", "images", "joined"},
     "network.kernels": {"activations", "autoencoder", "codes", "pursuit"},
     "training.recipes": {
         "adaptation",

@@ -140,6 +140,9 @@ def test_clone_and_params_keep_every_argument() -> None:
         "random_state": 7,
         "sparse_output": True,
         "positive_atoms": True,
+        "norms": "clip",
+        "missing": "ignore",
+        "preset": "activations",
         "encoder": "tied-gain",
         "n_unrolled": 1,
         "joint": True,
@@ -148,7 +151,7 @@ def test_clone_and_params_keep_every_argument() -> None:
     params = copied.get_params()
     assert {name: params[name] for name in given} == given
     assert set(params) <= set(given) | {name for name in params if "__" in name}
-    assert len(given) <= 14  # arbitrary: more would be a recipe's
+    assert len(given) <= 16  # arbitrary: more would be a recipe's
 
 
 def test_it_works_in_a_pipeline(world: SimpleNamespace) -> None:
@@ -515,10 +518,10 @@ def test_of_a_stream_no_more_is_kept_than_is_asked_for(
     asked.clear()
     wide = replace(SHORT, polish=replace(SHORT.polish, max_samples=70_000))
     autoencoder(recipe=wide).fit(iter([world.data]))
-    assert asked[0] == 70_000
+    assert max(asked) == 70_000
     asked.clear()
     autoencoder(recipe=replace(SHORT, polish=None)).fit(iter([world.data]))
-    assert asked == [10 * 24]
+    assert set(asked) == {10 * 24}
 
 
 def test_auto_takes_data_beyond_the_range_of_float32(world: SimpleNamespace) -> None:
@@ -1172,6 +1175,7 @@ ODD: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
 
 
 @pytest.mark.filterwarnings("ignore:n_components=:UserWarning")  # some have use for few atoms
+@pytest.mark.filterwarnings("ignore:100% of the square is in:UserWarning")  # of one row
 @pytest.mark.parametrize("model", ["sparse", "nonnegative", "mixture"])
 @pytest.mark.parametrize("preprocessing", ["none", "scale"])
 @pytest.mark.parametrize("case", ODD)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from shoal.diagnosis import Detection, Recovery, detection, recovery, support_recovery
     from shoal.ecosystem import export, open_sae
     from shoal.estimators import DictionaryAutoencoder, RegularizedAutoencoder
+    from shoal.language import activations
     from shoal.runs import load_run, save_run
     from shoal.training import Recipe
     from shoal.vocabulary import ArgumentError, RunError, ShoalError, SourceError
@@ -49,6 +50,7 @@ _HOMES = {
     "RunError": "shoal.vocabulary",
     "ShoalError": "shoal.vocabulary",
     "SourceError": "shoal.vocabulary",
+    "activations": "shoal.language",
     "detection": "shoal.diagnosis",
     "export": "shoal.ecosystem",
     "load_run": "shoal.runs",
@@ -84,6 +86,7 @@ __all__ = [
     "ShoalError",
     "SourceError",
     "__version__",
+    "activations",
     "detection",
     "export",
     "load_run",

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from shoal.data import FittedPreprocessing, Preprocessing, open_source
 from shoal.estimators import PARTS, DictionaryAutoencoder, RegularizedAutoencoder, TiedAutoencoder
 from shoal.estimators.evaluation import evaluate, evaluated, surroundings
+from shoal.estimators.texts import firing_texts
 from shoal.files import Claim, whole_folder
 from shoal.network.activations import Maxout, at_rest, learns_threshold
 from shoal.parts import describe, restore
@@ -112,6 +113,7 @@ def _save(
     source = open_source(X)
     evaluation, statistics = evaluated(model, source)
     around = surroundings(model, source)
+    texts = firing_texts(model, source, _best_coder(evaluation))
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -130,10 +132,12 @@ def _save(
         **_learnt(model),
         "preprocessing": model.preprocessing_.spec.as_dict(),
         "n_steps": model.n_steps_,
+        "notes": list(getattr(model, "notes_", ())),
         "feature_names": _listed(getattr(model, "feature_names_in_", None)),
         "seconds": {} if seconds is None else {"fit": seconds},
         **evaluation,
         **({} if around is None else {"landscape": around}),
+        **({} if texts is None else {"texts": texts}),
     }
     tensors = {
         **{
@@ -166,6 +170,13 @@ def _save(
         (partial / "atoms.png").write_bytes(atoms_bytes(run))
         (partial / "report.html").write_bytes(report_bytes(run))
     return held.path
+
+
+def _best_coder(evaluation: dict[str, Any]) -> str:
+    """The way of inferring codes that explains most; the encoder's own of equals."""
+    codes = evaluation["diagnosis"].get("codes", {})
+    explained = {name: each["explained_variance"] or 0.0 for name, each in codes.items()}
+    return max(explained, key=lambda name: explained[name], default="encoder")
 
 
 def load_run(

@@ -230,3 +230,16 @@ def test_in_another_process(tmp_path):
     words = [str(Path(__file__).parent), str(tmp_path / "state"), str(tmp_path / "last")]
     subprocess.run([sys.executable, "-c", PROGRAM, *words], check=True)
     assert same(pickle.loads((tmp_path / "last").read_bytes()), state)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_fit_that_took_a_second_look_at_its_rows():
+    data = planted(n_samples=1500, noise=0.0)
+    rng = np.random.default_rng(0)
+    on = rng.random(len(data)) < 0.15
+    noise = rng.standard_normal((int(on.sum()), N))
+    data[on] = 6.0 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    flow = whole_fit("sparse", data=data)
+    looked = [number for number, (state, _) in enumerate(flow(None)) if state.looked is not None]
+    assert looked, "no second look was taken"
+    assert_resumes(flow, (looked[0] - 1, looked[1]))

@@ -5,7 +5,7 @@ import torch
 from shoal import DictionaryAutoencoder
 from shoal.data import open_source
 from shoal.generative import NonnegativeSparseCoding, SparseCoding, random_dictionary
-from shoal.training.sparsity import begin_search, elbow, find_sparsity, unexplained
+from shoal.training.sparsity import begin_search, by_gain, elbow, find_sparsity, unexplained
 from shoal.vocabulary import ArgumentError, Parameters
 
 
@@ -182,3 +182,26 @@ def test_partial_fit_keeps_its_atoms():
     for _ in range(4):
         model.partial_fit(data)
     np.testing.assert_allclose(np.linalg.norm(model.components_, axis=1), np.ones(60))
+
+
+@pytest.mark.filterwarnings("ignore:The mean of X:UserWarning")
+@pytest.mark.filterwarnings("ignore:n_components=:UserWarning")
+def test_on_real_data_a_number_is_chosen_with_its_reason_and_never_a_silent_1():
+    digits = next(open_source("sample:digits").batches(2000))
+    for preprocessing in ("none", "center"):
+        model = DictionaryAutoencoder(64, "auto", preprocessing=preprocessing, random_state=0)
+        with pytest.warns(UserWarning, match="no number of non-zeros stands out") as noted:
+            model.fit(digits)
+        assert model.n_nonzero_coefs_ >= 4
+        (said,) = [str(each.message) for each in noted if "auto" in str(each.message)]
+        assert said in model.notes_
+        assert "1: " in said
+        assert "8: " in said
+
+
+def test_the_curve_ends_where_it_is_flat_and_at_the_most_that_is_asked_for():
+    shares = {1: 0.3, 2: 0.45, 4: 0.6, 8: 0.61, 16: 0.8}
+    assert by_gain(shares, 32) == 4
+    assert by_gain(shares, 3) == 2
+    assert by_gain({1: 0.9999, 2: 0.99999}, 32) == 1
+    assert by_gain({1: 1.0}, 32) == 1

@@ -8,7 +8,16 @@ bad input, or a place for the result that can't be had; 130 interrupted (SIGINT)
 
 from __future__ import annotations
 
-from shoal.cli import checking, ecosystem, experiments, fitting, runs, surroundings, worlds
+from shoal.cli import (
+    checking,
+    ecosystem,
+    experiments,
+    fitting,
+    language,
+    runs,
+    surroundings,
+    worlds,
+)
 from shoal.cli.application import app, main
 from shoal.cli.options import grouped
 
@@ -19,6 +28,7 @@ for _command in (
     experiments.sweep,
     runs.transform,
     ecosystem.export,
+    language.activations,
     worlds.generate,
     runs.score,
     checking.check,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -102,12 +102,38 @@ class Active(NamedTuple):
             rich_help_panel=_DICTIONARY,
         ),
     ] = "auto"
+    norms: Annotated[
+        Literal["auto", "clip", "scale", "none"],
+        typer.Option(
+            help="Of rows: `clip` makes those out of proportion as long as the middle row, `auto` "
+            "does where they hold a fifth of the square, `scale` makes all of one length.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = "auto"
+    preset: Annotated[
+        Literal["activations"] | None,
+        typer.Option(
+            help="For a language model's activations: non-negative codes, 32 active, centred, "
+            "norms clipped, where nothing else is said.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = None
+    missing: Annotated[
+        Literal["ignore"] | None,
+        typer.Option(
+            help="`ignore` takes NaN and empty cells for missing entries. Default: an error.",
+            rich_help_panel=_DICTIONARY,
+        ),
+    ] = None
 
     def estimator(self, n_components: int | None, **shared: Any) -> Any:
         """The model with these settings."""
         from shoal.estimators import DictionaryAutoencoder
 
-        named = self._asdict() | {"n_nonzero_coefs": _count_or_auto(self.n_nonzero_coefs)}
+        named = self._asdict() | {
+            "n_nonzero_coefs": _count_or_auto(self.n_nonzero_coefs),
+            "norms": None if self.norms == "none" else self.norms,
+        }
         return DictionaryAutoencoder(n_components, **named, **shared)
 
 
@@ -309,6 +335,7 @@ def fit(
 
     alone = penalised.penalty is None
     spec = Preprocessing(preprocess or ("none" if alone else "scale"))
+    own = active.preset is not None and preprocess is None  # the preset's
     if roll_off is not None:
         if spec.kind != "whiten":
             raise ArgumentError("roll_off", str(roll_off), "--preprocess whiten with it")
@@ -325,7 +352,8 @@ def fit(
     else:
         _refuse(active, "to be left out with --penalty")
     kind = active if alone else penalised
-    estimator = kind.estimator(n_components, preprocessing=spec, device=device, random_state=seed)
+    shared = {"preprocessing": None if own else spec, "device": device, "random_state": seed}
+    estimator = kind.estimator(n_components, **shared)
     start = time.perf_counter()
     with resumable(output, saved):
         with _told_later(), closing(estimator.iter_fit(data, **saved)) as steps:

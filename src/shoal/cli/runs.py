@@ -94,16 +94,19 @@ def score(
 ) -> None:
     """Say how well RUN explains SOURCE, and how much of its true dictionary it recovered."""
     from shoal.data import validate
+    from shoal.report.words import few_rows
     from shoal.runs import evaluate, load_run
 
     model = load_run(run, device=device)
     data = opening.open(source)
-    validate(data)
+    validate(model.with_gaps(data))
     result = evaluate(model, data)
     if as_json:
         screen.record(result)
         return
     screen.table("Codes", *codes_table(result["diagnosis"]))
+    if (few := few_rows(result["diagnosis"])) is not None:
+        screen.line(few)
     if result["recovery"] is None:
         screen.line("The truth behind this source isn't known: nothing can be said of recovery.")
     else:
@@ -132,11 +135,13 @@ def info(
 
 
 def codes_table(diagnosis: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    names = ("explained_variance", "mse", "l0")
     truth = ("exact", "signed_exact", "f1")
     codes = diagnosis.get("codes", {})
     known = any("support" in numbers for numbers in codes.values())
+    # Of planted data, whose rows are alike, the middle row says nothing new.
+    names = ("explained_variance", *(("row_explained",) if not known else ()), "mse", "l0")
     head = ["codes", *names, *(f"support {name}" for name in truth if known)]
+    head = ["of the middle row" if name == "row_explained" else name for name in head]
     head = [name.replace("_", " ") for name in head]  # a narrow terminal breaks at spaces
     rows = []
     for method, numbers in codes.items():

@@ -77,6 +77,8 @@ class Source(ABC):
         The same for a caller's tensor, on its own device.
     once : bool
         Whether only one pass is possible, as over a generator.
+    gaps : bool
+        Whether NaN stands for entries that are missing; else it is refused.
     path : Path or None
         The file or folder that holds the data, where it is one that was opened by its path.
     """
@@ -84,6 +86,7 @@ class Source(ABC):
     array: NDArray | None = None
     tensor: Tensor | None = None
     once: bool = False
+    gaps: bool = False
     notes: tuple[str, ...] = ()
     path: Path | None = None
 
@@ -556,6 +559,7 @@ class View(Source):
         super().__init__((source.n_samples, width), source.dtype, **named)
         self.source, self.change = source, change
         self.once, self.notes, self.path = source.once, source.notes, source.path
+        self.gaps = source.gaps
 
     def rows_at_once(self, most: int, size: int = 16 * 2**20) -> int:
         """As for the source behind."""
@@ -602,8 +606,18 @@ numbers: drop or fill such rows first
 
 
 def check_finite(batch: NDArray, first_row: int, source: Source) -> None:
-    """Refuse NaN and infinity in rows that start at `first_row` of `source`."""
+    """Refuse NaN and infinity in rows that start at `first_row` of `source`.
+
+    Where entries may be missing, infinity and rows without a number.
+    """
     finite = np.isfinite(batch)
+    if source.gaps and not finite.all():
+        empty = np.isnan(batch).all(axis=1)
+        if empty.any():
+            found = f"row {first_row + int(empty.argmax())} of {source.name} without a number"
+            needed = "at least one number in each row: drop such rows first"
+            raise ArgumentError(source.argument, found, needed)
+        finite |= np.isnan(batch)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
         raise not_finite(batch[row, column], first_row + int(row), int(column), source)

@@ -265,6 +265,13 @@ def duplicate_atoms(dictionary: Any, threshold: float = 0.95) -> list[tuple[int,
 # --- reconstruction ---------------------------------------------------------------------------
 
 
+# Shares of a row's square, in bins: of what is left of it, how many rows have as much. Fine enough
+# for a median of three digits, and down to what rounding leaves. Arbitrary.
+_BINS = np.concatenate(
+    [[0.0], np.logspace(-16, -3, 261), np.linspace(1e-3, 1.0, 2000)[1:], [2.0, np.inf]]
+)
+
+
 class _DataSums(NamedTuple):
     """What is summed of data and their reconstruction."""
 
@@ -272,8 +279,22 @@ class _DataSums(NamedTuple):
     mean: Floats  # (n,) of the data
     scatter: float  # sum |y - mean|^2
     error: float  # sum |y - y_hat|^2
+    shares: Integers  # (bins,) rows by |y - y_hat|^2 / |y|^2
+    seen: Integers | None = None  # (n,) entries of each feature, where some are missing
 
     def plus(self, other: _DataSums) -> _DataSums:
+        shares = self.shares + other.shares
+        if self.seen is not None and other.seen is not None:
+            both, shift = self.seen + other.seen, other.mean - self.mean
+            weight = other.seen / both.clip(1)
+            return _DataSums(
+                self.n_samples + other.n_samples,
+                self.mean + shift * weight,
+                self.scatter + other.scatter + float((shift**2 * self.seen) @ weight),
+                self.error + other.error,
+                shares,
+                both,
+            )
         # Chan, Golub, LeVeque 1983: sums of squares about the means, merged without
         # cancellation however far the means lie from 0.
         total = self.n_samples + other.n_samples
@@ -284,7 +305,52 @@ class _DataSums(NamedTuple):
             self.mean + shift * (other.n_samples / total),
             self.scatter + other.scatter + float(shift @ shift) * between,
             self.error + other.error,
+            shares,
         )
+
+
+def _row_shares(residual: Floats, y: Floats) -> Integers:
+    left = np.einsum("ij,ij->i", residual, residual)
+    square = np.einsum("ij,ij->i", y, y)
+    some = square > 0
+    share = np.divide(left, square, out=np.where(left > 0, np.inf, 0.0), where=some)
+    place = np.searchsorted(_BINS, share, side="right") - 1
+    return np.bincount(place.clip(0, len(_BINS) - 2), minlength=len(_BINS) - 1)
+
+
+def _middle_share(shares: Integers) -> float:
+    """The median of shares in bins."""
+    half = shares.sum() / 2
+    place = int(np.searchsorted(np.cumsum(shares), half))
+    low, high = _BINS[place], min(_BINS[place + 1], 2.0)
+    before = shares[:place].sum()
+    return float(low + (high - low) * (half - before) / shares[place])
+
+
+def _seen_sums(data: Any, reconstruction: Any) -> _DataSums:
+    """:func:`_data_sums` of the entries of `data` that are not NaN."""
+    given, rebuilt = np.asarray(data), check_matrix("reconstruction", reconstruction)
+    check_same("reconstruction", "samples", rebuilt.shape[0], given.shape[0], "data")
+    check_same("reconstruction", "features", rebuilt.shape[1], given.shape[1], "data")
+    sums = None
+    for rows in row_blocks(*given.shape):
+        there = ~np.isnan(given[rows])
+        y = as_finite("data", np.where(there, given[rows], 0.0))
+        residual = np.where(there, y - as_finite("reconstruction", rebuilt[rows]), 0.0)
+        seen = there.sum(axis=0)
+        mean = y.sum(axis=0) / seen.clip(1)
+        centred = np.where(there, y - mean, 0.0)
+        block = _DataSums(
+            len(y),
+            mean,
+            float(np.vdot(centred, centred)),
+            float(np.vdot(residual, residual)),
+            _row_shares(residual, y),
+            seen,
+        )
+        sums = block if sums is None else sums.plus(block)
+    assert sums is not None
+    return sums
 
 
 def _data_sums(data: Any, reconstruction: Any) -> _DataSums:
@@ -304,6 +370,7 @@ def _data_sums(data: Any, reconstruction: Any) -> _DataSums:
             y[0] + offset,
             float(np.vdot(centred, centred)),
             float(np.vdot(residual, residual)),
+            _row_shares(residual, y),
         )
         sums = block if sums is None else sums.plus(block)
     assert sums is not None  # check_matrix refuses empty data
@@ -311,7 +378,8 @@ def _data_sums(data: Any, reconstruction: Any) -> _DataSums:
 
 
 def _mse(sums: _DataSums) -> float:
-    return sums.error / (sums.n_samples * len(sums.mean))
+    entries = sums.n_samples * len(sums.mean) if sums.seen is None else int(sums.seen.sum())
+    return sums.error / entries
 
 
 def _fvu(sums: _DataSums) -> float:
@@ -423,6 +491,10 @@ class Diagnosis:
         Entry k is the number of samples with exactly k active units.
     mse, fvu, explained_variance : float
         As the functions of those names; the last two are NaN where the data do not vary.
+    row_explained : float
+        The middle row's share of its own square that is explained, 1 - |y - y_hat|^2 / |y|^2,
+        at least -1: where a few rows hold most of the square it tells of all the others. To three
+        digits.
     """
 
     n_samples: int
@@ -436,6 +508,7 @@ class Diagnosis:
     mse: float
     fvu: float
     explained_variance: float
+    row_explained: float = float("nan")
 
     def to_dict(self, *, atoms: bool = False) -> dict[str, Any]:
         """The numbers for JSON; with `atoms`, also those of every atom and the histogram."""
@@ -449,6 +522,7 @@ class Diagnosis:
             "mse": self.mse,
             "fvu": finite_or_none(self.fvu),
             "explained_variance": finite_or_none(self.explained_variance),
+            "row_explained": finite_or_none(self.row_explained),
         }
         if atoms:
             numbers |= {
@@ -464,8 +538,8 @@ class Diagnosis:
         return (
             f"{self.n_samples} samples: {self.l0:.4g} of {m} units active on average "
             f"({self.activation_fraction:.2%}), {len(self.dead)} never; explained variance "
-            f"{self.explained_variance:.4f} (FVU {self.fvu:.4g}), mean squared error "
-            f"{self.mse:.4g}."
+            f"{self.explained_variance:.4f} (FVU {self.fvu:.4g}), of the middle row's square "
+            f"{self.row_explained:.4f}, mean squared error {self.mse:.4g}."
         )
 
     def __repr__(self) -> str:
@@ -482,6 +556,12 @@ class CodeStatistics:
     The result does not depend on how the samples are cut into batches, up to rounding in
     float64.
 
+    Parameters
+    ----------
+    missing : bool
+        Whether NaN in the data is an entry that is missing, and counts for nothing; else it is
+        refused.
+
     Examples
     --------
     >>> import numpy as np
@@ -495,7 +575,8 @@ class CodeStatistics:
     (3, 1.0, [0, 3, 0], 1.0)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, missing: bool = False) -> None:
+        self._missing = missing
         self._codes: _CodeSums | None = None
         self._data: _DataSums | None = None
 
@@ -522,7 +603,8 @@ class CodeStatistics:
             If an array is not 2-d, is empty or is not finite, if the shapes do not fit each
             other or those of the batches before. Nothing has been added then.
         """
-        code_sums, data_sums = _code_sums(codes), _data_sums(data, reconstruction)
+        summed = _seen_sums if self._missing else _data_sums
+        code_sums, data_sums = _code_sums(codes), summed(data, reconstruction)
         check_same("codes", "samples", code_sums.n_samples, data_sums.n_samples, "data")
         self._add(code_sums, data_sums)
         return self
@@ -564,6 +646,7 @@ class CodeStatistics:
             mse=_mse(data),
             fvu=unexplained,
             explained_variance=1.0 - unexplained,
+            row_explained=1.0 - _middle_share(data.shares),
         )
 
     def _add(self, codes: _CodeSums, data: _DataSums) -> None:

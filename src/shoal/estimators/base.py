@@ -20,6 +20,7 @@ from shoal import signals
 from shoal.data import FittedPreprocessing, Preprocessing, Source, open_source, validate
 from shoal.data.columns import aligned
 from shoal.data.fingerprints import fingerprint
+from shoal.data.gaps import with_gaps
 from shoal.diagnosis import CodeStatistics, Diagnosis, Landscape, landscape
 from shoal.estimators.inputs import is_source
 from shoal.network.activations import Activation, TopK, gate_of
@@ -194,6 +195,28 @@ class TiedAutoencoder(
             raise ArgumentError("X", f"{codes.shape[1]} columns", f"codes of {m} atoms")
         return self.preprocessing_.undo(self._decode(codes).astype(codes.dtype, copy=False))
 
+    def denoise(self, X: Any, method: str | None = None) -> NDArray[Any]:
+        """What the model makes of `X`: its reconstruction, in the unit of the data.
+
+        With ``missing="ignore"`` that of the entries that are missing as well, so that
+        ``np.where(np.isnan(X), model.denoise(X), X)`` fills them.
+
+        Parameters
+        ----------
+        X
+            As for :meth:`transform`.
+        method : str, optional
+            How codes are inferred, as for :meth:`transform`; by a pursuit where the model has one.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+        """
+        if method is None:
+            method = "pursuit" if "pursuit" in self.methods else "encoder"
+        rebuilt = [made for _, _, made in self.iter_coded(X, method)]
+        return self.preprocessing_.undo(np.concatenate(rebuilt))
+
     def _decode(self, codes: Any) -> NDArray[Any]:
         """y = x D + c (B, n) of codes (B, m), in the preprocessed space."""
         rebuilt = np.asarray(codes @ self.components_.astype(codes.dtype, copy=False))
@@ -228,10 +251,14 @@ class TiedAutoencoder(
             L0, activation fraction, dead atoms, MSE, FVU, explained variance, in the
             preprocessed space.
         """
-        statistics = CodeStatistics()
+        statistics = self.statistics()
         for data, codes, rebuilt in self.iter_coded(X, method):
             statistics.update(data, codes, rebuilt)
         return statistics.result()
+
+    def statistics(self) -> CodeStatistics:
+        """What counts codes and reconstructions of data that this model takes."""
+        return CodeStatistics(missing=getattr(self, "missing", None) is not None)
 
     def landscape(self, X: Any, *, n_samples: int = 500, **options: Any) -> Landscape:
         """The loss around the dictionary on rows of `X`, in the preprocessed space.
@@ -263,7 +290,7 @@ class TiedAutoencoder(
         else:
             most = min(source.n_samples, wanted)
             rows = source.rows(np.linspace(0, source.n_samples - 1, most).round().astype(np.intp))
-        data = self.preprocessing_.apply(rows)
+        data = self._whole(self.preprocessing_.apply(rows))
         bias = np.zeros_like(self.bias_) if apart else self.bias_
         parts = {"threshold": self.thresholds_, "offset": self.offset_}
         named = parts | {"bias_name": None, "random_state": self._seed()} | options
@@ -298,7 +325,7 @@ class TiedAutoencoder(
         without_zeros = method != "encoder" or gate_of(self._encoder()) is not None
         largest = 0.0
         for batch in batches:
-            largest = max(largest, float(np.abs(batch).max()))
+            largest = max(largest, float(np.nanmax(np.abs(batch))))
             if not largest <= units.MOST_SQUARED:
                 raise _beyond(largest)
             codes = self._code_rows(parameters, batch, method, without_zeros)
@@ -340,8 +367,10 @@ class TiedAutoencoder(
         """The codes of a preprocessed batch (B, n), rows of any magnitude: shape (B, m).
 
         Where codes are as large as the data are, a row whose squares could get lost is coded in
-        another unit.
+        another unit. Of a row with missing entries it is the code of what is seen.
         """
+        if getattr(self, "missing", None) is not None and np.isnan(batch).any():
+            return self._code_seen(parameters, batch, method, without_zeros, tol)
         free = type(self._encoder()) is TopK and not self.bias_.any()
         free = free or (method in PURSUITS and self.thresholds_ is None)
         exponents = units.exponents(np.abs(batch).max(axis=1)) if free else 0
@@ -369,6 +398,21 @@ class TiedAutoencoder(
         found = fast_sparse_encode(parameters, data, self._encoder())
         return found.to_csr(len(parameters.bias))
 
+    def _whole(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """A preprocessed batch (B, n) with what the model makes of entries that are missing."""
+        return batch
+
+    def _code_seen(
+        self,
+        parameters: Parameters,
+        batch: NDArray[Any],
+        method: str,
+        without_zeros: bool,
+        tol: float | None,
+    ) -> NDArray[Any] | sparse.csr_array:
+        """The codes of a batch (B, n) where entries are missing."""
+        raise NotImplementedError  # of models that ignore them
+
     def _parameters(self, dtype: np.dtype, device: torch.device) -> Parameters:
         parts = (getattr(self, name) for name in PARTS.values())
         dictionary, *others = (
@@ -391,13 +435,28 @@ class TiedAutoencoder(
     def _source(self, X: Any) -> Source:
         """`X` as a checked source of the features that the model was fitted with."""
         if not is_source(X):
-            return open_source(validate_data(self, X, reset=False, dtype="numeric"))
-        source = self.by_name(open_source(X))
+            checked = validate_data(
+                self, X, reset=False, dtype="numeric", ensure_all_finite=self._finite()
+            )
+            return self.with_gaps(open_source(checked))
+        source = self.with_gaps(self.by_name(open_source(X)))
         validate(source)  # before the width, as scikit-learn does for arrays
         if source.n_features != self.n_features_in_:
             needed = f"{self.n_features_in_} features, as the model was fitted with"
             raise ArgumentError("X", f"{source.n_features} features", needed)
         return source
+
+    def _finite(self) -> bool | str:
+        """What scikit-learn is to refuse among numbers."""
+        return True if getattr(self, "missing", None) is None else "allow-nan"
+
+    def with_gaps(self, source: Source) -> Source:
+        """`source`, NaN allowed where the model ignores what is missing."""
+        if getattr(self, "missing", None) is None:
+            return source
+        seen = with_gaps(source)
+        validate(seen)
+        return seen
 
     def by_name(self, source: Source) -> Source:
         """`source` with its columns in the order of those that the model was fitted with.
@@ -419,8 +478,11 @@ class TiedAutoencoder(
         """`X` as a checked source to fit to, and its columns' names; the model stays as it is."""
         if not is_source(X):
             # Scikit-learn's check notes what it sees on the estimator.
-            return open_source(validate_data(copy.copy(self), X, reset=True, dtype="numeric")), None
-        source = open_source(X)
+            checked = validate_data(
+                copy.copy(self), X, reset=True, dtype="numeric", ensure_all_finite=self._finite()
+            )
+            return self.with_gaps(open_source(checked)), None
+        source = self.with_gaps(open_source(X))
         validate(source)
         names = source.feature_names
         return source, None if names is None else np.array(names, dtype=object)

@@ -15,15 +15,21 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from shoal.data import FittedPreprocessing, Preprocessing, Source
+from shoal.data.gaps import MISSING, check_ignorable, fitted_on_seen, usual_values
+from shoal.data.norms import NORMS, RowNorms, guarded
 from shoal.estimators.base import METHODS, PURSUITS, TiedAutoencoder
 from shoal.network.activations import Activation, TopK, at_rest
 from shoal.network.codes import SparseCodes
 from shoal.network.inference import (
     OrthogonalMatchingPursuit,
+    Pursuit,
+    SubspacePursuit,
     corrected_codes,
     fast_least_squares,
     fast_sparse_encode,
+    sparse_codes,
 )
+from shoal.network.seen import filled, seen_least_squares
 from shoal.parts import check_storable
 from shoal.training import (
     MODELS,
@@ -50,9 +56,10 @@ from shoal.training.fit import (
     searched,
     started,
     tenth,
+    told,
 )
 from shoal.training.history import Recorded
-from shoal.training.initialization import atoms_given
+from shoal.training.initialization import atoms_given, rows_wanted
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
 from shoal.training.recipes.recipe import with_encoder, with_positive_atoms
 from shoal.training.revival import Activity
@@ -71,6 +78,21 @@ Model = Literal["sparse", "nonnegative", "mixture"]
 
 Init = Literal["auto", "data", "random", "residual", "pca", "pairwise"]
 """Where atoms start, by name."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "activations": {
+        "model": "nonnegative",
+        "n_nonzero_coefs": 32,
+        "preprocessing": "center",
+        "norms": "clip",
+    }
+}
+"""Names for several arguments of :class:`DictionaryAutoencoder`."""
+
+
+def _is_usual(given: Any, usual: Any) -> bool:
+    return given is usual or (type(given) is type(usual) and bool(given == usual))
 
 
 Encoder = Literal["auto", "tied", "tied-gain", "untied"]
@@ -109,6 +131,15 @@ def _collapsed(dictionary: NDArray[Any]) -> str | None:
         f"the atoms have collapsed: {share:.0%} of their square lies along one direction, as where "
         "an offset of all rows keeps every unit firing; preprocessing='center' takes it out, "
         "or recipe='default'"
+    )
+
+
+def _held_said(found: RowNorms, norms: str | None) -> str:
+    if norms == "scale":
+        return "in the fit all rows were of one length: norms='scale'"
+    return (
+        f"{found}; in the fit each was as long as that one (norms='clip'; norms=None leaves them "
+        "as they are)"
     )
 
 
@@ -182,6 +213,22 @@ class DictionaryAutoencoder(TiedAutoencoder):
     positive_atoms : bool
         Whether no entry of an atom may be below 0, for data that are sums of what cannot be
         negative: spectra, counts, stains. With a recipe whose atoms are of length 1.
+    norms : {"auto", "clip", "scale"} or None
+        What a fit does about rows that are much longer than the others, and hold most of the
+        square: "clip" makes rows whose norm is out of proportion, at least three times that of the
+        middle row, as long as that one; "auto" does so, with a warning, where such rows hold a
+        fifth of the square or more; "scale" makes all rows of one length; None does nothing. Where
+        the preprocessing takes a mean away, norms are those about the middle of each column.
+        Codes are those of rows as they are.
+    missing : "ignore" or None
+        "ignore" takes NaN for entries that are missing: fit, codes, scores and :meth:`denoise` are
+        least squares on those that are seen. A row or a column without a number is an error, as
+        every NaN is with None. With preprocessing "none", "center" or "scale", and data whose
+        rows can be counted.
+    preset : "activations" or None
+        A name for several arguments, of which those count that are left at their defaults. For
+        "activations", of a language model: ``model="nonnegative"``, 32 active units a sample,
+        ``preprocessing="center"`` and ``norms="clip"``.
     device : str or torch.device
         "cpu", "cuda", ..., or "auto": CUDA where there is one.
     random_state : int, RandomState instance or None
@@ -220,6 +267,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         Learning curves, as described at :class:`shoal.training.History`.
     n_steps_ : int
         Updates of the descent.
+    notes_ : tuple of str
+        What there is to say of the data as the fit saw them. Only after :meth:`fit`.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only where the data has string column names.
@@ -259,6 +308,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         n_unrolled: int = 0,
         joint: bool = False,
         positive_atoms: bool = False,
+        norms: Literal["auto", "clip", "scale"] | None = "auto",
+        missing: Literal["ignore"] | None = None,
+        preset: Literal["activations"] | None = None,
         device: str | torch.device = "cpu",
         random_state: int | np.random.RandomState | None = None,
         sparse_output: bool = False,
@@ -273,6 +325,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self.n_unrolled = n_unrolled
         self.joint = joint
         self.positive_atoms = positive_atoms
+        self.norms = norms
+        self.missing = missing
+        self.preset = preset
         self.device = device
         self.random_state = random_state
         self.sparse_output = sparse_output
@@ -342,6 +397,12 @@ class DictionaryAutoencoder(TiedAutoencoder):
         that is dropped half-way leaves the model as it was before, and saves the state that it
         was dropped at, where there are checkpoints.
         """
+        if self.preset is not None:
+            settled = self._without_preset()
+            return self._taking_on(
+                settled,
+                settled.iter_fit(X, checkpoint=checkpoint, checkpoint_every=checkpoint_every),
+            )
         (source, names), seed = self._new_source(X), self._seed()
         m, k = self._sizes(source.n_samples, source.n_features, whole=True)
         recipes = cache(partial(self._recipe, m, n_samples=source.n_samples))
@@ -351,9 +412,29 @@ class DictionaryAutoencoder(TiedAutoencoder):
         spec = self._preprocessing(source.n_samples)
         check_init(self._init(), m, source.n_features)
         self._sparse_output()
+        if source.gaps:
+            check_ignorable(spec, source)
         keeper = self._keeper(checkpoint, checkpoint_every, source, seed)
         steps = self._fit_steps(source, names, spec, recipes, m, k, device, keeper, seed)
         return keeper.over(steps)
+
+    def _without_preset(self) -> Self:
+        """A model with the preset's arguments in the place of those that are left at defaults."""
+        named = PRESETS[check_choice("preset", self.preset, PRESETS)]
+        usual = type(self)().get_params(deep=False)
+        given = self.get_params(deep=False)
+        changed = {
+            name: value for name, value in named.items() if _is_usual(given[name], usual[name])
+        }
+        return type(self)(**{**given, **changed, "preset": None})
+
+    def _taking_on(
+        self, settled: Self, steps: Generator[Step, None, None]
+    ) -> Generator[Step, None, None]:
+        """The steps of `settled`, whose fit is this model's once it is done."""
+        yield from steps
+        own = self.get_params(deep=False)
+        self.__dict__.update({k: v for k, v in vars(settled).items() if k not in own})
 
     def _fit_steps(
         self,
@@ -369,8 +450,26 @@ class DictionaryAutoencoder(TiedAutoencoder):
     ) -> Generator[Step, None, None]:
         given = self.get_params(deep=False)
         rng = np.random.default_rng(seed if keeper is NONE else keeper.seed)
-        fitted = spec.fit(source)
-        prepared = fitted.through(source)
+        seen, held = guarded(
+            source,
+            self.norms,
+            centred=spec.kind in ("center", "scale", "whiten"),
+            ahead=rows_wanted(self._init(), m),
+        )
+        notes = []
+        if held is not None:
+            notes.append(_held_said(held, self.norms))
+            if self.norms == "auto":
+                warnings.warn(notes[0], stacklevel=2)
+        usual = None
+        if source.gaps:
+            columns = usual_values(seen)
+            fitted = fitted_on_seen(spec, seen, columns)
+            if not columns.complete:
+                usual = fitted.apply(columns.mean[None])[0]
+        else:
+            fitted = spec.fit(seen)
+        prepared = fitted.through(seen)
         problem, state = prepare(
             prepared,
             self._init(),
@@ -380,6 +479,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             self.model,
             rng,
             device=device,
+            usual=usual,
         )
         history = History()
         if keeper is not NONE:
@@ -403,10 +503,11 @@ class DictionaryAutoencoder(TiedAutoencoder):
         assert state.k is not None
         parameters, dtype = pruned(found.parameters), source.dtype
         # Rows of a stream that are kept will do.
-        rows = problem.kept if prepared.once else problem.source
+        at_last = problem.as_seen(state)
+        rows = at_last.kept if prepared.once else at_last.source
         # What is saved from here on is the end of the fit: an encoder takes few steps.
         ended = {"state": state, "history": history.recorded()}
-        steps = encoding(problem, state, found, parameters, rows)
+        steps = encoding(at_last, state, found, parameters, rows)
         done = None
         while done is None:
             try:
@@ -447,6 +548,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             self.unpolished_components_ = before.dictionary.cpu().numpy().astype(dtype)
         self._keep_names(source.n_features, names)
         self.history_ = history.close()
+        self.notes_ = (*notes, *state.said, *told(state))
 
     def partial_fit(self, X: Any, y: None = None) -> Self:
         """One pass of minibatch descent over `X`, from where the last call stopped.
@@ -470,6 +572,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
         -------
         self
         """
+        for name in ("missing", "preset"):
+            if (value := getattr(self, name)) is not None:
+                raise ArgumentError(name, f"{value!r} in partial_fit", "fit, or None")
         first = not hasattr(self, "components_")
         _refuse_pursuit(self.recipe_ if not first else self.recipe)
         device, carried = self._device(), None if first else self._carried
@@ -648,6 +753,47 @@ class DictionaryAutoencoder(TiedAutoencoder):
         m = len(dictionary)
         return found.to_csr(m) if without_zeros else found.dense(m).cpu().numpy()
 
+    def _pursuit(self) -> Pursuit:
+        """What infers the codes that missing entries are filled by."""
+        found = self.recipe_.pursuit
+        return found or SubspacePursuit(self.n_nonzero_coefs_, self.model_ == "sparse")
+
+    def _whole(self, batch: NDArray[Any]) -> NDArray[Any]:
+        if not np.isnan(batch).any():
+            return batch
+        parameters = self._parameters(batch.dtype, self._device())
+        # Rows of any magnitude, as `_code_rows` has it.
+        free = self.thresholds_ is None and self.offset_ is None
+        exponents = units.exponents(np.nanmax(np.abs(batch), axis=1))[:, None] if free else 0
+        rows = torch.from_numpy(np.ldexp(batch, exponents)).to(parameters.bias.device)
+        found = filled(parameters, rows, self._pursuit(), signed=self.model_ == "sparse")
+        return np.where(np.isnan(batch), np.ldexp(found.cpu().numpy(), -exponents), batch)
+
+    def _code_seen(
+        self,
+        parameters: Parameters,
+        batch: NDArray[Any],
+        method: str,
+        without_zeros: bool,
+        tol: float | None,
+    ) -> NDArray[Any] | sparse.csr_array:
+        codes = self._code_rows(parameters, self._whole(batch), method, without_zeros, tol)
+        if method == "encoder":
+            return codes
+        # The support is that of the whole row, and the coefficients those of what is seen.
+        dense = codes.toarray() if isinstance(codes, sparse.csr_array) else np.asarray(codes)
+        gaps = np.isnan(batch).any(axis=1)
+        free = self.thresholds_ is None and self.offset_ is None
+        exponents = units.exponents(np.nanmax(np.abs(batch[gaps]), axis=1))[:, None] if free else 0
+        on_seen = seen_least_squares(
+            parameters,
+            torch.from_numpy(np.ldexp(batch[gaps], exponents)).to(parameters.bias.device),
+            sparse_codes(torch.from_numpy(dense[gaps]).to(parameters.bias.device)),
+            signed=self.model_ == "sparse",
+        )
+        dense[gaps] = np.ldexp(on_seen.dense(len(parameters.bias)).cpu().numpy(), -exponents)
+        return sparse.csr_array(dense) if without_zeros else dense
+
     def _own_codes(self, parameters: Parameters, data: torch.Tensor) -> SparseCodes:
         """The encoder's codes of data (B, n), corrected where it is unrolled."""
         activation, fit = self._encoder(), self.recipe_.encoder
@@ -673,6 +819,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
     def _active_units(self, m: int) -> int | None:
         """The number k of active units a sample, of `m` atoms; None for one to be estimated."""
         check_choice("model", self.model, MODELS)
+        check_choice("norms", self.norms, NORMS)
+        check_choice("missing", self.missing, MISSING)
+        check_choice("preset", self.preset, [None, *PRESETS])
         most = 1 if self.model == "mixture" else m
         auto = isinstance(self.n_nonzero_coefs, str) and self.n_nonzero_coefs == "auto"
         if self.n_nonzero_coefs is None or (auto and most == 1):

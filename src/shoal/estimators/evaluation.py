@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from shoal.data import Source, open_source
+from shoal.data.norms import FEW, held_by_few, row_norms
 from shoal.diagnosis import (
-    CodeStatistics,
     Diagnosis,
     Recovery,
     coherence,
@@ -67,11 +67,13 @@ def evaluated(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
     names = getattr(model, "feature_names_in_", None)
     sample.feature_names = None if names is None else tuple(names)  # in their order by now
     true_codes = None if source.truth is None else source.truth.codes
+    norms = row_norms(model.preprocessing_.apply(rows))
+    few = {"rows": FEW, "square": held_by_few(norms)}
     results, inferred = {}, {}
     for method in ("encoder", "pursuit"):
         if method not in model.methods:
             continue
-        statistics, kept = CodeStatistics(), []
+        statistics, kept = model.statistics(), []
         for data, codes, rebuilt in model.iter_coded(sample, method):
             statistics.update(data, codes, rebuilt)
             if true_codes is not None:
@@ -83,6 +85,7 @@ def evaluated(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
         **_numbers(encoder),
         "dead_atoms": dead_atoms(encoder.atom_activation).tolist(),
         **dictionary,
+        "longest_rows": few,
         "l0_histogram": np.trim_zeros(encoder.histogram, "b").tolist(),
         "codes": {method: _numbers(result) for method, result in results.items()},
     }
@@ -160,5 +163,7 @@ def _recovery_record(found: Recovery) -> dict[str, Any]:
 
 def _numbers(result: Diagnosis) -> dict[str, Any]:
     values = result.to_dict()
-    names = ("l0", "activation_fraction", "mse", "fvu", "explained_variance")
+    names = (
+        "l0", "activation_fraction", "mse", "fvu", "explained_variance", "row_explained"
+    )  # fmt: skip
     return {name: values[name] for name in names}

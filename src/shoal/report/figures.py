@@ -322,7 +322,9 @@ def _shade(axes: Axes, steps: list[float], phases: list[tuple[str, int, int]]) -
     for order, (name, first, last) in reversed(list(enumerate(phases))[1:]):
         left, right = steps[max(first - 1, 0)], steps[last]
         if right > left:
-            axes.axvspan(left, right, color=SOFT, alpha=0.15 * order, linewidth=0, zorder=0)
+            axes.axvspan(
+                left, right, color=SOFT, alpha=min(0.15 * order, 0.6), linewidth=0, zorder=0
+            )
         size = len(name) * letter
         inside = right - left > size + letter
         # In the middle of the band, or left of it where it is narrow, and of the next name.

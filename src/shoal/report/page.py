@@ -12,6 +12,7 @@ import hashlib
 import io
 import math
 import os
+import re
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -282,6 +283,7 @@ def _context(run: Run) -> dict[str, Any]:
         "codes": _codes(diagnosis),
         "duplicates": _duplicates(diagnosis, set(drawn.tolist())),
         "recovery": _recovery(run),
+        "texts": _texts(run),
         "landscape": _landscape(run),
         "tables": _tables(run),
         "command": run.config.get("command"),
@@ -290,6 +292,46 @@ def _context(run: Run) -> dict[str, Any]:
         "percent": percent,
         "plural": plural,
     }
+
+
+def _texts(run: Run) -> dict[str, Any] | None:
+    """The texts that fire each atom; what isn't as it should be is left out."""
+    section = run.section("texts")
+    listed = section.get("atoms")
+    if not isinstance(listed, list):
+        return None
+    atoms = []
+    for each in listed:
+        if not isinstance(each, dict) or type(each.get("atom")) is not int:
+            continue
+        parts = {name: _passages(each.get(name)) for name in ("top", "quantiles")}
+        if parts["top"]:
+            words = dict.fromkeys(passage["token"].strip() for passage in parts["top"])
+            atoms.append({"index": each["atom"], "words": ", ".join(words), **parts})
+    if not atoms:
+        return None
+    return {
+        "atoms": atoms,
+        "rows": number(section.get("n_samples")) or 0,
+        "method": str(section.get("method", "")),
+    }
+
+
+def _passages(value: Any) -> list[dict[str, str]]:
+    names = ("document", "before", "token", "after")
+    found = []
+    for each in value if isinstance(value, list) else []:
+        if not isinstance(each, list) or len(each) != 5 or number(each[0]) is None:
+            continue
+        if all(isinstance(text, str) for text in each[1:]):
+            said = {name: _in_a_line(text) for name, text in zip(names, each[1:], strict=True)}
+            found.append({"code": compact(each[0]), **said})
+    return found
+
+
+def _in_a_line(text: str) -> str:
+    """`text` with every run of space, and what can't be shown, as one space."""
+    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text))
 
 
 def _created(run: Run) -> str:
@@ -452,6 +494,7 @@ def _codes(diagnosis: dict[str, Any]) -> dict[str, Any] | None:
     kinds = {k: v for k, v in codes.items() if isinstance(v, dict)}
     shown = (
         ("explained_variance", "Explained variance", percent),
+        ("row_explained", "Of the middle row\u2019s square", percent),
         ("mse", "Mean squared error", compact),
         ("l0", "Active a sample", compact),
     )

@@ -22,6 +22,7 @@ __all__ = [
     "chips",
     "compact",
     "count",
+    "few_rows",
     "headline",
     "percent",
     "phases",
@@ -172,7 +173,31 @@ def headline(run: Run) -> list[str]:
         text += (
             f"; {plural(k, 'pair')} {'is a near-duplicate' if k == 1 else 'are near-duplicates'}"
         )
-    return [text + ".", *_by_pursuit(diagnosis, explained), *_trust(run)]
+    few = few_rows(diagnosis)
+    notes = run.config.get("notes")
+    said = [str(each) for each in notes] if isinstance(notes, list) else []
+    said = [each if each.endswith(".") else each + "." for each in said]
+    about = [] if few is None else [few]
+    return [text + ".", *_by_pursuit(diagnosis, explained), *about, *said, *_trust(run)]
+
+
+# Arbitrary: from this share of the square on, a twentieth of the rows have the say in every mean.
+_MOST_OF_IT = 0.5
+
+
+def few_rows(diagnosis: dict[str, Any]) -> str | None:
+    """That a few rows hold most of the square, and how well the others are explained; or None."""
+    longest = diagnosis.get("longest_rows")
+    if not isinstance(longest, dict):
+        return None
+    rows, square = number(longest.get("rows")), number(longest.get("square"))
+    if rows is None or square is None or square < _MOST_OF_IT:
+        return None
+    text = f"{percent(square)} of the square is in {percent(rows)} of the rows"
+    middle = number(diagnosis.get("row_explained"))
+    if middle is not None:
+        text += f"; of the middle row\u2019s own square {percent(middle)} is explained"
+    return text + "."
 
 
 def _by_pursuit(diagnosis: dict[str, Any], explained: float | None) -> list[str]:

@@ -10,6 +10,7 @@ Estimators validate, call these and keep the result; so do the papers' experimen
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -36,8 +37,17 @@ from shoal.training.initialization import initialize, rows_wanted
 from shoal.training.polish import begin_polish, polish
 from shoal.training.recipes import Recipe
 from shoal.training.revival import Activity
-from shoal.training.sparsity import begin_search, find_sparsity, trial
-from shoal.training.state import First, State, generator_at
+from shoal.training.second_look import as_looked_at, differs, filled_with, strange
+from shoal.training.sparsity import (
+    VARYING,
+    begin_search,
+    by_gain,
+    curve,
+    find_sparsity,
+    stands_out,
+    trial,
+)
+from shoal.training.state import First, Looked, State, generator_at
 from shoal.vocabulary import Parameters, Step
 
 __all__ = [
@@ -53,16 +63,26 @@ __all__ = [
     "step_of",
     "steps",
     "tenth",
+    "told",
 ]
 
 # Rows of a stream that the search for a number of non-zeros keeps, to read them many times.
 SEARCHED = 50_000
+
+# Arbitrary: rows by which what more active units explain is said.
+_CURVE_ROWS = 1_000
+# Arbitrary: active units that are chosen where no number stands out.
+_MOST = 32
 
 # Arbitrary: the memory of the rows that a polish is made on, where they are sparse at home.
 _POLISHED_BYTES = 48 * 2**20
 
 # Arbitrary: batches of so many rows, and so many of them, that a threshold is the mean over.
 _RESTED, _MOST_BATCHES = 256, 64
+
+
+# Arbitrary: steps at most of a refinement once rows are left out; most take less than 100.
+_AGAIN = 2_000
 
 
 def tenth(m: int) -> int:
@@ -181,6 +201,8 @@ class Problem:
         The share of the square of the data that their mean has: what all rows have in common.
     warm : bool
         Whether the start is one that was asked for, atom by atom.
+    unfilled : Source or None
+        `source` with NaN where entries are missing, which in `source` and `kept` are filled.
     """
 
     source: Source
@@ -193,28 +215,34 @@ class Problem:
     exponent: int = 0
     offset: float = 0.0
     warm: bool = False
-    _plans: dict[tuple[bool, bool, int], Plan] = field(default_factory=dict, repr=False)
+    unfilled: Source | None = None
+    _plans: dict[tuple[Any, ...], Plan] = field(default_factory=dict, repr=False)
 
     def plan(self, state: State) -> Plan:
         """The plan of the descent that `state` is in: of a trial, while it is searching."""
         searching = state.k is None and state.searched is not None
+        left_out = state.looked is not None and state.looked.share < 1.0
         k = state.searched.k if searching and state.searched is not None else state.k
         assert k is not None
         again = state.first is not None
-        if (searching, again, k) not in self._plans:
+        if (searching, again, left_out, k) not in self._plans:
             m = len(self.start.dictionary)
             made = (
                 trial(self.model, m, k, self.kept.n_samples)
                 if searching
                 else self.recipe(state).plan()
             )
-            self._plans[searching, again, k] = made
-        return self._plans[searching, again, k]
+            self._plans[searching, again, left_out, k] = made
+        return self._plans[searching, again, left_out, k]
 
     def recipe(self, state: State) -> Recipe:
         """What `state` is trained by: once it is made again, no atom is replaced or given up."""
         assert state.k is not None
         found = self.recipe_of(state.k)
+        if state.looked is not None and state.looked.share < 1.0 and found.refinement is not None:
+            # Most rows are explained, and what is left is not for ever in vain.
+            refinement = replace(found.refinement, wait=None, n_steps=_AGAIN)
+            found = replace(found, refinement=refinement, finish=None)
         return found if state.first is None else replace(found, revival=None)
 
     def step(self, state: State, sums: StepSums | Terms) -> Step:
@@ -229,6 +257,19 @@ class Problem:
         assert polish is not None
         progress = 1.0 if state.finished else state.number / polish.max_rounds
         return _record(state, sums, "polish", progress, None)
+
+    def as_seen(self, state: State) -> Problem:
+        """The problem with rows as `state` sees them: see :mod:`shoal.training.second_look`."""
+        looked = state.looked
+        if looked is None:
+            return self
+        pursuit = _coder(self.recipe(state))
+        assert isinstance(pursuit, Pursuit)
+        if self.unfilled is not None:
+            seen = as_looked_at(self.unfilled, looked, pursuit)
+            return replace(self, source=seen, kept=seen)
+        source, kept = (as_looked_at(each, looked, pursuit) for each in (self.source, self.kept))
+        return replace(self, source=source, kept=kept)
 
     def draw(self, n: int, rng: np.random.Generator, *, most: int) -> Tensor:
         """At most `n` random rows to polish on, and at most `most`."""
@@ -260,6 +301,7 @@ def prepare(
     rng: np.random.Generator,
     *,
     device: torch.device | str = "cpu",
+    usual: NDArray[Any] | None = None,
 ) -> tuple[Problem, State]:
     """A fit that may begin, and the state that it begins with.
 
@@ -279,6 +321,8 @@ def prepare(
         The only randomness.
     device : torch.device or str
         Where parameters lie.
+    usual : ndarray of shape (n,), optional
+        What missing entries (NaN) are filled with first. The source is one whose rows are counted.
 
     Raises
     ------
@@ -286,6 +330,9 @@ def prepare(
         Where the data leave the range of what can be squared.
     """
     recipe_of = cache(recipe_of)  # recipes may warn, once
+    unfilled = None
+    if usual is not None:
+        unfilled, source = source, filled_with(source, usual)
     settings = recipe_of(k or 1).polish
     again = max(0 if settings is None else settings.max_samples, SEARCHED if k is None else 0)
     sample, kept = drawn(source, init, m, again, rng)
@@ -305,6 +352,7 @@ def prepare(
         exponent,
         _offset_of(sample),
         warm=not isinstance(init, str),
+        unfilled=None if unfilled is None else units.changed(unfilled, exponent),
     )
     if k is None:
         return problem, begin_search(narrow, rng)
@@ -347,14 +395,35 @@ def _search(
     state: State, start: Parameters, source: Source, model: str
 ) -> Generator[tuple[State, StepSums | Terms], None, tuple[int, tuple[str, ...]]]:
     """The number of active units, and what there is to say of it."""
-    k = yield from find_sparsity(state, start, source, model)
-    if k is not None:
+    trials = find_sparsity(state, start, source, model)
+    while True:
+        try:
+            state, sums = next(trials)
+        except StopIteration as end:
+            k = end.value
+            break
+        yield state, sums
+    if k == VARYING:
+        return VARYING, ()
+    dictionary, signed = state.parameters.dictionary, model == "sparse"
+    rows = source.draw(_CURVE_ROWS, generator_at(state.place.after), strict=False)
+    data = torch.from_numpy(rows).to(dictionary)
+    if k is not None and stands_out(dictionary, data, k, signed=signed):
         return k, ()
-    k = tenth(len(start.dictionary))
-    said = (
-        f"n_nonzero_coefs='auto': no number of non-zeros stands out in X; {k} is used, "
-        "a tenth of n_components"
-    )
+    shares = curve(dictionary, data, signed=signed)
+    table = ", ".join(f"{count}: {share:.0%}" for count, share in shares.items())
+    said = "n_nonzero_coefs='auto': no number of non-zeros stands out in X; "
+    if k is None:
+        k = tenth(len(dictionary))
+        said += f"{k} is used, a tenth of n_components"
+    else:
+        # The first atom explains most of a row where all rows are alike, and says nothing of how
+        # many there are.
+        k = by_gain(shares, min(_MOST, max(4, tenth(len(dictionary)))))
+        more = k != by_gain(shares, max(shares))
+        why = "a tenth of n_components or less" if more else "twice as many explain little more"
+        said += f"{k} is used: {why}"
+    said += f" (explained by so many of the atoms of a short fit: {table})"
     return k, (said,)
 
 
@@ -417,11 +486,57 @@ def run(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Term
         state = _begun(problem, k, generator_at(state.searched.following))._replace(said=said)
     _say(state.said)
     assert state.k is not None
-    for state, sums in _trained(problem, state):
+    for state, sums in _trained(problem.as_seen(state), state):
         yield state, sums
-    if state.first is None and _loses(problem, state):
-        for state, sums in _trained(problem, _again(problem, state)):
+    while (looked := _looked(problem, state)) is not None:
+        state = looked
+        for state, sums in _trained(problem.as_seen(state), state):
             yield state, sums
+    seen = problem.as_seen(state)
+    if state.first is None and _loses(seen, state):
+        for state, sums in _trained(seen, _again(seen, state)):
+            yield state, sums
+    _say(told(state))
+
+
+def _came_to(state: State) -> First:
+    n_steps = state.number if state.polished is None else state.n_steps
+    return First(state.parameters, state.before_polish, n_steps, state.activity)
+
+
+def _looked(problem: Problem, state: State) -> State | None:
+    """The state at the start of what follows a second look at the rows; None without need."""
+    recipe, before = problem.recipe(state), state.looked
+    pursuit = _coder(recipe)
+    if not isinstance(pursuit, Pursuit) or not state.parameters.tied or state.first is not None:
+        return None
+    found = (1.0, math.inf, 0.0)
+    if recipe.pursuit is None and problem.recipe_of(state.k or 1).finish is not None:
+        found = strange(pruned(state.parameters), _looked_at(problem, state), pursuit)
+    seen = Looked(state.parameters, *found, 1, _came_to(state))
+    if before is not None:
+        seen = seen._replace(number=before.number + 1)
+    if not differs(seen, before, gaps=problem.unfilled is not None):
+        return None
+    start = state.parameters
+    if recipe.polish is not None:
+        start = start.map(lambda part: part.to(problem.narrow.bias.dtype))
+    # From the refinement on: the dictionary is near what it is to be.
+    number = 0 if recipe.refinement is None else recipe.n_steps
+    begun = begin(start, recipe.plan(), generator_at(state.place.after), number=number)
+    return begun._replace(looked=seen, k=state.k, said=state.said)
+
+
+def told(state: State) -> tuple[str, ...]:
+    """What there is to say of the rows, at the end of a fit."""
+    looked = state.looked
+    if looked is None or looked.share == 1.0:
+        return ()
+    text = (
+        f"{looked.strange:.1%} of the rows are nothing like the others: atoms leave more than "
+        f"{looked.share:.0%} of their square, or they are far longer; they are left out of the fit"
+    )
+    return (text,)
 
 
 def _trained(problem: Problem, state: State) -> Iterator[tuple[State, StepSums | Terms]]:
@@ -471,8 +586,7 @@ def _loses(problem: Problem, state: State) -> bool:
 
 def _again(problem: Problem, state: State) -> State:
     """The fit anew, with no atom given up: from rows far from one another, or a warm start."""
-    n_steps = state.number if state.polished is None else state.n_steps
-    first = First(state.parameters, state.before_polish, n_steps, state.activity)
+    first = _came_to(state)
     anew = State(state.parameters, state.place, first=first, k=state.k)
     recipe = problem.recipe(anew)
     start, rng = problem.start, generator_at(state.place.after)
@@ -483,7 +597,7 @@ def _again(problem: Problem, state: State) -> State:
     if recipe.polish is not None:
         start = start.map(lambda part: part.to(problem.narrow.bias.dtype))
     begun = begin(start, recipe.plan(), rng)
-    return begun._replace(first=first, k=state.k, said=state.said)
+    return begun._replace(first=first, looked=state.looked, k=state.k, said=state.said)
 
 
 class Fitted(NamedTuple):
@@ -498,6 +612,7 @@ class Fitted(NamedTuple):
 
 def outcome(problem: Problem, state: State) -> Fitted:
     """What :func:`run` came to at its last `state`; of two fits, or a warm start, the best one."""
+    problem = problem.as_seen(state)
     found, recipe = _better(problem, state), problem.recipe(state)
     coder = _coder(recipe)
     # A recipe of a paper ends where the paper's dynamics do.

@@ -21,7 +21,7 @@ from shoal.parts import register
 from shoal.training.rules import Rule
 from shoal.vocabulary import check_count, check_number
 
-__all__ = ["Finish", "Refinement", "Settled", "nearly_all_within"]
+__all__ = ["Finish", "Refinement", "Settled", "nearly_all_within", "uneven"]
 
 _LOOK = 2  # steps between two looks at what is left unexplained
 
@@ -128,6 +128,12 @@ def _unevenness(losses: Tensor, freedom: int) -> float:
     low, middle, high = torch.quantile(losses, losses.new_tensor([0.25, 0.5, 0.75])).tolist()
     usual = 1.349 * (2 / max(freedom, 1)) ** 0.5
     return (high - low) / (usual * middle) if middle > 0 else 0.0
+
+
+def uneven(left: Tensor, data: Tensor, k: int) -> bool:
+    """Whether the squares `left` (B,) of rows (B, n) by `k` atoms are much, and not as noise is."""
+    much = float(left.median()) > _LEFT * float(data.square().sum(dim=1).mean())
+    return much and _unevenness(left, data.shape[1] - k) >= _RATHER_UNEVEN
 
 
 def _usual_steps(k: int, n_components: int, n_features: int) -> float:

@@ -18,15 +18,30 @@ import torch
 from torch import Tensor
 
 from shoal.data import Source
-from shoal.network.inference import SubspacePursuit, fast_sparse_encode
+from shoal.network.inference import (
+    OrthogonalMatchingPursuit,
+    SubspacePursuit,
+    fast_sparse_encode,
+)
 from shoal.network.objective import StepSums
 from shoal.network.penalties import Terms
 from shoal.training.descent import Plan, begin, descend
 from shoal.training.recipes.from_data import default
+from shoal.training.refinement import uneven
 from shoal.training.state import Place, Searched, State, bits_of, generator_at
 from shoal.vocabulary import Parameters
 
-__all__ = ["VARYING", "begin_search", "elbow", "find_sparsity", "unexplained", "varies"]
+__all__ = [
+    "VARYING",
+    "begin_search",
+    "by_gain",
+    "curve",
+    "elbow",
+    "find_sparsity",
+    "stands_out",
+    "unexplained",
+    "varies",
+]
 
 _ROWS = 1000  # that are looked at
 _EXACT = 1e-6  # a share of the square that is rounding after a short descent in float32
@@ -131,6 +146,59 @@ def elbow(left: Sequence[float], n_components: int, n_features: int) -> int | No
     if not possible.any():
         return None
     return 1 + int(np.where(possible, now - following, -np.inf).argmax())
+
+
+# Arbitrary: numbers of active units that a curve is drawn for. Twice as many are worth it where
+# they explain so much of the square more, or such a share of what is left.
+_CURVE, _WORTH, _OF_THE_REST = (1, 2, 4, 8, 16, 32, 64), 0.03, 0.15
+_NEXT_TO_NOTHING = 0.005
+
+
+def curve(dictionary: Tensor, data: Tensor, *, signed: bool) -> dict[int, float]:
+    """The share of the square of `data` (B, n) that 1, 2, 4, ..., 64 of the atoms explain.
+
+    By orthogonal matching pursuit, and no more of them than half the features or the atoms.
+
+    Examples
+    --------
+    >>> found = curve(torch.eye(4), torch.tensor([[3.0, 1.0, 0.0, 0.0]]), signed=True)
+    >>> {k: round(share, 3) for k, share in found.items()}
+    {1: 0.9, 2: 1.0}
+    """
+    parameters = Parameters(dictionary, torch.zeros_like(dictionary[:, 0]))
+    square = float(data.double().square().sum())
+    shares: dict[int, float] = {}
+    for k in _CURVE:
+        if shares and 2 * k > min(dictionary.shape):
+            break
+        codes = fast_sparse_encode(parameters, data, OrthogonalMatchingPursuit(k, signed))
+        left = float((data - codes.reconstruct(dictionary)).double().square().sum())
+        shares[k] = 1 - left / square if square else 0.0
+    return shares
+
+
+def by_gain(shares: dict[int, float], most: int) -> int:
+    """The first number of active units, up to `most`, of which twice as many explain little more.
+
+    >>> by_gain({1: 0.4, 2: 0.5, 4: 0.58, 8: 0.59}, 32), by_gain({1: 0.4, 2: 0.5, 4: 0.58}, 2)
+    (4, 2)
+    """
+    last = 1
+    for (k, now), (_, then) in pairwise(shares.items()):
+        if k > most:
+            break
+        last = k
+        if then - now < max(_NEXT_TO_NOTHING, min(_WORTH, _OF_THE_REST * (1 - now))):
+            return k
+    else:
+        last = max((k for k in shares if k <= most), default=1)
+    return last
+
+
+def stands_out(dictionary: Tensor, data: Tensor, k: int, *, signed: bool) -> bool:
+    """Whether what `k` atoms leave of rows (B, n) is nothing, or the same for all as noise is."""
+    left = _left_by(dictionary, data, k, signed=signed)
+    return not uneven(left, data, k)
 
 
 def begin_search(start: Parameters, rng: np.random.Generator) -> State:

@@ -20,7 +20,17 @@ from shoal.training.refinement import Settled
 from shoal.training.revival import Activity
 from shoal.vocabulary import Parameters
 
-__all__ = ["First", "Place", "Polished", "Searched", "Smoothed", "State", "bits_of", "generator_at"]
+__all__ = [
+    "First",
+    "Looked",
+    "Place",
+    "Polished",
+    "Searched",
+    "Smoothed",
+    "State",
+    "bits_of",
+    "generator_at",
+]
 
 _KINDS = (
     np.random.PCG64,
@@ -135,6 +145,17 @@ class First(NamedTuple):
     activity: Activity | None
 
 
+class Looked(NamedTuple):
+    """What rows look like by the dictionary of a fit, while the fit goes on with them as such."""
+
+    parameters: Parameters  # of that fit, in whose place entries are that are missing
+    share: float  # rows of whose square it leaves more are left out; 1 for none
+    bound: float  # and rows that are longer
+    strange: float  # the share of the rows that these are
+    number: int  # how often rows were looked at
+    first: First  # what that fit came to
+
+
 class State(NamedTuple):
     """All that moves in a training.
 
@@ -161,6 +182,7 @@ class State(NamedTuple):
     searched: Searched | None = None  # while a search is under way
     polished: Polished | None = None  # once a polish has begun
     first: First | None = None  # while a fit is made again, with no atom given up
+    looked: Looked | None = None  # while a fit goes on with rows as its first part saw them
     finished: bool = False  # nothing is left to do
     said: tuple[str, ...] = ()  # warnings on the way here; who goes on from here says them again
 
