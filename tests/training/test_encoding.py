@@ -295,6 +295,7 @@ def test_a_stream_that_can_be_read_once_has_one_too():
 
 
 @pytest.mark.filterwarnings("ignore:n_components=:UserWarning")
+@pytest.mark.filterwarnings("ignore:100% of the square:UserWarning")
 @pytest.mark.parametrize("row", [0.0, 1e12])
 def test_rows_of_zeros_and_outliers_leave_a_finite_encoder(row):
     data = photographs(1000).copy()
