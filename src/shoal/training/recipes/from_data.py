@@ -109,6 +109,6 @@ def incoherent(model: str, n_components: int, k: int, n_samples: int | None) -> 
         revival=Revival(every=40, idle=40, combined=0.35),
         offset=True,
         pursuit=ThresholdPursuit(
-            min(k or _MOST, n_components), signed, shrinkage=0.4 if signed else 0.0
+            min(k or _MOST, n_components), signed, shrinkage=0.4 if signed else 0.15
         ),
     )
