@@ -508,8 +508,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         # What is saved from here on is the end of the fit: an encoder takes few steps.
         ended = {"state": state, "history": history.recorded()}
         steps = encoding(at_last, state, found, parameters, rows)
-        done = None
-        while done is None:
+        while True:
             try:
                 step = units.told_in(next(steps), problem.exponent)
             except StopIteration as end:
@@ -758,13 +757,17 @@ class DictionaryAutoencoder(TiedAutoencoder):
         found = self.recipe_.pursuit
         return found or SubspacePursuit(self.n_nonzero_coefs_, self.model_ == "sparse")
 
+    def _exponents(self, batch: NDArray[Any]) -> NDArray[Any] | int:
+        """The units (B, 1) of rows of any magnitude, as for `_code_rows`, where some is missing."""
+        if self.thresholds_ is not None or self.offset_ is not None:
+            return 0
+        return units.exponents(np.nanmax(np.abs(batch), axis=1))[:, None]
+
     def _whole(self, batch: NDArray[Any]) -> NDArray[Any]:
         if not np.isnan(batch).any():
             return batch
         parameters = self._parameters(batch.dtype, self._device())
-        # Rows of any magnitude, as `_code_rows` has it.
-        free = self.thresholds_ is None and self.offset_ is None
-        exponents = units.exponents(np.nanmax(np.abs(batch), axis=1))[:, None] if free else 0
+        exponents = self._exponents(batch)
         rows = torch.from_numpy(np.ldexp(batch, exponents)).to(parameters.bias.device)
         found = filled(parameters, rows, self._pursuit(), signed=self.model_ == "sparse")
         return np.where(np.isnan(batch), np.ldexp(found.cpu().numpy(), -exponents), batch)
@@ -783,8 +786,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         # The support is that of the whole row, and the coefficients those of what is seen.
         dense = codes.toarray() if isinstance(codes, sparse.csr_array) else np.asarray(codes)
         gaps = np.isnan(batch).any(axis=1)
-        free = self.thresholds_ is None and self.offset_ is None
-        exponents = units.exponents(np.nanmax(np.abs(batch[gaps]), axis=1))[:, None] if free else 0
+        exponents = self._exponents(batch[gaps])
         on_seen = seen_least_squares(
             parameters,
             torch.from_numpy(np.ldexp(batch[gaps], exponents)).to(parameters.bias.device),

@@ -574,6 +574,51 @@ def _rest_gradient(g, at, first, last, rows, codes, back, r, y, n, t, left):
     store_part(g, at, add(load_part(g, g, at, left), a), left)
 
 
+@apart
+def _offsets(starts):
+    """Where each unit's codes begin, (m + 1,), in the order of units; `starts` becomes each part's.
+
+    `starts` (parts, m) counts the codes that a part has of a unit.
+    """
+    parts, m = starts.shape
+    first = np.empty(m + 1, np.int64)
+    size = 0
+    for j in range(m):
+        first[j] = size
+        for p in range(parts):
+            count = starts[p, j]
+            starts[p, j] = size
+            size += count
+    first[m] = size
+    return first
+
+
+@apart
+def _by_unit(begin, end, indices, values, counts, back, starts, sample, codes, slopes):
+    """The codes of rows begin to end in the order of their units: a counting sort, stable."""
+    for i in range(begin, end):
+        for q in range(counts[i]):
+            j = indices[i, q]
+            s = starts[j]
+            starts[j] = s + 1
+            sample[s], codes[s], slopes[s] = i, values[i, q], back[i, q]
+
+
+@apart
+def _unit_sums(mine, until, first, codes, slopes, bias_gradient, active, energy):
+    """Add what units `mine` to `until` have of the bias' gradient, of counts and of energy."""
+    dtype = codes.dtype
+    for j in range(mine, until):
+        for begin in range(first[j], first[j + 1], _SUMMED):
+            slope, squares = dtype.type(0), dtype.type(0)
+            for s in range(begin, min(begin + _SUMMED, first[j + 1])):
+                slope -= slopes[s]
+                squares += codes[s] * codes[s]
+            bias_gradient[j] += slope
+            energy[j] += squares
+        active[j] += first[j + 1] - first[j]
+
+
 @shared
 def accumulate(
     y, w, n, m, indices, values, counts, tied, parts,
@@ -602,37 +647,18 @@ def accumulate(
                 _projections(y, r, i * n, w, indices[i], count, n, back[i])
             for q in range(count):
                 starts[p, indices[i, q]] += 1
-    first = np.empty(m + 1, np.int64)
-    size = 0
-    for j in range(m):
-        first[j] = size
-        for p in range(parts):
-            count = starts[p, j]
-            starts[p, j] = size
-            size += count
-    first[m] = size
+    first = _offsets(starts)
+    size = first[m]
     sample = np.empty(size, np.int64)
     codes = np.empty(size, dtype)
     slopes = np.empty(size, dtype)
     for p in prange(parts):
-        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
-            for q in range(counts[i]):
-                j = indices[i, q]
-                s = starts[p, j]
-                starts[p, j] = s + 1
-                sample[s], codes[s], slopes[s] = i, values[i, q], back[i, q]
+        begin, end = _part(rows, parts, p), _part(rows, parts, p + 1)
+        _by_unit(begin, end, indices, values, counts, back, starts[p], sample, codes, slopes)
     for p in prange(parts):
         mine = np.searchsorted(first[:m], _part(size, parts, p))
         end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
-        for j in range(mine, end):
-            for begin in range(first[j], first[j + 1], _SUMMED):
-                slope, squares = dtype.type(0), dtype.type(0)
-                for s in range(begin, min(begin + _SUMMED, first[j + 1])):
-                    slope -= slopes[s]
-                    squares += codes[s] * codes[s]
-                bias_gradient[j] += slope
-                energy[j] += squares
-            active[j] += first[j + 1] - first[j]
+        _unit_sums(mine, end, first, codes, slopes, bias_gradient, active, energy)
         # By strips of features: that of all rows stays in the cache while the atoms pass.
         full = n - n % BLOCK
         for t in range(0, full, BLOCK):

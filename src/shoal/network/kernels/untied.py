@@ -13,10 +13,14 @@ import numpy as np
 from numba import prange
 
 from shoal.network.kernels.compiled import (
+    _SUMMED,
     BLOCK,
+    _by_unit,
+    _offsets,
     _part,
     _projections,
     _residual,
+    _unit_sums,
 )
 from shoal.network.kernels.compiling import inline, shared
 from shoal.network.kernels.pursuits import _largest, _left, _write
@@ -32,9 +36,6 @@ from shoal.network.kernels.vector import (
 )
 
 __all__ = ["accumulate", "adam", "corrected"]
-
-# Samples of a unit that are summed before they are added to the total: see `compiled`.
-_SUMMED = 256
 
 
 @inline
@@ -111,37 +112,18 @@ def accumulate(
             _projections(y, r, i * n, w, indices[i], count, n, back[i])
             for q in range(count):
                 starts[p, indices[i, q]] += 1
-    first = np.empty(m + 1, np.int64)
-    size = 0
-    for j in range(m):
-        first[j] = size
-        for p in range(parts):
-            count = starts[p, j]
-            starts[p, j] = size
-            size += count
-    first[m] = size
+    first = _offsets(starts)
+    size = first[m]
     sample = np.empty(size, np.int64)
     codes = np.empty(size, dtype)
     slopes = np.empty(size, dtype)
     for p in prange(parts):
-        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
-            for q in range(counts[i]):
-                j = indices[i, q]
-                s = starts[p, j]
-                starts[p, j] = s + 1
-                sample[s], codes[s], slopes[s] = i, values[i, q], back[i, q]
+        begin, end = _part(rows, parts, p), _part(rows, parts, p + 1)
+        _by_unit(begin, end, indices, values, counts, back, starts[p], sample, codes, slopes)
     for p in prange(parts):
         mine = np.searchsorted(first[:m], _part(size, parts, p))
         end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
-        for j in range(mine, end):
-            for begin in range(first[j], first[j + 1], _SUMMED):
-                slope, squares = dtype.type(0), dtype.type(0)
-                for s in range(begin, min(begin + _SUMMED, first[j + 1])):
-                    slope -= slopes[s]
-                    squares += codes[s] * codes[s]
-                bias_gradient[j] += slope
-                energy[j] += squares
-            active[j] += first[j + 1] - first[j]
+        _unit_sums(mine, end, first, codes, slopes, bias_gradient, active, energy)
         if encoded:
             _gradient(encoder_gradient, mine, end, first, sample, slopes, y, n)
         if decoded:
