@@ -40,6 +40,7 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
     # Above the runs, which write one; it reads files, and knows nothing of what made them.
     "report": ("figures and pages from files alone", {"vocabulary"} | RUN),
     "runs": ("models to folders and back", CORE | RUN | {"estimators", "report"}),
+    "plot": ("pictures of a model on axes", {"vocabulary", "diagnosis", "report"}),
     "language": (
         "a language model's activations to a store",
         {"vocabulary", "files", "signals", "data"},

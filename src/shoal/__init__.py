@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shoal import generative as generative
     from shoal import network as network
     from shoal import papers as papers
+    from shoal import plot as plot
     from shoal import report as report
     from shoal import sweeps as sweeps
     from shoal import theory as theory
@@ -68,6 +69,7 @@ _ROOMS = (
     "generative",
     "network",
     "papers",
+    "plot",
     "report",
     "sweeps",
     "theory",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from shoal.files import write_bytes
-from shoal.report import figures
+from shoal.report import figures, plots
 from shoal.report.landscape import landscape_svgs, landscape_words
 from shoal.report.run import Run, number, read_run
 from shoal.report.words import (
@@ -272,7 +272,7 @@ def _context(run: Run) -> dict[str, Any]:
         "features": _features(run, drawn, atoms) if run.feature_shape is None else None,
         "curves": figures.learning_curves(run.history),
         "records": len(run.history),
-        "most_records": figures.RECORDS,
+        "most_records": plots.RECORDS,
         "phases": phases(run),
         "activation": (
             None if run.activation is None else figures.activation_histogram(run.activation)
