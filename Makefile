@@ -1,10 +1,10 @@
-# make demo | test | lint | benchmark | clean. Everything is installed into .venv, once.
+# make demo | test | lint | docs | dist | benchmark | clean. Everything is installed into .venv, once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint docs dist benchmark clean
 .DEFAULT_GOAL := test
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -34,5 +34,21 @@ benchmark: $(INSTALLED)
 		$(BIN)/python -m benchmarks.recovery --json benchmarks/results/recovery.json \
 		--figure docs/recovery.png $(ARGS)
 
+# The site, with warnings as errors, into docs/_build/html. The gallery's scripts run once.
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,docs]"
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html $(ARGS)
+
+# sdist and wheel, checked, and the wheel tried in a fresh environment.
+dist: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt build twine
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/fresh
+	build/fresh/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	cd build && fresh/bin/shoal --version && fresh/bin/shoal --help > /dev/null
+
 clean:
+	rm -rf docs/_build docs/auto_examples docs/api docs/sg_execution_times.rst
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

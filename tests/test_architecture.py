@@ -45,6 +45,7 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
         "a language model's activations to a store",
         {"vocabulary", "files", "signals", "data"},
     ),
+    "tl": ("a dictionary of an AnnData, written into it", {"vocabulary", "data", "estimators"}),
     # Beside the runs, which are shoal's own; these are other packages' folders.
     "ecosystem": (
         "models to other packages' formats and back",

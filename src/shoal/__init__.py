@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shoal import report as report
     from shoal import sweeps as sweeps
     from shoal import theory as theory
+    from shoal import tl as tl
     from shoal import training as training
     from shoal.data import Preprocessing, open_source
     from shoal.diagnosis import Detection, Recovery, detection, recovery, support_recovery
@@ -73,6 +74,7 @@ _ROOMS = (
     "report",
     "sweeps",
     "theory",
+    "tl",
     "training",
 )
 

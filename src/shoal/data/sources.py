@@ -61,12 +61,15 @@ def open_source(
         - a table of pandas, polars or PyArrow, or another that gives Arrow's stream: its
           numeric columns by name, or its one column of lists. What holds anything else, such
           as text, dates or pandas' index, is left out with a warning;
-        - a sparse array or matrix of SciPy: it becomes CSR once, and its batches dense;
+        - a sparse array or matrix of SciPy: it becomes CSR once, and its batches dense; an AnnData
+          object, of which `key` is a layer;
         - a path to ``.npy`` (read where it lies), ``.npz`` (read into memory; also what
           `scipy.sparse.save_npz` and ``shoal transform`` write), ``.safetensors``
           (read where it lies), ``.parquet`` (a table, read by row groups), ``.csv``, ``.tsv`` or
           ``.txt`` (a table, also packed as ``.csv.gz``; read once, a large one into a
-          temporary file), a Zarr array or group (read by chunks), a picture (.png, .jpg,
+          temporary file), a Zarr array or group (read by chunks), ``.h5`` and ``.hdf5`` (read by
+          chunks), ``.h5ad`` (``X``, or ``key="layers/counts"``; sparse ones stay so), ``.mat``,
+          ``.wav`` (windows of a recording: ``window=256``, ``hop=128``), a picture (.png, .jpg,
           .tif, .bmp, .gif, .webp, .pgm, .ppm), or a folder of pictures (searched with its
           subfolders; cut into grey patches, see Notes);
         - ``sample:patches``, ``sample:digits``, with options as in
@@ -97,8 +100,8 @@ def open_source(
     **more
         Options of one reader: ``missing="fill"`` reads the fill value where a Zarr chunk is
         missing, which is an error otherwise; ``delimiter`` and ``header`` (True or False) of text,
-        which are else seen from its first lines. Those of a reader of your own, see
-        :class:`shoal.data.readers.Reader`.
+        which are else seen from its first lines; ``window`` and ``hop`` of sound. Those of a
+        reader of your own, see :class:`shoal.data.readers.Reader`.
 
     Returns
     -------

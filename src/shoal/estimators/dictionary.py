@@ -270,7 +270,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
     notes_ : tuple of str
         What there is to say of the data as the fit saw them. Only after :meth:`fit`.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
         Only where the data has string column names.
 
     See Also

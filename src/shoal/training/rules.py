@@ -183,7 +183,7 @@ class IncoherentStep:
     trial: int
     both: bool = False
     noises: float = 8.0
-    least: float = 0.15
+    least: float = 0.3
     most: float = 0.5
     free: float = 0.75
     weak: float = 0.1
