@@ -8,8 +8,11 @@ bad input, or a place for the result that can't be had; 130 interrupted (SIGINT)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from shoal.cli import (
     checking,
+    comparing,
     ecosystem,
     experiments,
     fitting,
@@ -23,18 +26,13 @@ from shoal.cli.options import grouped
 
 __all__ = ["app", "main"]
 
-for _command in (
-    fitting.fit,
-    experiments.sweep,
-    runs.transform,
-    ecosystem.export,
-    language.activations,
-    worlds.generate,
-    runs.score,
-    checking.check,
-    surroundings.landscape,
-    experiments.reproduce,
-    runs.report,
-    runs.info,
-):
-    app.command()(grouped(_command))
+_GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Learn": (fitting.fit, experiments.sweep),
+    "Use": (runs.transform, ecosystem.export),
+    "Look": (comparing.explore, runs.info, runs.report, comparing.compare),
+    "Trust": (runs.score, checking.check, surroundings.landscape, experiments.reproduce),
+    "Data": (worlds.generate, language.activations),
+}
+for _group, _commands in _GROUPS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_group)(grouped(_command))
