@@ -80,6 +80,12 @@
     list[to].focus();
   });
 
+  // An atom has an address, #atom=17, that can be sent to somebody.
+  const address = (hash) => {
+    try { history.replaceState(null, "", hash || location.pathname); } catch { /* a page without one */ }
+  };
+  dialog.addEventListener("close", () => address(""));
+
   let shown = null;
   const enlarge = (cell) => {
     shown = cell;
@@ -87,6 +93,7 @@
     const drawing = cell.querySelector("svg");
     if (drawing) document.getElementById("large-picture").replaceChildren(drawing.cloneNode(true));
     if (!dialog.open) dialog.showModal();
+    address(`#atom=${cell.dataset.i}`);
   };
   const move = (by) => {
     const list = [...grid.children];
@@ -105,6 +112,26 @@
   dialog.addEventListener("keydown", (event) => {
     if (event.key === "ArrowLeft") move(-1);
     if (event.key === "ArrowRight") move(1);
+  });
+
+  const visit = (index) => {
+    const cell = byIndex.get(index);
+    if (!cell) return false;
+    hold(cell); point(cell); enlarge(cell);
+    return true;
+  };
+  const linked = () => {
+    const found = /^#atom=([0-9]+)$/.exec(location.hash);
+    if (found) visit(found[1]);
+  };
+  addEventListener("hashchange", linked);
+  linked();
+  const field = document.getElementById("find");
+  field.addEventListener("input", () => field.setCustomValidity(""));
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || field.value === "" || visit(String(Number(field.value)))) return;
+    field.setCustomValidity("No such atom is drawn here.");
+    field.reportValidity();
   });
 
   const value = (element, key) => (key === "i" ? -Number(element.dataset.i) : Number(element.dataset.k.split(" ")[key]));
