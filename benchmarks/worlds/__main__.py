@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
         python -m benchmarks.worlds [--size 1k] [--solver shoal,batchtopk,matryoshka] [--seeds 2] \
         [--device cuda] [--json FILE]
-    python -m benchmarks.worlds --show FILE      # the table of a file that --json wrote
+    python -m benchmarks.worlds --show FILE ... [--figure FILE]   # of files that --json wrote
 
 Every method gets the rows and the number of atoms W; peers are told the true mean number of active
 features as well. All is measured on rows that no fit saw, for each way that a method has to code
@@ -167,6 +167,14 @@ def _cell(value: float | None, spread: float | None) -> str:
     return text if spread is None else f"{text} {spread:.3f}"
 
 
+def finished(found: list[dict[str, Any]], picture: Path | None) -> None:
+    print(table(found))
+    if picture is not None:
+        from benchmarks.worlds.figure import draw_figure
+
+        draw_figure(found, picture)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.worlds", description=(__doc__ or "").partition("\n")[0]
@@ -182,10 +190,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="minibatches of the peers that have them")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
-    parser.add_argument("--show", type=Path, help="print the table of such a file; run nothing")
+    parser.add_argument("--figure", type=Path, help="draw F1 against seconds and MCC")
+    parser.add_argument(
+        "--show", type=Path, nargs="+", help="the table, or the figure, of such files; run nothing"
+    )
     given = parser.parse_args(arguments)
     if given.show:
-        print(table(json.loads(given.show.read_text())["rows"]))
+        held = [row for path in given.show for row in json.loads(path.read_text())["rows"]]
+        finished(held, given.figure)
         return
     for name in ("seeds", "width", "samples", "test_samples", "steps"):
         if (number := getattr(given, name)) is not None and number < 1:
@@ -225,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
             if given.size == "16k":
                 record["published"] = PUBLISHED
             given.json.write_text(json.dumps(record, indent=1) + "\n")
-    print(table(found))
+    finished(found, given.figure)
 
 
 if __name__ == "__main__":
