@@ -3,7 +3,10 @@
 Blocks marked `python` run, page by page, in an empty folder; those marked `py` are to be read.
 """
 
+import importlib.util
+import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,36 @@ def test_examples_of_the_gallery_begin_with_a_title():
     assert scripts
     for script in scripts:
         assert re.match(r'"""\n\S.*\n=+\n', script.read_text()), script.name
+
+
+def public():
+    """Every class and function of the reference, by its name there."""
+    spec = importlib.util.spec_from_file_location("conf", ROOT / "docs/conf.py")
+    conf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conf)
+    shown = {}
+    for room in conf.ROOMS:
+        for kind, names in conf.documented(room, shown).items():
+            if kind in ("Classes", "Functions"):
+                yield from (
+                    (f"{room}.{each}", getattr(import_module(room), each)) for each in names
+                )
+
+
+def test_every_public_name_says_what_it_is_and_its_parameters_are_those_of_its_signature():
+    docscrape = pytest.importorskip("numpydoc.docscrape")
+    pytest.importorskip("sphinx")
+    wrong = []
+    for each, value in public():
+        text = inspect.getdoc(value)
+        if not text:
+            wrong.append(f"{each}: nothing")
+            continue
+        listed = docscrape.NumpyDocString(text)["Parameters"]
+        found = [word.strip("*` ") for entry in listed for word in entry.name.split(",")]
+        if not found:
+            continue
+        given = [name for name in inspect.signature(value).parameters if name != "self"]
+        if found != given:
+            wrong.append(f"{each}: documents {found}, takes {given}")
+    assert not wrong, "\n".join(wrong)

@@ -307,6 +307,10 @@ class OrthogonalMatchingPursuit(Pursuit):
 
     Parameters
     ----------
+    k : int
+        Active units a row at most.
+    signed : bool
+        Whether codes may be negative.
     tolerance : float
         A row also stops once at most this share of its square is left, 0 for never: a target for
         the error in place of a number of atoms, which is then only the most.

@@ -344,7 +344,7 @@ class Adam:
         Above 0, added to the root of the latter.
     tangent : bool
         Whether the part of the gradient along each atom is left out, for atoms of length 1.
-    relative: bool
+    relative : bool
         Whether the learning rate is in units of 1/sqrt(n), the root mean square of the entries of
         an atom of length 1, so that it is the same angle for any number n of features.
     """

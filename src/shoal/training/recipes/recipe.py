@@ -52,8 +52,6 @@ class Recipe:
         What follows the descent, but not a finish.
     constraint : Constraint
         What keeps atoms in their set.
-    finish : Finish or None
-        How descent ends where the refinement could not explain the data.
     penalty : Penalty or None
         What the objective has beside the reconstruction loss.
     short : bool
@@ -62,12 +60,14 @@ class Recipe:
         Whether the encoder has weights of its own, which begin as the dictionary.
     offset : bool
         Whether the decoder adds an offset, which begins at 0.
-    encoder : EncoderFit or None
-        How an encoder is fitted to the dictionary once that has been learned. None leaves what
-        the descent came to: tied weights, but for `untied` and `pursuit`.
+    finish : Finish or None
+        How descent ends where the refinement could not explain the data.
     pursuit : ThresholdPursuit or None
         What codes in the descent, in the encoder's place; after it the encoder is fitted to these
         codes, the dictionary being held.
+    encoder : EncoderFit or None
+        How an encoder is fitted to the dictionary once that has been learned. None leaves what
+        the descent came to: tied weights, but for `untied` and `pursuit`.
     """
 
     activation: Activation
