@@ -172,6 +172,8 @@ def landscape(
     bias : float or array_like of shape (m,)
         What is added before the activation; it stays as it is, but changes places with its atom
         in a swap.
+    threshold, offset : array_like of shape (m,) and (n,), optional
+        Of an activation that learns thresholds, and of the decoder. They stay.
     bias_name : str, optional
         What to call it in pictures.
     directions : sequence of str, or mapping of str to array_like of shape (m, n)
@@ -184,8 +186,6 @@ def landscape(
           so the loss is what it was; half way both are the same atom. Needs two atoms.
 
         A mapping gives directions of your own, by name; they are taken as they are.
-    threshold, offset : array_like of shape (m,) and (n,), optional
-        Of an activation that learns thresholds, and of the decoder. They stay.
     t : array_like of shape (T,), optional
         Where on each line; by default `n_points` from -1.5 to 1.5 lengths of an atom, and for a
         swap from a quarter before its start to a quarter beyond its end.

@@ -76,6 +76,13 @@ class RegularizedAutoencoder(TiedAutoencoder):
     preprocessing : str or Preprocessing, optional
         "scale" by default: features of mean 0 and standard deviation 1. For pictures of digits
         ``Preprocessing("scale", added=0.1)``, for natural patches ``Preprocessing("samples")``.
+    device : str or torch.device
+        "cpu", "cuda", ..., or "auto".
+    random_state : int, RandomState instance or None
+        The same seed gives the same bits, on the same machine with the same number of threads.
+    sparse_output : bool
+        Whether `transform` gives a ``scipy.sparse.csr_array``; of use with ReLU and Maxout, whose
+        codes have zeros.
     penalty_options : dict, optional
         The other settings of a penalty given by its name: ``{"noise": "masking"}`` or
         ``{"variances": ...}`` for "dae", ``{"rho": 0.05}`` for "sae", ``{"f": "log"}`` for
@@ -84,13 +91,6 @@ class RegularizedAutoencoder(TiedAutoencoder):
         Whether the encoder has a bias that is trained; without one it stays 0.
     decoder_bias : bool
         Whether the decoder has one: y = h W + b_d.
-    device : str or torch.device
-        "cpu", "cuda", ..., or "auto".
-    random_state : int, RandomState instance or None
-        The same seed gives the same bits, on the same machine with the same number of threads.
-    sparse_output : bool
-        Whether `transform` gives a ``scipy.sparse.csr_array``; of use with ReLU and Maxout, whose
-        codes have zeros.
 
     Attributes
     ----------

@@ -43,13 +43,13 @@ class Revival:
         them all: early on many atoms have to find a place, later rare ones are to keep it.
     duplicate_cosine : float
         Of two atoms with \\|cosine\\| above this, the one used less is replaced.
-    combined : float or None
-        An atom that is as near as this to the span of two that are used more is replaced as well,
-        where there is such a distance: what it stands for, they can.
     tries : int
         An atom that was replaced so often is let be; once it is dead or the same as another, with
         \\|cosine\\| above 0.99, it is set to 0 for good: there are more atoms than the data have
         use for.
+    combined : float or None
+        An atom that is as near as this to the span of two that are used more is replaced as well,
+        where there is such a distance: what it stands for, they can.
     """
 
     every: int = 3
