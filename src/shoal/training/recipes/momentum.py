@@ -32,7 +32,7 @@ class MomentumSettings:
 
     Parameters
     ----------
-    learning_rate, momentum, tangent, weight_decay
+    learning_rate, momentum
         Of :class:`shoal.training.rules.Momentum`.
     batch_size : int
         Samples per update.
@@ -40,6 +40,8 @@ class MomentumSettings:
         Passes over the data.
     weight_length : {"unit", "max-norm", "free"}
         Atoms are brought to length 1 after each update, or to at most 1, or left.
+    tangent, weight_decay
+        Of :class:`shoal.training.rules.Momentum`.
     encoder_bias : bool
         Whether b_e is trained; else it stays as it is at the start, 0. Without one E a_j = 0 of
         centred data, whatever is trained: Arpit et al. 2016, eq. (3).
