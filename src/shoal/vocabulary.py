@@ -112,6 +112,10 @@ class WriteError(RunError):
     """A result could not be written; under its name is what was there, or the new one whole."""
 
 
+class LostError(RunError):
+    """Another process that shares a fit has ended, or does not answer."""
+
+
 class Parameters(NamedTuple):
     """The weights: x = sigma(y E^T + b; theta), y_hat = x D + c.
 

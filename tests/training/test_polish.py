@@ -6,7 +6,7 @@ from made import rounds_of
 from shoal.diagnosis import recovery
 from shoal.generative import NonnegativeSparseCoding, SparseCoding, perturb, random_dictionary
 from shoal.network.inference import SparseCodes, SubspacePursuit
-from shoal.training import Polish
+from shoal.training import Polish, ranks
 from shoal.training import polish as module
 from shoal.vocabulary import ArgumentError, Parameters
 
@@ -128,8 +128,8 @@ def test_stops_by_its_rule(monkeypatch, tolerance, patience, max_rounds):
         seen.append((len(rows), mean_log(losses), float(losses.mean().log())))
         return module_encode(parameters, rows, pursuit)
 
-    module_encode = module.fast_sparse_encode
-    monkeypatch.setattr(module, "fast_sparse_encode", spied)
+    module_encode = ranks.fast_sparse_encode
+    monkeypatch.setattr(ranks, "fast_sparse_encode", spied)
     settings = settings_of(3, tolerance=tolerance, patience=patience, max_rounds=max_rounds)
     steps = list(rounds_of(begin, of(data), settings))
     assert [step.number for step in steps] == list(range(1, len(steps) + 1))

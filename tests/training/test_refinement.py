@@ -10,6 +10,7 @@ from shoal.network import TopK
 from shoal.network.inference import SubspacePursuit
 from shoal.network.kernels import StepSums
 from shoal.training import Constant, InverseDecay, NormalizedStep, Recipe, Refinement
+from shoal.training.ranks import Batch
 from shoal.training.refinement import Settled
 from shoal.vocabulary import ArgumentError, Parameters
 
@@ -30,8 +31,8 @@ class Watch:
     def __init__(self, settings):
         self.settings, self.seen = settings, Settled()
 
-    def add(self, *step):
-        self.seen, rests = self.seen.add(self.settings, *step)
+    def add(self, sums, rows, *step):
+        self.seen, rests = self.seen.add(self.settings, sums, Batch(rows, None), *step)
         return rests
 
 

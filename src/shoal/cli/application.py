@@ -15,9 +15,9 @@ from typer.core import TyperGroup
 
 from shoal import signals
 from shoal.cli import screen
-from shoal.vocabulary import ArgumentError, ShoalError, WriteError, __version__
+from shoal.vocabulary import ArgumentError, LostError, ShoalError, WriteError, __version__
 
-__all__ = ["app", "main", "show_note"]
+__all__ = ["app", "launched", "main", "show_note"]
 
 
 # The base of all that is wrong with how a command was called; typer doesn't export it.
@@ -37,14 +37,14 @@ def _in_one_line() -> Iterator[None]:
     except ShoalError as error:
         # What a caller in Python would write is an option here.
         screen.error(str(error).replace("overwrite=True", "--force"))
-        raise typer.Exit(1 if isinstance(error, WriteError) else 2) from None
+        raise typer.Exit(1 if isinstance(error, (WriteError, LostError)) else 2) from None
     except _UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "shoal"
         text = " ".join(error.format_message().split())
         screen.error(f"{text} ({where} --help says more)")
         raise typer.Exit(2) from None
     except KeyboardInterrupt as stop:
-        screen.note(f"interrupted: {str(stop) or 'no unfinished result was left behind'}")
+        screen.ended(f"interrupted: {str(stop) or 'no unfinished result was left behind'}")
         raise typer.Exit(signals.landed()) from None
     except MemoryError as error:
         screen.error(f"out of memory ({error}); needed a smaller problem")
@@ -100,6 +100,7 @@ def _top(
         ),
     ] = None,
 ) -> None:
+    _refuse_several(ctx.invoked_subcommand)
     for name in plugin or ():
         _import_plugin(name)
     if version:
@@ -119,7 +120,26 @@ def _import_plugin(name: str) -> None:
         raise ArgumentError("plugin", found, "a module") from error
 
 
+def _refuse_several(command: str | None) -> None:
+    """Refuse several processes for what one of them does alone."""
+    _, size = launched()
+    if size > 1 and command not in (None, "fit"):
+        found = f"{size} processes for {command}"
+        raise ArgumentError("torchrun", found, "one process: fit alone is shared")
+
+
+def launched() -> tuple[int, int]:
+    """Which of how many processes this is, as torchrun and its like say by the environment."""
+    words = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    given = [os.environ.get(word, "") for word in words]
+    if not all(given) or not (given[0].isdecimal() and given[1].isdecimal()):
+        return 0, 1
+    return int(given[0]), int(given[1])
+
+
 def main() -> None:
     """The `shoal` command."""
     signals.install()
+    if launched()[0] > 0:
+        screen.leave_to_another()
     app()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -11,13 +12,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from shoal.cli import screen
-from shoal.cli.application import show_note
+from shoal.cli.application import launched, show_note
 from shoal.cli.options import (
     ACTIVATION_NAMES,
     PENALTY_NAMES,
@@ -40,7 +42,7 @@ from shoal.cli.progress import (
     resumable,
 )
 from shoal.cli.runs import summary
-from shoal.vocabulary import ArgumentError, RunError, check_count
+from shoal.vocabulary import ArgumentError, LostError, RunError, check_count, check_number
 
 __all__ = ["fit"]
 
@@ -48,6 +50,11 @@ __all__ = ["fit"]
 _DICTIONARY = "A dictionary of which k atoms are active (the usual)"
 _PENALISED = "Sparse by a penalty instead"
 _SAVING = "Runs that may be killed"
+_SEVERAL = "Several processes (torchrun -m shoal fit ...)"
+
+# Seconds for what processes may be waited for: data that are read through, a large state that is
+# saved. Arbitrary.
+_MEETING = 1800
 
 
 class Active(NamedTuple):
@@ -239,14 +246,14 @@ class Saving(NamedTuple):
         ),
     ] = False
 
-    def options(self, output: Path, *, force: bool) -> dict[str, Any]:
-        """What a fit takes; refuses to pass over what another one has left."""
+    def options(self, output: Path, *, force: bool, writes: bool = True) -> dict[str, Any]:
+        """What a fit takes; the process that writes refuses to pass over what another has left."""
         from shoal.training.checkpoints import EVERY, Every, kept_steps
 
         folder = checkpoints_of(output)
         if self.checkpoint_every is not None:
             Every.of(self.checkpoint_every)
-        left = kept_steps(folder)
+        left = kept_steps(folder) if writes else None
         if left is not None and not self.resume:
             if not force:
                 raise RunError(
@@ -266,6 +273,84 @@ class Saving(NamedTuple):
         if kept_steps(folder) is None:
             return f"begins: nothing is saved in {folder} yet"
         return f"goes on from {folder}"
+
+
+class Several(NamedTuple):
+    """How processes share a fit."""
+
+    reproducible: Annotated[
+        bool,
+        typer.Option(
+            "--reproducible",
+            help="The same bits by 1, 2, 4 and 8 processes, by sums in a fixed order.",
+            rich_help_panel=_SEVERAL,
+        ),
+    ] = False
+    lost_after: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="Give up where another process does not answer a step for so long.",
+            rich_help_panel=_SEVERAL,
+        ),
+    ] = 45.0
+
+    @contextmanager
+    def joined(self, device: str) -> Iterator[Any]:
+        """With the other processes that torchrun has started, if it has."""
+        check_number("lost_after", self.lost_after, low=0.0, open_low=True)
+        rank, size = launched()
+        in_group = size > 1 or "TORCHELASTIC_RUN_ID" in os.environ
+        if not in_group and not self.reproducible:
+            from shoal.training.ranks import current
+
+            yield current()
+            return
+        import torch.distributed as dist
+
+        from shoal.training.ranks import together
+
+        if not in_group:
+            with together(reproducible=True) as ranks:
+                yield ranks
+            return
+        patient, group = _met(device, rank, size, self.lost_after)
+        with together(group, reproducible=self.reproducible, patient=patient) as ranks:
+            yield ranks
+        dist.destroy_process_group()
+
+
+def _met(device: str, rank: int, size: int, seconds: float) -> tuple[Any, Any]:
+    """The group of all processes, and the same with less patience."""
+    import torch
+    import torch.distributed as dist
+
+    on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_cuda and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=_MEETING)))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=_MEETING),
+        )
+        group = dist.new_group(timeout=timedelta(seconds=seconds))
+    except (RuntimeError, ValueError, dist.DistError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LostError(f"{size} processes could not meet ({reason}); needed all") from None
+    told = f"shoal/told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+    def first() -> bool:
+        try:
+            return bool(store.add(told, 1) == 1)
+        except RuntimeError:  # the process that kept it is gone
+            return True
+
+    screen.tell_once(first)
+    return dist.group.WORLD, group
 
 
 def _refuse(options: Active | Penalised, needed: str) -> None:
@@ -304,6 +389,7 @@ def fit(
     penalised: Penalised,
     opening: Opening,
     saving: Saving,
+    several: Several,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -317,6 +403,8 @@ def fit(
 
         shoal fit data.npy -m 4096 -k 16 --checkpoint-every 30s -o runs/long
 
+        torchrun --nproc-per-node 2 -m shoal fit data.npy -m 4096 -k 16 -o runs/shared
+
         shoal fit sample:digits -m 256 --penalty cae --strength 0.25 --activation relu -o runs/cae
 
     Where SOURCE holds its true `dictionary` (as `shoal generate` writes it), the report says
@@ -324,13 +412,16 @@ def fit(
     """
     from shoal.run_folder import claim_run
 
-    # Until the command ends: a second fit into the same folder hears of it before its work.
-    # A run that is there beside the state of its fit was to be replaced, or is this fit's own.
-    held = ctx.with_resource(
-        claim_run(output, overwrite=force or (saving.resume and checkpoints_of(output).is_dir()))
-    )
     check_count("seed", seed, low=0, high=2**32 - 1)
-    saved = saving.options(output, force=force)
+    ranks = ctx.with_resource(several.joined(device))
+    writes, held = ranks.rank == 0, None
+    if writes:
+        # Until the command ends: a second fit into the same folder hears of it before its work.
+        # A run that is there beside the state of its fit was to be replaced, or is this fit's own.
+        replaced = force or (saving.resume and checkpoints_of(output).is_dir())
+        held = ctx.with_resource(claim_run(output, overwrite=replaced))
+    saved = saving.options(output, force=force, writes=writes)
+    quiet = quiet or not writes
     from shoal.data import Preprocessing
 
     alone = penalised.penalty is None
@@ -346,6 +437,7 @@ def fit(
         spec = replace(spec, added=added)
     data = opening.open(source, random_state=seed)
     from shoal.runs import save_run
+    from shoal.training.ranks import apart
 
     if alone:
         _refuse(penalised, "--penalty with it")
@@ -364,10 +456,14 @@ def fit(
             else:
                 follow_epochs(steps, estimator.n_epochs, quiet=quiet)
         seconds = time.perf_counter() - start
+        if held is None:
+            return
         command = shlex.join(["shoal", *sys.argv[1:]]) if sys.argv[1:2] == ["fit"] else None
-        run = kept(
-            lambda place: save_run(estimator, place, data, command=command, seconds=seconds), held
-        )
+        with apart():  # the others are done
+            run = kept(
+                lambda place: save_run(estimator, place, data, command=command, seconds=seconds),
+                held,
+            )
     shutil.rmtree(checkpoints_of(output), ignore_errors=True)
     if not quiet:
         summary(run)

@@ -8,15 +8,50 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import typer
 
-__all__ = ["bar", "error", "line", "note", "number", "printable", "record", "table", "yes"]
+__all__ = [
+    "bar",
+    "ended",
+    "error",
+    "leave_to_another",
+    "line",
+    "note",
+    "number",
+    "printable",
+    "record",
+    "table",
+    "tell_once",
+    "yes",
+]
 
 _LONGEST = 1000  # characters of an error: what it quotes may be of any length
+
+
+class _Voice:
+    silent = False  # of a process that shares the work of another one
+    first: Callable[[], bool] = staticmethod(lambda: True)  # whether none has said how it ended
+
+
+def leave_to_another() -> None:
+    """Have all but the first to end badly say nothing: another process speaks for all."""
+    _Voice.silent = True
+    _Voice.first = staticmethod(lambda: False)
+
+
+def tell_once(first: Callable[[], bool]) -> None:
+    """Have a bad end said where `first` says so, which one of several processes does."""
+    _Voice.first = staticmethod(first)
+
+
+def ended(text: object) -> None:
+    """That the work was interrupted."""
+    if _Voice.first():
+        typer.echo(printable(str(text)), err=True)
 
 
 def printable(text: str) -> str:
@@ -33,16 +68,22 @@ def printable(text: str) -> str:
 
 def line(text: object = "") -> None:
     """A line of a result."""
+    if _Voice.silent:
+        return
     typer.echo(printable(str(text)))
 
 
 def note(text: object) -> None:
     """A line beside the result."""
+    if _Voice.silent:
+        return
     typer.echo(printable(str(text)), err=True)
 
 
 def error(text: object) -> None:
     """What was wrong, in one line."""
+    if not _Voice.first():
+        return
     said = " ".join(str(text).splitlines())
     if len(said) > _LONGEST:
         said = f"{said[: _LONGEST // 2]}…{said[-_LONGEST // 2 :]}"
@@ -92,7 +133,7 @@ def bar(*columns: str, quiet: bool) -> Iterator[Any]:
         TimeElapsedColumn(),
         *(TextColumn(column, markup=False) for column in columns),
         console=Console(stderr=True),
-        disable=quiet,
+        disable=quiet or _Voice.silent,
     )
     with bars as progress, nullcontext() if quiet else _logged(progress.console):
         yield progress

@@ -19,13 +19,14 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from shoal.data.order import order_of
 from shoal.vocabulary import ArgumentError, SourceError, check_count, printable
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ __all__ = ["ChunkSource", "RowSource", "Source", "StreamSource", "Truth", "View"
 # Rows of a chunked file are shuffled within this much memory. Arbitrary: large enough to
 # hold several Parquet row groups of small data, small enough for any machine.
 WINDOW_BYTES = 64 * 2**20
+
+ALL = (0, 1)
+"""Which part, from 0, of how many of a batch is read where all of it is."""
+
+
+_Given = TypeVar("_Given")
 
 
 class Truth(NamedTuple):
@@ -162,7 +169,8 @@ class Source(ABC):
         rng : numpy.random.Generator, optional
             Shuffles. None keeps the stored order. What the pass needs of it is drawn in
             this call, so that its state afterwards doesn't depend on when batches are
-            read. A `RowSource` permutes all rows; so does a `ChunkSource` of up to 64 MiB,
+            read. A `RowSource` permutes all rows, more than 2^24 of them by a key
+            (:mod:`shoal.data.order`); so does a `ChunkSource` of up to 64 MiB,
             with the same order; a larger one permutes the chunks and shuffles rows within
             a window of 64 MiB; a `StreamSource` keeps its order.
 
@@ -181,7 +189,43 @@ class Source(ABC):
         """
         return self._in_memory(self._batches(check_count("batch_size", batch_size), rng))
 
-    def _in_memory(self, batches: Iterator[NDArray]) -> Iterator[NDArray]:
+    def shares(
+        self,
+        batch_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        part: tuple[int, int] = ALL,
+        first: int = 0,
+    ) -> Iterator[tuple[NDArray, int]]:
+        """:meth:`batches` from number `first` on, of each of which one part is read.
+
+        Parameters
+        ----------
+        batch_size, rng
+            As for :meth:`batches`.
+        part : tuple of int
+            Which one, from 0, of how many contiguous parts of about one size.
+        first : int
+            Batches before it are passed over: in no time where any row can be reached.
+
+        Yields
+        ------
+        ndarray of shape (rows of the part, n_features)
+        int
+            The rows of the whole batch.
+        """
+        size = check_count("batch_size", batch_size)
+        return self._in_memory(self._shares(size, rng, part, first))
+
+    def _shares(
+        self, size: int, rng: np.random.Generator | None, part: tuple[int, int], first: int
+    ) -> Iterator[tuple[NDArray, int]]:
+        batches = self._batches(size, rng)
+        return (
+            (batch[part_of(len(batch), part)], len(batch)) for batch in islice(batches, first, None)
+        )
+
+    def _in_memory(self, batches: Iterator[_Given]) -> Iterator[_Given]:
         """`batches`; where memory ends, a `SourceError`."""
         while True:
             try:
@@ -313,13 +357,26 @@ class RowSource(Source):
         self.array, self.tensor = array, tensor
 
     def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
-        order = None if rng is None else rng.permutation(self._count)
-        starts = range(0, self._count, size)
-        if order is None:
-            views = (self._fetch(slice(at, at + size)) for at in starts)
-            made = np.asarray if self._fresh else np.array
-            return (made(view, dtype=self.dtype, order="C") for view in views)
-        return (self._rows(order[at : at + size]) for at in starts)
+        return (rows for rows, _ in self._shares(size, rng, ALL, 0))
+
+    def _shares(
+        self, size: int, rng: np.random.Generator | None, part: tuple[int, int], first: int
+    ) -> Iterator[tuple[NDArray, int]]:
+        order = None if rng is None else order_of(self._count, rng)
+        made = np.asarray if self._fresh else np.array
+
+        def read(where: slice) -> NDArray:
+            if order is not None:
+                return self._rows(order[where])
+            return made(self._fetch(where), dtype=self.dtype, order="C")
+
+        def all_read() -> Iterator[tuple[NDArray, int]]:
+            for at in range(first * size, self._count, size):
+                count = min(size, self._count - at)
+                where = part_of(count, part)
+                yield read(slice(at + where.start, at + where.stop)), count
+
+        return all_read()
 
     def _rows(self, index: NDArray[np.intp]) -> NDArray:
         # Indexing by an array has copied already; np.take would first copy the whole of
@@ -526,6 +583,16 @@ class StreamSource(Source):
         return rows
 
 
+def part_of(count: int, part: tuple[int, int]) -> slice:
+    """Where one of several parts of `count` rows lies.
+
+    >>> [part_of(10, (i, 4)) for i in range(4)]
+    [slice(0, 2, None), slice(2, 5, None), slice(5, 7, None), slice(7, 10, None)]
+    """
+    number, of = part
+    return slice(count * number // of, count * (number + 1) // of)
+
+
 def whole(source: Source) -> NDArray:
     """All rows of a counted source: a copy."""
     assert source.n_samples is not None
@@ -567,6 +634,13 @@ class View(Source):
 
     def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
         return map(self.change, self.source.batches(size, rng=rng))
+
+    def _shares(
+        self, size: int, rng: np.random.Generator | None, part: tuple[int, int], first: int
+    ) -> Iterator[tuple[NDArray, int]]:
+        flow = self.source.shares(size, rng=rng, part=part, first=first)
+        none = np.empty((0, self.n_features), dtype=self.dtype)
+        return ((self.change(rows) if len(rows) else none, count) for rows, count in flow)
 
     def _rows(self, index: NDArray[np.intp]) -> NDArray:
         return self.change(self.source.rows(index))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,9 +35,11 @@ from shoal.network.inference import (
 )
 from shoal.training import units
 from shoal.training.checkpoints import NONE, Keeper, keep, told
+from shoal.training.ranks import current
 from shoal.vocabulary import (
     ArgumentError,
     Parameters,
+    __version__,
     check_choice,
     check_count,
     check_number,
@@ -490,19 +493,37 @@ class TiedAutoencoder(
     def _keeper(
         self, checkpoint: str | os.PathLike[str] | None, every: Any, source: Source, seed: int
     ) -> Keeper:
-        """What saves the fit to `source`, and knows what was saved of it."""
+        """What saves the fit to `source`, and knows what was saved of it.
+
+        Where several processes share the fit, it must be the same one in all of them.
+        """
+        ranks = current()
+        if checkpoint is None and ranks.size == 1:
+            return NONE
         if checkpoint is None:
+            self._agree(fingerprint(source))
             return NONE
         if source.once:
             needed = "data that can be read again, such as a function that returns an iterator"
             raise ArgumentError("checkpoint", f"one of {source.name}, which can't", needed)
+        data = fingerprint(source)
+        self._agree(data)
+        return keep(checkpoint, every, self._told(), data, seed)
+
+    def _agree(self, data: Mapping[str, Any]) -> None:
+        """Refuse a fit that is another one in another process."""
+        values = {name: value for name, value in data.items() if name != "file"}  # a copy will do
+        versions = [__version__, str(torch.__version__), np.__version__]
+        current().agree("data, arguments or versions", json.dumps([self._told(), values, versions]))
+
+    def _told(self) -> dict[str, Any]:
+        """The arguments, as plain values."""
         arguments = self.get_params(deep=False)
         del arguments["sparse_output"]
         if not isinstance(self.random_state, (int, np.integer)):
             arguments["random_state"] = "none"  # the seed of the fit that was begun counts
         arguments["device"] = self._device().type
-        named = told({"estimator": type(self).__name__, **arguments})
-        return keep(checkpoint, every, named, fingerprint(source), seed)
+        return told({"estimator": type(self).__name__, **arguments})
 
     def _to_the_end(self, steps: Generator[Any, None, None], checkpoint: Any) -> None:
         """Run a fit, between whose steps a signal ends it if it is to be saved then."""
@@ -520,7 +541,9 @@ class TiedAutoencoder(
         except ValueError:
             needed = "an integer from 0 to 2**32 - 1, a numpy RandomState, or None"
             raise ArgumentError("random_state", repr(self.random_state), needed) from None
-        return int(state.randint(2**31 - 1))
+        seed = int(state.randint(2**31 - 1))
+        ranks = current()
+        return seed if ranks.size == 1 else int(ranks.of_first(lambda: str(seed).encode()))
 
     def _preprocessing(self, n_samples: int | None) -> Preprocessing:
         spec = "none" if self.preprocessing is None else self.preprocessing

@@ -61,6 +61,7 @@ from shoal.training.fit import (
 from shoal.training.history import Recorded
 from shoal.training.initialization import atoms_given, rows_wanted
 from shoal.training.pieces import Carried, Waiting, pass_over, rows_to_start, unit_of
+from shoal.training.ranks import current, digest_of
 from shoal.training.recipes.recipe import with_encoder, with_positive_atoms
 from shoal.training.revival import Activity
 from shoal.training.sparsity import VARYING
@@ -536,6 +537,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             said = _collapsed(parameters.dictionary.cpu().numpy())
             if said is not None:
                 warnings.warn(said, stacklevel=2)
+        current().agree("results", digest_of(parameters))
         self._keep_params(given)
         self._keep(parameters, recipe, k, fitted, source.feature_shape, found.n_steps)
         idle = Activity.none(parameters.bias)

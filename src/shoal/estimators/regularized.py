@@ -29,6 +29,7 @@ from shoal.training import (
 from shoal.training.checkpoints import EVERY, NONE, TRIED, Keeper, check_keepable
 from shoal.training.fit import rested
 from shoal.training.passes import Tally, held_units, passing
+from shoal.training.ranks import current, digest_of
 from shoal.vocabulary import ArgumentError, Parameters, check_choice, check_count
 
 __all__ = ["RegularizedAutoencoder"]
@@ -297,6 +298,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
         parameters = rested(state.parameters.map(torch.clone), prepared, recipe.activation)
         found = usage(parameters, prepared, at_rest(recipe.activation))
         held = held_units(parameters, prepared, at_rest(recipe.activation), recipe.penalty)
+        current().agree("results", digest_of(parameters))
         self._fitted_params = given
         self._keep(parameters, recipe, fitted, source.feature_shape, state.number)
         self.activation_fraction_, self.dead_fraction_ = found

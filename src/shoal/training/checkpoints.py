@@ -43,6 +43,7 @@ from shoal.parts import describe, memories
 from shoal.training.descent import Plan, begin, descend
 from shoal.training.history import Recorded
 from shoal.training.passes import Tally
+from shoal.training.ranks import Ranks, current
 from shoal.training.state import State
 from shoal.vocabulary import (
     ArgumentError,
@@ -497,6 +498,7 @@ class Keeper:
     def __init__(self, held: Claim | None, every: Every, fit: dict[str, Any], seed: int) -> None:
         self.folder = Path() if held is None else held.path
         self.seed, self.steps = seed, 0
+        self._ranks = current()
         self.saved: int | None = None
         self._held, self._every, self._fit = held, every, fit
         self._good: list[str] = []
@@ -565,8 +567,12 @@ class Keeper:
             assert self._every.seconds is not None
             waits = max(self._every.seconds, self._cost / _SHARE)
             due = time.monotonic() - self._last >= waits
+        if self._ranks.size > 1:  # a signal may reach one of them, or each at another step
+            flag = self._ranks.largest(2 * come + (due and self._ranks.rank == 0))
+            come, due = flag >= 2, flag > 0
         if due or come:
             self.save(moving())
+            self._ranks.wait()
         if come:
             raise signals.Interrupted(
                 f"the state after {self.steps} steps is kept in {self.folder}; the same call goes "
@@ -584,6 +590,7 @@ class Keeper:
             "seed": self.seed,
             "steps": self.steps,
             "threads": torch.get_num_threads(),
+            "processes": _processes(self._ranks),
             "moving": plain_moving,
         }
         name = f"{self.steps:012d}"
@@ -594,6 +601,13 @@ class Keeper:
                 rmtree(self.folder / other, ignore_errors=True)
         self.saved, self._steps_then, self._last = self.steps, self.steps, time.monotonic()
         self._cost = self._last - start
+
+    def _sent(self) -> bytes:
+        """What the other processes of a fit are to know: see `_received`."""
+        plain, tensors = (None, {}) if self._found is None else self._found
+        head = {"seed": self.seed, "steps": self.steps, "saved": self.saved, "moving": plain}
+        text = json.dumps(head).encode()
+        return len(text).to_bytes(8, "little") + text + safetensors.torch.save(tensors)
 
     def over(self, steps: Generator[_Each, None, None]) -> Generator[_Each, None, None]:
         """`steps`, of which a signal awaits the end of one; then others may use the folder."""
@@ -607,6 +621,18 @@ class Keeper:
         """Let others use the folder."""
         if self._held is not None:
             self._held.release()
+
+
+def _processes(ranks: Ranks) -> str:
+    """What the bits depend on, of the processes that share a fit."""
+    return "reproducible" if ranks.reproducible else str(ranks.size)
+
+
+class _Following(Keeper):
+    """Of a process that shares a fit whose state the first one saves."""
+
+    def save(self, moving: Moving) -> None:
+        self.saved, self._steps_then, self._last = self.steps, self.steps, time.monotonic()
 
 
 class _Nothing(Keeper):
@@ -670,7 +696,21 @@ def keep(
     fit = json.loads(
         json.dumps({"versions": _versions(), "data": dict(data), "arguments": dict(arguments)})
     )
-    path = Path(folder)
+    path, ranks = Path(folder), current()
+    if ranks.size == 1:
+        return _kept_here(path, when, fit, seed)
+    made: list[Keeper] = []
+
+    def first() -> bytes:
+        made.append(_kept_here(path, when, fit, seed))
+        return made[0]._sent()
+
+    sent = ranks.of_first(first)
+    return made[0] if made else _received(sent, path, when, fit)
+
+
+def _kept_here(path: Path, when: Every, fit: dict[str, Any], seed: int) -> Keeper:
+    """As :func:`keep` says, in the process that saves."""
     _all_names(path)  # refuses a file
     held = claim(path, overwrite=True)
     try:
@@ -683,6 +723,18 @@ def keep(
     except BaseException:
         held.release()
         raise
+    return keeper
+
+
+def _received(sent: bytes, path: Path, when: Every, fit: dict[str, Any]) -> Keeper:
+    """The keeper of a process that saves nothing, from what the first one has sent."""
+    size = int.from_bytes(sent[:8], "little")
+    head = json.loads(sent[8 : 8 + size])
+    keeper = _Following(None, when, fit, head["seed"])
+    keeper.folder, keeper.steps, keeper.saved = path, head["steps"], head["saved"]
+    keeper._steps_then = keeper.steps
+    if head["moving"] is not None:
+        keeper._found = head["moving"], safetensors.torch.load(sent[8 + size :])
     return keeper
 
 
@@ -719,6 +771,12 @@ def _look(keeper: Keeper, fit: dict[str, Any]) -> None:
             warn(
                 f"{path}: was begun with {threads} threads, and this process has "
                 f"{torch.get_num_threads()}: the bits may be others"
+            )
+        now = _processes(keeper._ranks)
+        if (before := plain.get("processes", "1")) != now:
+            warn(
+                f"{path}: was begun by processes: {printable(str(before))}, and these are {now}: "
+                "the bits may be others"
             )
         return
     if damaged:

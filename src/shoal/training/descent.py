@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, repeat
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from shoal.data import Source
-from shoal.network import objective
-from shoal.network.activations import Activation, learns_threshold
-from shoal.network.autoencoder import variance
-from shoal.network.objective import Evaluate, StepSums
+from shoal.data.access import ALL
+from shoal.network.activations import Activation, is_rowwise, learns_threshold
+from shoal.network.objective import StepSums
 from shoal.network.penalties import Penalty, Terms
 from shoal.network.pursuit import Pursuit
 from shoal.training.adaptation import Adapted, BiasAdaptation
 from shoal.training.constraints import Constraint, Nearness, UnitLength
+from shoal.training.ranks import Batch, current
 from shoal.training.refinement import Refinement, Settled
 from shoal.training.revival import Activity, Revival, revive
 from shoal.training.rules import Rule
@@ -189,45 +189,46 @@ def _entered(state: State, plan: Plan, begun: tuple[int, ...]) -> State:
 
 
 def _batches(
-    source: Source, plan: Plan, place: Place, passes: int | None
-) -> Iterator[tuple[np.ndarray, Place]]:
-    """Batches from `place` on, each with the place after it, of `passes` passes or without end.
+    source: Source, plan: Plan, place: Place, passes: int | None, part: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, int, Place]]:
+    """Batches from `place` on, of each one part, all its rows' number, and the place after it.
 
-    A source that can be read once gives one pass.
+    Of `passes` passes or without end; a source that can be read once gives one pass.
     """
     size = plan.batch_size
     assert size is not None
     if source.once:
         passes = 1
-    for _ in count() if passes is None else range(passes):
+    for _ in repeat(None) if passes is None else repeat(None, passes):
         rng = generator_at(place.before)
-        flow = source.batches(size, rng=rng)
+        flow = source.shares(size, rng=rng, part=part, first=place.batch)
         place = Place(place.before, rng.bit_generator.state, place.batch)
-        for number, batch in enumerate(flow):
+        for number, (batch, count) in enumerate(flow, place.batch):
             # Few samples make a noisy step.
-            whole = number == 0 or plan.short or plan.piecewise or 2 * len(batch) >= size
-            if number >= place.batch and whole:
-                yield batch, place._replace(batch=number + 1)
+            if number == 0 or plan.short or plan.piecewise or 2 * count >= size:
+                yield batch, count, place._replace(batch=number + 1)
         place = place.next_pass()
 
 
 def _work(
     source: Source, plan: Plan, state: State, passes: int | None
-) -> Iterator[tuple[Tensor, Evaluate, Place]]:
-    """Batches, what sums over each, and the place after it; a full batch is read once and stays."""
-    like, size = state.parameters.dictionary, plan.size(state.stage)
+) -> Iterator[tuple[Batch, Place]]:
+    """Batches, each with the place after it; a full batch is read once and stays."""
+    like, size, ranks = state.parameters.dictionary, plan.size(state.stage), current()
+    # Sums over rows add up. What looks at a whole batch is computed by every process.
+    shared = all(each.penalty is None and is_rowwise(each.encoder) for each in plan.stages)
+    part = ranks.part if shared else ALL
     if size is None:
         if source.n_samples is None:
             raise ArgumentError("batch_size", "None (full batch) on a stream", "a number of rows")
-        (batch,) = source.batches(source.n_samples)
-        data = torch.from_numpy(batch).to(like)
-        work = data, objective.on_the_same_batch(data), state.place
+        ((rows, count),) = source.shares(source.n_samples, part=part)
+        batch = ranks.batch(torch.from_numpy(rows).to(like), count, shared=shared, again=True)
+        work = batch, state.place
         yield from repeat(work) if passes is None else repeat(work, passes)
     else:
         plan = plan._replace(batch_size=size)
-        for batch, place in _batches(source, plan, state.place, passes):
-            data = torch.from_numpy(batch).to(like)
-            yield data, objective.on_batch(data), place
+        for rows, count, place in _batches(source, plan, state.place, passes, part):
+            yield ranks.batch(torch.from_numpy(rows).to(like), count, shared=shared), place
 
 
 def descend(
@@ -268,8 +269,8 @@ def descend(
     going = not state.finished
     while going:
         size, going = plan.size(state.stage), False
-        for data, evaluate, place in _work(source, plan, state, passes):
-            state, sums = _advance(state._replace(place=place), plan, data, evaluate, generator)
+        for batch, place in _work(source, plan, state, passes):
+            state, sums = _advance(state._replace(place=place), plan, batch, generator)
             yield state, sums
             if state.finished:
                 return
@@ -279,16 +280,16 @@ def descend(
 
 
 def _advance(
-    state: State, plan: Plan, data: Tensor, evaluate: Evaluate, generator: torch.Generator | None
+    state: State, plan: Plan, batch: Batch, generator: torch.Generator | None
 ) -> tuple[State, StepSums | Terms]:
     """One update: the state in, the state out."""
     stage, parameters, index = plan.stages[state.stage], state.parameters, state.number
     rows, share = 0, 1.0  # of an update that this batch does not make whole, and is of one
     if plan.piecewise and plan.batch_size is not None:
-        rows, share = state.rows + len(data), len(data) / plan.batch_size
+        rows, share = state.rows + len(batch), len(batch) / plan.batch_size
     if stage.bias is not None and not isinstance(stage.bias, BiasAdaptation):
         parameters = parameters._replace(bias=torch.full_like(parameters.bias, stage.bias(index)))
-    sums = evaluate(stage.encoder, stage.penalty, parameters, generator)
+    sums = batch.evaluate(stage.encoder, stage.penalty, parameters, generator)
     constrain = partial(stage.constraint, center=state.center)
     since = index - state.begun[-1]
     smoothed, usual = state.smoothed, sums
@@ -307,7 +308,7 @@ def _advance(
         done, rows = index + rows // plan.batch_size, rows % plan.batch_size
     last, unexplained = done > index and since + 1 == stage.n_steps, True
     if isinstance(sums, StepSums):
-        sums = sums._replace(variance=variance(data))
+        sums = sums._replace(variance=batch.variance())
         if isinstance(stage.bias, BiasAdaptation) and adapted is not None:
             moved, adapted = stage.bias.add(
                 adapted, parameters.bias, sums.counts, sums.energy, sums.n_samples, share
@@ -321,14 +322,14 @@ def _advance(
             usage, activity = activity.counts, activity.look()
             dead = activity.dead(stage.revival.idle)
             dictionary, tries, replaced = revive(
-                parameters, usage, dead, activity.tries, data, sums.losses, stage.encoder,
+                parameters, usage, dead, activity.tries, batch, sums.losses, stage.encoder,
                 stage.revival, distinct=plan.piecewise,
             )  # fmt: skip
             parameters = parameters._replace(dictionary=dictionary)
             activity = activity._replace(tries=tries)
         if stage.settling is not None and settled is not None:
             settled, rests = settled.add(
-                stage.settling, sums, data, parameters.dictionary, replaced
+                stage.settling, sums, batch, parameters.dictionary, replaced
             )
             unexplained = last or settled.in_vain
             last = last or rests

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from shoal.network import objective
 from shoal.network.autoencoder import variance
-from shoal.network.inference import Pursuit, SparseCodes, fast_sparse_encode
+from shoal.network.inference import Pursuit, SparseCodes
 from shoal.network.objective import StepSums
 from shoal.parts import register
 from shoal.training.constraints import (
@@ -33,6 +33,7 @@ from shoal.training.constraints import (
     UnitLength,
     unit_atoms,
 )
+from shoal.training.ranks import current
 from shoal.training.refinement import nearly_all_within
 from shoal.training.revival import split
 from shoal.training.state import Place, Polished, State, generator_at
@@ -233,7 +234,7 @@ def _round(
     assert at is not None
     m = len(at.dictionary)
     now = state.parameters._replace(dictionary=at.dictionary)
-    codes = fast_sparse_encode(now, rows, pursuit)
+    codes = current().codes(now, rows, pursuit)
     sums = objective.on_codes(now, rows, codes)
     sums = sums._replace(variance=variance(rows))
     losses, energy = sums.losses, rows.square().sum(dim=1)

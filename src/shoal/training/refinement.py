@@ -18,6 +18,7 @@ from torch import Tensor
 from shoal.network.objective import StepSums
 from shoal.network.pursuit import Pursuit
 from shoal.parts import register
+from shoal.training.ranks import Batch
 from shoal.training.rules import Rule
 from shoal.vocabulary import check_count, check_number
 
@@ -160,7 +161,7 @@ class Settled(NamedTuple):
         self,
         refinement: Refinement,
         sums: StepSums,
-        data: Tensor,
+        batch: Batch,
         dictionary: Tensor,
         replaced: int,
     ) -> tuple[Settled, bool]:
@@ -168,13 +169,14 @@ class Settled(NamedTuple):
         loss = sums.losses.mean()
         recent = (*self.recent, loss)[-_RECENT:] if refinement.wait is not None else ()
         seen, rests = self._replace(recent=recent)._add(
-            refinement, sums, loss, data, dictionary, replaced
+            refinement, sums, loss, batch, dictionary, replaced
         )
         if refinement.wait is None or seen.total < min(refinement.wait, _RECENT):
             return seen, rests
         if rests or (seen.total >= refinement.wait and _is_flat(recent)):
             k, (m, n) = refinement.pursuit.k, dictionary.shape
-            seen = seen._replace(in_vain=_in_vain(sums.losses, data, seen.total, k, m, n))
+            squares = batch.squares()
+            seen = seen._replace(in_vain=_in_vain(sums.losses, squares, seen.total, k, m, n))
         return seen, rests or seen.in_vain
 
     def _add(
@@ -182,7 +184,7 @@ class Settled(NamedTuple):
         refinement: Refinement,
         sums: StepSums,
         loss: Tensor,
-        data: Tensor,
+        batch: Batch,
         dictionary: Tensor,
         replaced: int,
     ) -> tuple[Settled, bool]:
@@ -193,7 +195,7 @@ class Settled(NamedTuple):
         before = dictionary if self.before is None else self.before
         seen = self._replace(losses=losses, total=total, before=before)
         if len(losses) % _LOOK == 0:
-            squares = refinement.explained * data.square().sum(dim=1)
+            squares = refinement.explained * batch.squares()
             if nearly_all_within(sums.losses, squares, refinement.pursuit.k, len(dictionary)):
                 return seen, True
         window = len(losses)
@@ -217,9 +219,9 @@ def _is_flat(losses: tuple[Tensor, ...]) -> bool:
     return last > 0.95 * first
 
 
-def _in_vain(losses: Tensor, data: Tensor, total: int, k: int, m: int, n: int) -> bool:
+def _in_vain(losses: Tensor, squares: Tensor, total: int, k: int, m: int, n: int) -> bool:
     """Whether after `total` steps losses (B,) are those of rows that no dictionary explains."""
-    unexplained = 2 * float(losses.median()) > _LEFT * float(data.square().sum(dim=1).mean())
+    unexplained = 2 * float(losses.median()) > _LEFT * float(squares.mean())
     if not unexplained or total >= _LONG:
         return unexplained
     unevenness = _unevenness(losses, n - k)

@@ -9,7 +9,7 @@ that stands for two, (A + B)/|A + B|, whose users leave residuals along A - B.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -64,6 +64,12 @@ class Revival:
         if self.combined is not None:
             check_number("combined", self.combined, low=0.0, high=1.0)
         check_number("duplicate_cosine", self.duplicate_cosine, low=0.0, high=1.0)
+
+
+class Rows(Protocol):
+    """Rows (B, n), wherever they are, of which some are asked for."""
+
+    def __getitem__(self, index: Tensor) -> Tensor: ...
 
 
 class Activity(NamedTuple):
@@ -152,7 +158,7 @@ def revive(
     usage: Tensor,
     dead: Tensor,
     tries: Tensor,
-    data: Tensor,
+    data: Rows | Tensor,
     losses: Tensor,
     encoder: Activation | Pursuit,
     settings: Revival,
@@ -180,7 +186,7 @@ def revive(
     if bool(tired.any()):
         given_up = tired & (dead | duplicates(dictionary, usage, _SAME))
         dictionary = torch.where(given_up[:, None], 0.0, dictionary)
-    atoms = torch.nonzero(spare & ~tired).squeeze(1)[: max(int(distinct), data.shape[0] // 2)]
+    atoms = torch.nonzero(spare & ~tired).squeeze(1)[: max(int(distinct), len(losses) // 2)]
     if atoms.numel() == 0:
         return dictionary, tries, 0
     rows = data[losses.topk(atoms.numel()).indices]
