@@ -293,7 +293,7 @@ class Several(NamedTuple):
             help="Give up where another process does not answer a step for so long.",
             rich_help_panel=_SEVERAL,
         ),
-    ] = 45.0
+    ] = 25.0
 
     @contextmanager
     def joined(self, device: str) -> Iterator[Any]:
@@ -329,7 +329,10 @@ def _met(device: str, rank: int, size: int, seconds: float) -> tuple[Any, Any]:
     if on_cuda and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
-        store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=_MEETING)))
+        kept, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=_MEETING)))
+        # After a restart it may still hold the addresses of those that are gone.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"shoal/{attempt}", kept)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
             store=store,
@@ -341,11 +344,9 @@ def _met(device: str, rank: int, size: int, seconds: float) -> tuple[Any, Any]:
     except (RuntimeError, ValueError, dist.DistError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LostError(f"{size} processes could not meet ({reason}); needed all") from None
-    told = f"shoal/told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-
     def first() -> bool:
         try:
-            return bool(store.add(told, 1) == 1)
+            return bool(store.add("told", 1) == 1)
         except RuntimeError:  # the process that kept it is gone
             return True
 
