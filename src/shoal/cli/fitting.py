@@ -344,6 +344,7 @@ def _met(device: str, rank: int, size: int, seconds: float) -> tuple[Any, Any]:
     except (RuntimeError, ValueError, dist.DistError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LostError(f"{size} processes could not meet ({reason}); needed all") from None
+
     def first() -> bool:
         try:
             return bool(store.add("told", 1) == 1)
