@@ -116,10 +116,10 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def check_suffix(path: Path, suffix: str) -> None:
+def check_suffix(path: Path, *suffixes: str) -> None:
     """Refuse a file to write that would not be what its name says."""
-    if path.suffix != suffix:
-        raise ArgumentError("output", str(path), f"a name that ends in {suffix}")
+    if path.suffix not in suffixes:
+        raise ArgumentError("output", str(path), f"a name that ends in {' or '.join(suffixes)}")
 
 
 class Opening(NamedTuple):

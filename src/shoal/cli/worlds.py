@@ -15,6 +15,8 @@ from shoal.vocabulary import ArgumentError, check_count
 
 __all__ = ["generate"]
 
+_SUFFIXES = (".npz", ".safetensors", ".npy")
+
 Generated = Literal[
     "sparse", "nonnegative", "mixture", "independent", "synth-1k", "synth-4k", "synth-16k"
 ]
@@ -31,7 +33,13 @@ def generate(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="An .npz file to write.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="An .npz file to write; .safetensors and .npy have no codes, and any size.",
+        ),
     ],
     sizes: Sizes,
     laws: Laws,
@@ -44,15 +52,19 @@ def generate(
 ) -> None:
     """Make data whose dictionary is known: `data`, `dictionary` and `codes` in one .npz.
 
+    A `.safetensors` has no codes, a `.npy` the data alone; both are fitted from where they lie.
+
     For example:
 
         shoal generate sparse --n-features 64 --atoms 128 -k 3 --samples 20000 -o planted.npz
 
         shoal generate nonnegative -m 12 --supports "0,1,2; 3,4,5" --weights 3,1 -o two.npz
 
+        shoal generate sparse -m 512 --samples 10000000 -o large.safetensors
+
         shoal generate synth-1k --samples 60000 -o features.npz
     """
-    check_suffix(output, ".npz")
+    check_suffix(output, *((".npz",) if world.startswith("synth-") else _SUFFIXES))
     held = ctx.with_resource(claim(output, overwrite=force))
     check_count("seed", seed, low=0)
     check_count("samples", samples)
@@ -64,7 +76,7 @@ def generate(
         return
     import numpy as np
 
-    from shoal.generative import laws_of
+    from shoal.generative import laws_of, write_planted
 
     # Two streams of one seed: the dictionary stays when the number of samples changes.
     for_atoms, for_samples = np.random.default_rng(seed).spawn(2)
@@ -72,10 +84,9 @@ def generate(
         raise ArgumentError("dictionary", str(dictionary), "--atoms-from alone: it is its new name")
     sizes = sizes._replace(atoms_from=sizes.atoms_from or dictionary)
     made = laws.world(cast("World", world), sizes.truth(for_atoms), sizes.noise)
-    drawn = made.sample(samples, random_state=for_samples)
     with whole_file(held) as temporary, open(temporary, "wb") as file:
-        text = np.array(json.dumps(laws_of(made)))
-        np.savez(file, data=drawn.data, dictionary=made.dictionary, codes=drawn.codes, laws=text)
+        text, kind = json.dumps(laws_of(made)), output.suffix
+        write_planted(file, made, samples, for_samples, suffix=kind, about=text)
     if not quiet:
         screen.line(
             f"{samples} samples of {sizes.n_features} features from {sizes.atoms} atoms: {output}"

@@ -60,7 +60,7 @@ from shoal.generative.named import (
 )
 from shoal.generative.sized import SizedSupport
 from shoal.generative.synth import SYNTH_SIZES, SynthSize, spread_apart, synth_sae_bench
-from shoal.generative.writing import write_samples
+from shoal.generative.writing import write_planted, write_samples
 
 __all__ = [
     "SYNTH_SIZES",
@@ -111,6 +111,7 @@ __all__ = [
     "values_named",
     "welch_bound",
     "world_of",
+    "write_planted",
     "write_samples",
     "zipf",
 ]
