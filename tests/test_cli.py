@@ -21,7 +21,8 @@ from scipy import sparse
 import shoal
 from commands import done, refused, shoal_
 from run_folders import of_format_1
-from shoal.cli import app
+from shoal.cli import app, screen
+from shoal.cli.application import launched
 from shoal.cli.options import Encoder, Laws, Method, Opening, Sizes
 from shoal.estimators import METHODS
 from shoal.training.encoding import ENCODERS
@@ -126,6 +127,45 @@ def test_the_encoder_may_be_asked_for(shared: Path, here: Path) -> None:
 
 def test_the_methods_are_those_of_the_estimator() -> None:
     assert get_args(Method) == METHODS
+
+
+def test_generate_writes_what_is_read_where_it_lies(here: Path) -> None:
+    made = ("generate", "sparse", "-n", 8, "-m", 16, "--samples", 50, "-q", "-o")
+    for name in ("x.npz", "x.safetensors", "x.npy"):
+        done(*made, name)
+    with np.load("x.npz") as planted:
+        for name in ("x.safetensors", "x.npy"):
+            source = shoal.open_source(name)
+            np.testing.assert_array_equal(source.rows(range(50)), planted["data"])
+        source = shoal.open_source("x.safetensors")
+        np.testing.assert_array_equal(source.truth.dictionary, planted["dictionary"])
+    assert "a name that ends in .npz or .safetensors or .npy" in refused(*made, "x.csv")
+    words = ("generate", "synth-1k", "--samples", 50, "-o", "x.safetensors")
+    assert "a name that ends in .npz" in refused(*words)
+
+
+SEVERAL = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+def test_several_processes_are_for_fit_alone(here: Path) -> None:
+    result = shoal_("generate", "sparse", "-o", "x.npz", **SEVERAL)
+    assert result.exit_code == 2
+    assert "torchrun: found 2 processes for generate; needed one process" in result.stderr
+    assert not Path("x.npz").exists()
+    for name in SEVERAL:  # another program's variables
+        left = {key: value for key, value in SEVERAL.items() if key != name}
+        assert launched(left) == (0, 1)
+    assert launched(SEVERAL) == (1, 2)
+    assert launched({**SEVERAL, "RANK": "a"}) == (0, 1)
+
+
+def test_of_several_processes_one_speaks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "_Voice", type("_Voice", (screen._Voice,), {}))
+    screen.leave_to_another()
+    result = shoal_("info", "nothing")
+    assert (result.exit_code, result.output) == (2, "")
+    screen.tell_once(lambda: True)  # it was the first to end badly
+    assert shoal_("info", "nothing").stderr.startswith("error: ")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -449,7 +489,7 @@ def test_a_bad_option_of_fit_is_one_line(
         ("sparse --noise nan -o x.npz", "noise: found nan"),
         ("sparse --low 3 -o x.npz", "low: found 3"),
         ("sparse --seed -1 -o x.npz", "seed: found -1"),
-        ("sparse -o x.npy", "output: found x.npy; needed a name that ends in .npz"),
+        ("sparse -o x.csv", "output: found x.csv; needed a name that ends in .npz or"),
         ("sparse", "--output"),
         ("dense -o x.npz", "dense"),
     ],

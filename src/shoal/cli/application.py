@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -128,10 +128,10 @@ def _refuse_several(command: str | None) -> None:
         raise ArgumentError("torchrun", found, "one process: fit alone is shared")
 
 
-def launched() -> tuple[int, int]:
+def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Which of how many processes this is, as torchrun and its like say by the environment."""
     words = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    given = [os.environ.get(word, "") for word in words]
+    given = [environment.get(word, "") for word in words]
     if not all(given) or not (given[0].isdecimal() and given[1].isdecimal()):
         return 0, 1
     return int(given[0]), int(given[1])

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -315,9 +315,12 @@ class Several(NamedTuple):
                 yield ranks
             return
         patient, group = _met(device, rank, size, self.lost_after)
-        with together(group, reproducible=self.reproducible, patient=patient) as ranks:
-            yield ranks
-        dist.destroy_process_group()
+        try:
+            with together(group, reproducible=self.reproducible, patient=patient) as ranks:
+                yield ranks
+        finally:  # its threads would end the process in their own way
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
 
 
 def _met(device: str, rank: int, size: int, seconds: float) -> tuple[Any, Any]:
@@ -325,8 +328,8 @@ def _met(device: str, rank: int, size: int, seconds: float) -> tuple[Any, Any]:
     import torch
     import torch.distributed as dist
 
-    on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if on_cuda and torch.cuda.is_available():
+    on_cuda = torch.cuda.is_available() and device.startswith(("cuda", "auto"))
+    if on_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         kept, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=_MEETING)))

@@ -541,8 +541,11 @@ class TiedAutoencoder(
         except ValueError:
             needed = "an integer from 0 to 2**32 - 1, a numpy RandomState, or None"
             raise ArgumentError("random_state", repr(self.random_state), needed) from None
-        seed = int(state.randint(2**31 - 1))
-        ranks = current()
+        return int(state.randint(2**31 - 1))
+
+    def _common_seed(self) -> int:
+        """The first one's seed, of several processes that share a fit."""
+        seed, ranks = self._seed(), current()
         return seed if ranks.size == 1 else int(ranks.of_first(lambda: str(seed).encode()))
 
     def _preprocessing(self, n_samples: int | None) -> Preprocessing:

@@ -404,7 +404,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
                 settled,
                 settled.iter_fit(X, checkpoint=checkpoint, checkpoint_every=checkpoint_every),
             )
-        (source, names), seed = self._new_source(X), self._seed()
+        (source, names), seed = self._new_source(X), self._common_seed()
         m, k = self._sizes(source.n_samples, source.n_features, whole=True)
         recipes = cache(partial(self._recipe, m, n_samples=source.n_samples))
         if recipes(k or 1).batch_size is None and source.n_samples is None:
@@ -617,7 +617,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         device: torch.device,
     ) -> None:
         """Start from all rows up to now, and pass over them; `waiting` where they are few."""
-        rng = np.random.default_rng(self._seed())
+        rng = np.random.default_rng(self._common_seed())
         m, k = self._sizes(source.n_samples, source.n_features, whole=False)
         if waiting is not None and k is None:  # too few to search in
             k = tenth(m)
@@ -672,7 +672,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
     def _generator(self) -> np.random.Generator:
         """Where the randomness of the last fit stopped; at the seed for a run read from a file."""
         if self._carried is None:
-            return np.random.default_rng(self._seed())
+            return np.random.default_rng(self._common_seed())
         return generator_at(self._carried.place.after)
 
     def _keep_params(self, given: dict[str, Any]) -> None:

@@ -235,7 +235,7 @@ class RegularizedAutoencoder(TiedAutoencoder):
 
         Arguments are checked in this call, before the first epoch is asked for.
         """
-        (source, names), seed = self._new_source(X), self._seed()
+        (source, names), seed = self._new_source(X), self._common_seed()
         if source.once or source.n_samples is None:
             raise ArgumentError("X", "a stream", "data that can be read once for every epoch")
         given = source.n_features if self.n_components is None else self.n_components

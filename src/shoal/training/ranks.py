@@ -95,12 +95,12 @@ class SharedBatch(Batch):
     ) -> None:
         self._ranks, self._rows, self._first, self._count = ranks, rows, first, count
         self._seen: _Seen | None = None
-        self._blocks = []
+        self._blocks: list[tuple[int, Tensor, Evaluate | None]] = []
         for low, high in ranks.bounds(count):
             block = rows[low - first : high - first]
             # Where a block lies in memory must not matter: a product may begin at its alignment.
             block = block.clone() if ranks.reproducible else block
-            self._blocks.append((low, block, prepared(block)))
+            self._blocks.append((low, block, prepared(block) if len(block) else None))
         self.evaluate = self._evaluate
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ class SharedBatch(Batch):
         mine = self._ranks.first_block
         for number, (low, block, evaluate) in enumerate(self._blocks):
             sums = StepSums.zeros(parameters, 0)
-            if len(block):
+            if evaluate is not None:
                 found = evaluate(encoder, None, parameters, generator)
                 assert isinstance(found, StepSums)
                 sums = found
