@@ -4,6 +4,7 @@ import torch
 
 from made import steps_of, update
 from shoal.data import open_source
+from shoal.data.access import ALL
 from shoal.generative import (
     MixtureOfGaussians,
     Rademacher,
@@ -309,7 +310,7 @@ def test_a_pass_takes_every_row_once():
     seen = []
     source = open_source(data)
     place = Place.at(rng())
-    for batch, _ in descent._batches(source, recipe(batch_size=20).plan(), place, None):
+    for batch, _, _ in descent._batches(source, recipe(batch_size=20).plan(), place, None, ALL):
         seen.append(batch.argmax(axis=1))
         if len(seen) == 4:
             break
