@@ -48,7 +48,6 @@ def _dictionary(*sizes, **named):
 
 SETTINGS = {
     "default": _dictionary(20, 2),
-    "auto": _dictionary(20, "auto"),
     "spare atoms": _dictionary(26, 2),  # replaced, given up, made again
     "full batch": _dictionary(20, 2, recipe="nguyen2019-sparse-threshold"),
     "an encoder of its own": _dictionary(20, 2, encoder="untied"),
@@ -61,6 +60,7 @@ SETTINGS = {
 }
 if os.environ.get("SHOAL_RANKS"):  # takes a minute
     SETTINGS |= {
+        "auto": _dictionary(20, "auto"),
         "whitened": _dictionary(20, 2, preprocessing="whiten"),
         "incoherent": _dictionary(20, recipe="incoherent"),
         "bias adaptation": _dictionary(20, recipe="bias-adaptation", model="nonnegative"),

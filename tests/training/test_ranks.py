@@ -135,6 +135,19 @@ def test_a_shared_batch_says_what_a_whole_one_says():
     assert one.width == other.width == 6
 
 
+def test_parameters_that_have_come_apart_are_noticed(monkeypatch):
+    compared = []
+    monkeypatch.setattr(Ranks, "agree", lambda ranks, what, text: compared.append((what, text)))
+    ranks, atoms = Ranks(0, 2), torch.eye(3)
+    parameters = shoal.vocabulary.Parameters(atoms, torch.zeros(3))
+    for _ in range(2 * 256):
+        ranks.compare(parameters)
+    (one, other) = compared
+    assert one == other
+    atoms[0, 0] += torch.finfo(torch.float32).eps
+    assert module.digest_of(parameters) != one[1]
+
+
 # --------------------------------------------------------------------------- the command
 
 

@@ -43,8 +43,9 @@ BLOCKS = 8
 """Parts that a batch is cut into where sums are to be reproducible: those of a usual machine's
 GPUs; each costs a pass over the sums."""
 
-# Arbitrary: reductions from one comparison of the parameters to the next.
-_COMPARED = 256
+# Arbitrary: reductions from one comparison of the parameters to the next, more of them where these
+# are more than so many numbers: a digest takes a second for each gigabyte.
+_COMPARED, _LARGE = 256, 2**22
 
 
 class Batch:
@@ -325,7 +326,8 @@ class Ranks:
     def compare(self, parameters: Parameters) -> None:
         """From time to time: whether all processes have the same parameters."""
         self._calls[0] += 1
-        if self.size > 1 and self._calls[0] % _COMPARED == 0:
+        every = _COMPARED * max(1, parameters.dictionary.numel() // _LARGE)
+        if self.size > 1 and self._calls[0] % every == 0:
             self.agree("parameters", digest_of(parameters))
 
     def agree(self, what: str, text: str) -> None:
