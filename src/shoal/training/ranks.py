@@ -452,7 +452,8 @@ def together(
     """Have fits within the block shared by the processes of a group, which all make the same ones.
 
     Every process calls the same fits with the same data and arguments, and has the same model after
-    each. Of an array, and of a file whose rows can be reached, each reads its own rows of a batch.
+    each; what one does alone, such as to save it, is done after the block. Of an array, and of a
+    file whose rows can be reached, each reads its own rows of a batch.
 
     Parameters
     ----------
@@ -471,6 +472,7 @@ def together(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import shoal
     >>> X = np.random.default_rng(0).normal(size=(200, 8))
     >>> with together(reproducible=True) as ranks:
