@@ -135,7 +135,13 @@ def _of_model(model: TiedAutoencoder, X: Any) -> Subject:
         return type(model)(**settings | {"random_state": seed})
 
     atoms = unit_rows(np.asarray(model.components_, dtype=np.float64))
-    return Subject(atoms, signed, prepared, lambda index: coded(model, rows[index]), estimator)
+
+    def code(index: NDArray[np.intp]) -> Coded:
+        with warnings.catch_warnings():  # columns are in the model's order by now, and nameless
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
+            return coded(model, rows[index])
+
+    return Subject(atoms, signed, prepared, code, estimator)
 
 
 def _of_atoms(model: Any, X: Any, k: int | None, code: Callable[[Any], Any] | None) -> Subject:
