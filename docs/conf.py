@@ -77,6 +77,7 @@ ROOMS = {
     "shoal": "What most need: estimators, sources, runs.",
     "shoal.plot": "Pictures of a model.",
     "shoal.diagnosis": "How good a dictionary and its codes are, in numbers.",
+    "shoal.certificate": "How far each atom can be trusted.",
     "shoal.data": "Sources: readers, batches, preprocessing.",
     "shoal.generative": "Worlds whose dictionary is known.",
     "shoal.training": "Descent, its parts, and recipes.",

@@ -37,6 +37,10 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
     "claims": ("what was found, needed, and whether it holds", set()),
     "theory": ("the papers' theorems in numbers", CORE | {"claims"}),
     "estimators": ("the scikit-learn face", (CORE | {"signals"}) - {"generative"}),
+    "certificate": (
+        "how far each atom can be trusted",
+        {"vocabulary", "data", "network", "diagnosis", "estimators"},
+    ),
     # Above the runs, which write one; it reads files, and knows nothing of what made them.
     "report": ("figures and pages from files alone", {"vocabulary"} | RUN),
     "runs": ("models to folders and back", CORE | RUN | {"estimators", "report"}),

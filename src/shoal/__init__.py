@@ -19,6 +19,7 @@ from shoal.processes import importing
 from shoal.vocabulary import __version__
 
 if TYPE_CHECKING:
+    from shoal import certificate as certificate
     from shoal import data as data
     from shoal import diagnosis as diagnosis
     from shoal import ecosystem as ecosystem
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from shoal import theory as theory
     from shoal import tl as tl
     from shoal import training as training
+    from shoal.certificate import Certificate, certify
     from shoal.data import Preprocessing, open_source
     from shoal.diagnosis import Detection, Recovery, detection, recovery, support_recovery
     from shoal.ecosystem import export, open_sae
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ArgumentError": "shoal.vocabulary",
+    "Certificate": "shoal.certificate",
     "Detection": "shoal.diagnosis",
     "DictionaryAutoencoder": "shoal.estimators",
     "Preprocessing": "shoal.data",
@@ -53,6 +56,7 @@ _HOMES = {
     "ShoalError": "shoal.vocabulary",
     "SourceError": "shoal.vocabulary",
     "activations": "shoal.language",
+    "certify": "shoal.certificate",
     "detection": "shoal.diagnosis",
     "export": "shoal.ecosystem",
     "load_run": "shoal.runs",
@@ -63,6 +67,7 @@ _HOMES = {
     "support_recovery": "shoal.diagnosis",
 }
 _ROOMS = (
+    "certificate",
     "data",
     "diagnosis",
     "ecosystem",
@@ -80,6 +85,7 @@ _ROOMS = (
 
 __all__ = [
     "ArgumentError",
+    "Certificate",
     "Detection",
     "DictionaryAutoencoder",
     "Preprocessing",
@@ -91,6 +97,7 @@ __all__ = [
     "SourceError",
     "__version__",
     "activations",
+    "certify",
     "detection",
     "export",
     "load_run",

@@ -1,4 +1,4 @@
-"""The command line: shoal fit | sweep | transform | generate | score | check | landscape | ...
+"""The command line: shoal fit | sweep | transform | generate | score | check | certify | ...
 
 Every command checks its arguments before any work starts, and says what is wrong in one
 line. Exit codes: 0 done; 1 failed at work, as by a full disk or for want of memory; 2 refused:
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shoal.cli import (
+    certifying,
     checking,
     comparing,
     ecosystem,
@@ -30,7 +31,13 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Learn": (fitting.fit, experiments.sweep),
     "Use": (runs.transform, ecosystem.export),
     "Look": (comparing.explore, runs.info, runs.report, comparing.compare),
-    "Trust": (runs.score, checking.check, surroundings.landscape, experiments.reproduce),
+    "Trust": (
+        runs.score,
+        certifying.certify,
+        checking.check,
+        surroundings.landscape,
+        experiments.reproduce,
+    ),
     "Data": (worlds.generate, language.activations),
 }
 for _group, _commands in _GROUPS.items():
