@@ -156,6 +156,7 @@ class Recipe:
                 at_last = replace(
                     following,
                     phase="finish",
+                    encoder=self.finish.pursuit or last.pursuit,
                     rule=self.finish.rule,
                     n_steps=self.finish.n_steps,
                     batch_size=self.finish.batch_size,
