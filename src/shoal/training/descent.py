@@ -25,6 +25,7 @@ from shoal.network.objective import StepSums
 from shoal.network.penalties import Penalty, Terms
 from shoal.network.pursuit import Pursuit
 from shoal.training.adaptation import Adapted, BiasAdaptation
+from shoal.training.autoencoding import renewed
 from shoal.training.constraints import Constraint, Nearness, UnitLength
 from shoal.training.ranks import Batch, current
 from shoal.training.refinement import Refinement, Settled
@@ -325,7 +326,12 @@ def _advance(
                 parameters, usage, dead, activity.tries, batch, sums.losses, stage.encoder,
                 stage.revival, distinct=plan.piecewise,
             )  # fmt: skip
+            before = parameters.dictionary
             parameters = parameters._replace(dictionary=dictionary)
+            if replaced and parameters.encoder is not None:
+                parameters, new = renewed(parameters, before)
+                if (forget := getattr(stage.rule, "forget", None)) is not None:
+                    memory = forget(memory, new)
             activity = activity._replace(tries=tries)
         if stage.settling is not None and settled is not None:
             settled, rests = settled.add(

@@ -37,6 +37,7 @@ class StepSums(NamedTuple):
     encoder: Tensor | None = None  # (m, n) gradients by the parts that are there
     threshold: Tensor | None = None  # (m,)
     offset: Tensor | None = None  # (n,)
+    near: Tensor | None = None  # (m,) how many scores are near the threshold, over the window
     variance: Tensor | None = None  # () 1/2 |y - mean|^2, averaged, where the loop has looked
 
     @classmethod
@@ -54,14 +55,15 @@ class StepSums(NamedTuple):
                 name: None if part is None else torch.zeros_like(part)
                 for name, part in zip(OTHERS, parameters[2:], strict=True)
             },
+            near=None if parameters.threshold is None else torch.zeros_like(bias),
         )
 
     def add_(self, where: slice, part: StepSums) -> None:
         """Add the sums over the samples `where`."""
-        for name in ("dictionary", "bias", "counts", "energy", *OTHERS):
-            whole = getattr(self, name)
-            if whole is not None:
-                whole.add_(getattr(part, name))
+        for name in ("dictionary", "bias", "counts", "energy", *OTHERS, "near"):
+            whole, more = getattr(self, name), getattr(part, name)
+            if whole is not None and more is not None:
+                whole.add_(more)
         self.losses[where] = part.losses
 
     # What a rule asks for: see shoal.network.objective.
@@ -94,6 +96,7 @@ class _Coded(NamedTuple):
     codes: Tensor
     slope: Tensor  # dx/dz
     by_threshold: Tensor | None = None  # dx/dtheta
+    near: Tensor | None = None  # 1 / window near the threshold, else 0
 
 
 def _activated(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> _Coded:
@@ -104,10 +107,12 @@ def _activated(parameters: Parameters, data: Tensor, activation: Activation | Pu
     """
     if not isinstance(activation, Pursuit):
         z = autoencoder.preactivation(parameters, data)
-        by_threshold = None
+        by_threshold = near = None
         if parameters.threshold is not None and learns_threshold(activation):
             by_threshold = activation.by_threshold(z, parameters.threshold)  # type: ignore[attr-defined]
-        return _Coded(*autoencoder.activate(parameters, z, activation), by_threshold)
+            counted = getattr(activation, "near", None)
+            near = None if counted is None else counted(z, parameters.threshold)
+        return _Coded(*autoencoder.activate(parameters, z, activation), by_threshold, near)
     if parameters.offset is not None:
         data = data - parameters.offset
     if learns_threshold(activation):
@@ -151,7 +156,7 @@ def _step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit
 
 
 def _sums(parameters: Parameters, data: Tensor, activated: _Coded) -> StepSums:
-    codes, slope, by_threshold = activated  # (B, m) each
+    codes, slope, by_threshold, near = activated  # (B, m) each
     residual = data - autoencoder.reconstruct(parameters, codes)  # (B, n)
     pull = residual @ parameters.dictionary.T  # (B, m) <r, D_i>
     back = slope * pull  # (B, m) sigma'(z) <r, D_i>
@@ -172,6 +177,7 @@ def _sums(parameters: Parameters, data: Tensor, activated: _Coded) -> StepSums:
         encoder=None if tied else -through,
         threshold=threshold,
         offset=None if parameters.offset is None else -residual.sum(dim=0),
+        near=None if near is None else near.sum(dim=0),
     )
 
 

@@ -35,7 +35,7 @@ from shoal.network.kernels.vector import (
     store_part,
 )
 
-__all__ = ["accumulate", "adam", "corrected"]
+__all__ = ["above", "accumulate", "adam", "corrected", "near"]
 
 
 @inline
@@ -128,6 +128,74 @@ def accumulate(
             _gradient(encoder_gradient, mine, end, first, sample, slopes, y, n)
         if decoded:
             _gradient(dictionary_gradient, mine, end, first, sample, codes, r, n)
+
+
+@shared
+def above(indices, values, counts, level, ties, parts):
+    """Codes above `level`, and so many of each row at it as `ties` (T,) says, in place."""
+    for p in prange(parts):
+        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
+            kept, left = 0, ties[i]
+            for q in range(counts[i]):
+                x = values[i, q]
+                if x > level or (x == level and left > 0):
+                    if x == level:
+                        left -= 1
+                    indices[i, kept], values[i, kept] = indices[i, q], x
+                    kept += 1
+            counts[i] = kept
+
+
+@shared
+def near(
+    y, target, w, n, m, indices, values, counts, threshold, window, parts,
+    kept_indices, kept_values, kept_counts, slopes, crowd,
+):  # fmt: skip
+    """Codes above a threshold for each unit, and what those near it say of the threshold.
+
+    Parameters
+    ----------
+    y, target, w, n, m
+        As for :func:`accumulate`.
+    indices, values, counts
+        Scores z above theta - window / 2, and above `threshold`, where that is more.
+    threshold, window
+        theta (m,), and how wide around it scores count.
+    kept_indices, kept_values, kept_counts
+        Out: codes, those scores that are above max(theta, 0).
+    slopes, crowd : arrays of shape (parts, m)
+        Out: sums over scores near the threshold of <r, D_j>, and their number.
+    """
+    capacity = indices.shape[1]
+    dtype = values.dtype
+    zero = dtype.type(0)
+    for p in prange(parts):
+        r = np.empty(n, dtype)
+        row = np.empty(n, dtype)
+        back = np.empty(capacity, dtype)
+        close = np.empty(capacity, np.int64)
+        for j in range(m):
+            slopes[p, j] = zero
+            crowd[p, j] = zero
+        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
+            kept, found = 0, 0
+            for q in range(counts[i]):
+                j, x = indices[i, q], values[i, q]
+                if x > max(threshold[j], zero):
+                    kept_indices[i, kept], kept_values[i, kept] = j, x
+                    kept += 1
+                if abs(x - threshold[j]) < window / 2:
+                    close[found] = j
+                    found += 1
+            kept_counts[i] = kept
+            if found:
+                for t in range(n):
+                    row[t] = target[i * n + t]
+                _residual(row, 0, w, n, kept_indices[i], kept_values[i], kept, r)
+                _projections(y, r, 0, w, close, found, n, back)
+                for q in range(found):
+                    slopes[p, close[q]] += back[q]
+                    crowd[p, close[q]] += dtype.type(1)
 
 
 @shared

@@ -129,10 +129,13 @@ class Recipe:
         if endless and revival is not None:
             revival = replace(revival, tries=sys.maxsize)
         last = self.refinement
+        rule = self.rule
+        if endless:
+            rule = getattr(rule, "endless", lambda: self.rule)()
         first = Stage(
             "descent",
             self.activation if self.pursuit is None else self.pursuit,
-            self.rule,
+            rule,
             sys.maxsize if endless and last is None else self.n_steps,
             penalty=self.penalty,
             constraint=self.constraint,
