@@ -431,6 +431,15 @@ def test_the_encoder_moves_with_the_atoms_in_partial_fit():
     assert model.score(data) > explained - 0.1
 
 
+@pytest.mark.parametrize("asked", [{"encoder": "untied"}, {"n_unrolled": 1}, {"joint": True}])
+def test_an_encoder_that_no_piece_is_enough_for_is_refused(asked):
+    data = photographs(600)
+    with pytest.raises(ArgumentError, match=f"^{next(iter(asked))}: .* in partial_fit.*fit first"):
+        DictionaryAutoencoder(16, 2, **asked).partial_fit(data)
+    model = fitted(data, 16, 2, **asked).partial_fit(data)
+    assert model.encoder_ is not None
+
+
 def test_an_atom_that_is_another_one_has_nothing_of_the_old_encoder():
     parameters = untied(offset=False)
     moved = parameters.dictionary.clone()

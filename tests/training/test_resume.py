@@ -102,7 +102,7 @@ def _recipe(recipe, model, n_samples, k):
 
 
 def model_of(name):
-    if name == "bias-adaptation":
+    if name in ("bias-adaptation", "topk", "batchtopk", "jumprelu", "matryoshka"):
         return "nonnegative"
     return next((m for m in ("nonnegative", "mixture", "sparse") if m in name), "sparse")
 

@@ -23,6 +23,7 @@ from shoal.data.access import ALL
 from shoal.network.activations import Activation, is_rowwise, learns_threshold
 from shoal.network.objective import StepSums
 from shoal.network.penalties import Penalty, Terms
+from shoal.network.prefixes import Prefixes
 from shoal.network.pursuit import Pursuit
 from shoal.training.adaptation import Adapted, BiasAdaptation
 from shoal.training.autoencoding import renewed
@@ -52,7 +53,7 @@ class Stage:
         How parameters move.
     n_steps : int
         Updates at most.
-    penalty : Penalty, optional
+    penalty : Penalty or Prefixes, optional
         What the objective has beside the reconstruction loss.
     constraint : Constraint
         What keeps atoms in their set.
@@ -73,7 +74,7 @@ class Stage:
     encoder: Activation | Pursuit
     rule: Rule
     n_steps: int
-    penalty: Penalty | None = None
+    penalty: Penalty | Prefixes | None = None
     constraint: Constraint = UnitLength()
     bias: Schedule | BiasAdaptation | None = None
     revival: Revival | None = None

@@ -50,6 +50,7 @@ __all__ = [
     "encode",
     "encoder_step",
     "least_squares",
+    "prefix_step",
     "screening",
     "sparse_encode",
     "step",
@@ -519,6 +520,25 @@ class Sums:
             )  # fmt: skip
         self._add_offset(target, codes)
 
+    def add_nested(
+        self, where: slice, tile: Tensor, codes: Codes, group: np.ndarray, groups: int
+    ) -> None:
+        """:meth:`add` for the mean of the losses by prefixes, to which units belong by `group`."""
+        parameters, sums = self.parameters, self.sums
+        m, n = parameters.dictionary.shape
+        target = tile if parameters.offset is None else tile - parameters.offset
+        encoder = sums.dictionary if sums.encoder is None else sums.encoder
+        felt = np.empty((len(tile), groups, n), codes.values.dtype)
+        with Threads() as parts:
+            untied.nested(
+                flat(tile), flat(target), flat(parameters.dictionary), n, m,
+                codes.indices, codes.values, codes.counts, group, felt, parts,
+                flat(sums.losses[where]), flat(encoder), flat(sums.dictionary), flat(sums.bias),
+                flat(self.counts), flat(sums.energy),
+            )  # fmt: skip
+        if sums.offset is not None:
+            sums.offset.sub_(torch.from_numpy(felt[:, 0].sum(axis=0)))
+
     def _add_offset(self, target: Tensor, codes: Codes) -> None:
         """What is left, summed over rows."""
         offset, m = self.sums.offset, len(self.parameters.bias)
@@ -619,6 +639,23 @@ def _jump_step(
         sums.sums.threshold.add_(pulled * threshold.clamp_min(0.0))
         sums.sums.near.add_(near)
         sums.add(where, tile, codes)
+    return sums.result()
+
+
+@torch.no_grad()
+def prefix_step(
+    parameters: Parameters, data: Tensor, activation: Activation, sizes: tuple[int, ...]
+) -> StepSums:
+    """The sums of the mean of the losses by the first atoms, so many as `sizes` says."""
+    sums = Sums(parameters, len(data))
+    units = torch.arange(len(parameters.bias))
+    group = torch.bucketize(units, torch.tensor(sizes), right=True).numpy()
+    for where, tile, codes in _tiles(parameters, data, activation, _screen(data, "auto")):
+        if codes is None:
+            part = reference.prefix_step(parameters, tile, activation, sizes)
+            sums.sums.add_(where, part)
+        else:
+            sums.add_nested(where, tile, codes, group, len(sizes))
     return sums.result()
 
 

@@ -16,7 +16,16 @@ from shoal.network.codes import SparseCodes, sparse_codes
 from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["StepSums", "adam_", "coded_step", "corrected_encode", "encode", "sparse_encode", "step"]
+__all__ = [
+    "StepSums",
+    "adam_",
+    "coded_step",
+    "corrected_encode",
+    "encode",
+    "prefix_step",
+    "sparse_encode",
+    "step",
+]
 
 # Arbitrary: rows of a batch that are worked through at once.
 _TILE = 8192
@@ -153,6 +162,37 @@ def coded_step(parameters: Parameters, data: Tensor, codes: SparseCodes) -> Step
 
 def _step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> StepSums:
     return _sums(parameters, data, _activated(parameters, data, activation))
+
+
+def prefix_step(
+    parameters: Parameters, data: Tensor, activation: Activation, sizes: tuple[int, ...]
+) -> StepSums:
+    """The sums of the mean of the losses by the first atoms, so many as `sizes` says.
+
+    Losses are those by all atoms, which is the last of the sizes.
+    """
+    activated = _activated(parameters, data, activation)
+    codes, slope = activated.codes, activated.slope
+    sums = _sums(parameters, data, activated)
+    atoms, starts = parameters.dictionary, (0, *sizes[:-1])
+    left, rest = [], data if parameters.offset is None else data - parameters.offset
+    for start, end in zip(starts, sizes, strict=True):
+        rest = rest - codes[:, start:end] @ atoms[start:end]
+        left.append(rest)
+    pull, direct, felt = torch.zeros_like(codes), torch.zeros_like(atoms), torch.zeros_like(data)
+    for start, end, mine in reversed(list(zip(starts, sizes, left, strict=True))):
+        felt = felt + mine / len(sizes)  # by the units from `start` to `end`
+        pull[:, start:end] = felt @ atoms[start:end].T
+        direct[start:end] = codes[:, start:end].T @ felt
+    back = slope * pull
+    through = back.T @ data
+    tied = parameters.encoder is None
+    return sums._replace(
+        dictionary=-(direct + through) if tied else -direct,
+        bias=-back.sum(dim=0),
+        encoder=None if tied else -through,
+        offset=None if parameters.offset is None else -felt.sum(dim=0),
+    )
 
 
 def _sums(parameters: Parameters, data: Tensor, activated: _Coded) -> StepSums:

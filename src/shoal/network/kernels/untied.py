@@ -35,7 +35,7 @@ from shoal.network.kernels.vector import (
     store_part,
 )
 
-__all__ = ["above", "accumulate", "adam", "corrected", "near"]
+__all__ = ["above", "accumulate", "adam", "corrected", "near", "nested"]
 
 
 @inline
@@ -128,6 +128,85 @@ def accumulate(
             _gradient(encoder_gradient, mine, end, first, sample, slopes, y, n)
         if decoded:
             _gradient(dictionary_gradient, mine, end, first, sample, codes, r, n)
+
+
+@shared
+def nested(
+    y, target, w, n, m, indices, values, counts, group, felt, parts,
+    losses, encoder_gradient, dictionary_gradient, bias_gradient, active, energy,
+):  # fmt: skip
+    """:func:`accumulate` for the mean of the losses by the first atoms, for several numbers.
+
+    Parameters
+    ----------
+    group : array of m
+        Of which prefix on a unit belongs to them, from 0, ascending; the last one has them all.
+    felt : array of shape (T, groups, n)
+        Out: the sums of what is left by all prefixes that have a unit of the group, over their
+        number: what such a unit is to explain.
+    losses : array of T
+        Out: by all atoms.
+    """
+    rows, capacity = indices.shape
+    groups = felt.shape[1]
+    dtype = values.dtype
+    share = dtype.type(1) / dtype.type(groups)
+    left = felt.reshape(-1)
+    back = np.zeros((rows, capacity), dtype)
+    starts = np.zeros((parts, m), np.int64)
+    for p in prange(parts):
+        r = np.empty(n, dtype)
+        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
+            count = counts[i]
+            for t in range(n):
+                r[t] = target[i * n + t]
+            q = 0
+            for g in range(groups):
+                while q < count and group[indices[i, q]] == g:
+                    x, j = values[i, q], indices[i, q] * n
+                    for t in range(n):
+                        r[t] -= x * w[j + t]
+                    q += 1
+                at = (i * groups + g) * n
+                for t in range(n):
+                    left[at + t] = r[t]
+            loss = dtype.type(0)
+            for t in range(n):
+                loss += r[t] * r[t]
+            losses[i] = loss / 2
+            for g in range(groups - 2, -1, -1):
+                at = (i * groups + g) * n
+                for t in range(n):
+                    left[at + t] += left[at + n + t]
+            for t in range(i * groups * n, (i + 1) * groups * n):
+                left[t] *= share
+            begin = 0
+            while begin < count:
+                g, end = group[indices[i, begin]], begin
+                while end < count and group[indices[i, end]] == g:
+                    end += 1
+                at = (i * groups + g) * n
+                mine, out = indices[i, begin:end], back[i, begin:end]
+                _projections(y, left, at, w, mine, end - begin, n, out)
+                begin = end
+            for q in range(count):
+                starts[p, indices[i, q]] += 1
+    first = _offsets(starts)
+    size = first[m]
+    sample, deep = np.empty(size, np.int64), np.empty(size, np.int64)
+    codes, slopes = np.empty(size, dtype), np.empty(size, dtype)
+    for p in prange(parts):
+        begin, end = _part(rows, parts, p), _part(rows, parts, p + 1)
+        _by_unit(begin, end, indices, values, counts, back, starts[p], sample, codes, slopes)
+    for p in prange(parts):
+        mine = np.searchsorted(first[:m], _part(size, parts, p))
+        end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
+        for j in range(mine, end):
+            for s in range(first[j], first[j + 1]):
+                deep[s] = sample[s] * groups + group[j]
+        _unit_sums(mine, end, first, codes, slopes, bias_gradient, active, energy)
+        _gradient(encoder_gradient, mine, end, first, sample, slopes, y, n)
+        _gradient(dictionary_gradient, mine, end, first, deep, codes, left, n)
 
 
 @shared

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shoal.network.activations import Activation, BatchTopK, JumpReLU, TopK
+from shoal.network.prefixes import Prefixes
 from shoal.training.autoencoding import AutoencoderAdam
 from shoal.training.recipes.recipe import Recipe
 from shoal.training.revival import Revival
 from shoal.training.schedules import DecayAtLast
 from shoal.vocabulary import ArgumentError, check_count
 
-__all__ = ["batch_topk", "jump_relu", "topk"]
+__all__ = ["batch_topk", "jump_relu", "matryoshka", "topk"]
 
 # Adam's step: see `AutoencoderAdam`. The last half of the steps are ever smaller.
 _RATE = 0.08
@@ -65,6 +68,17 @@ def batch_topk(model: str, n_components: int, k: int, n_samples: int | None) -> 
     check_count("k", k, high=n_components)
     _check_nonnegative("batchtopk", model)
     return _recipe(BatchTopK(k), n_components, n_samples)
+
+
+def matryoshka(model: str, n_components: int, k: int, n_samples: int | None) -> Recipe:
+    """:func:`batch_topk` whose first atoms are to do by themselves: Bussmann et al. 2025.
+
+    A thirty-second of the atoms, a sixteenth, an eighth, a quarter, half and all of them; others
+    are given by ``replace(recipe, prefixes=Prefixes(sizes))``.
+    """
+    recipe = batch_topk(model, n_components, k, n_samples)
+    sizes = sorted({max(1, n_components >> shift) for shift in range(6)})
+    return replace(recipe, prefixes=Prefixes(tuple(sizes)))
 
 
 def jump_relu(model: str, n_components: int, k: int, n_samples: int | None) -> Recipe:
