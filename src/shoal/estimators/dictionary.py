@@ -878,6 +878,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
             name = self.recipe
             if k == VARYING and name == "default":
                 name = "incoherent"
+            if k == VARYING and name in ("topk", "batchtopk", "jumprelu", "matryoshka"):
+                said = "'auto' for rows with different numbers of active units"
+                raise ArgumentError("n_nonzero_coefs", said, f"a number, with recipe={name!r}")
             found = recipe_named(name, self.model, m, k, n_samples)
         if not isinstance(self.positive_atoms, (bool, np.bool_)):
             raise ArgumentError("positive_atoms", repr(self.positive_atoms), "True or False")
