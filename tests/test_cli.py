@@ -220,7 +220,7 @@ def test_score_json_is_only_json(shared: Path) -> None:
     assert found == shoal.runs.evaluate(shoal.load_run(shared / "run"), shared / "planted.npz")
 
 
-@pytest.mark.parametrize("recipe", ["topk", "batchtopk", "jumprelu", "matryoshka"])
+@pytest.mark.parametrize("recipe", ["topk", "batchtopk"])
 def test_fit_trains_an_autoencoder_by_name(shared: Path, here: Path, recipe: str) -> None:
     asked = ("-m", 24, "-k", 2, "--model", "nonnegative", "--seed", 0)
     done("fit", shared / "planted.npz", *asked, "--recipe", recipe, "-q", "-o", "run")
