@@ -21,10 +21,13 @@ active units a row for all:
   (``n_unrolled=1``, the same fit);
 * **pursuit**, **omp**: `shoal`'s, on the method's atoms, where it takes k of them.
 
+Beside the default recipe shoal trains the autoencoders that others have, end to end: ``topk``,
+``batchtopk`` and ``jumprelu``, whose rows have k active units on average (l0 says how many).
+
 The peer is a TopK autoencoder in plain torch with the auxiliary loss for dead units (Gao et al.
-2024), trained for as many CPU seconds as shoal's fit took, at the better of two learning rates
-(both are reported). Floors: k principal directions, and random rows as atoms. **agree** is the
-mean cosine of atoms that are matched one to one between two seeds.
+2024), trained for as many CPU seconds as the slowest of shoal's fits took, at the better of two
+learning rates (both are reported). Floors: k principal directions, and random rows as atoms.
+**agree** is the mean cosine of atoms that are matched one to one between two seeds.
 """
 
 from __future__ import annotations
@@ -188,28 +191,40 @@ def agreement(one: NDArray, other: NDArray, *, signed: bool) -> float:
 # --------------------------------------------------------------------------- contestants
 
 
-def by_shoal(rows: Rows, k: int, seed: int) -> tuple[dict[str, Any], NDArray]:
+def by_shoal(
+    rows: Rows, k: int, seed: int, name: str = "default"
+) -> tuple[dict[str, Any], NDArray]:
     model = shoal.DictionaryAutoencoder(
         rows.m,
         k,
         model=rows.model,  # type: ignore[arg-type]
-        n_unrolled=1,
+        recipe=name,
+        n_unrolled=int(name == "default"),
         random_state=seed,
     )
     start = time.process_time()
     model.fit(rows.train)
     seconds = time.process_time() - start
-    found: dict[str, Any] = {"method": "shoal", "cpu": seconds}
-    found["unrolled"] = model.score(rows.test)
-    recipe = model.recipe_  # then the same weights, uncorrected
-    assert recipe.encoder is not None
-    model.recipe_ = replace(recipe, encoder=replace(recipe.encoder, n_unrolled=0))
+    found: dict[str, Any] = {"method": f"shoal {name}", "cpu": seconds, "steps": model.n_steps_}
+    recipe = model.recipe_
+    if recipe.encoder is not None:
+        found["unrolled"] = model.score(rows.test)
+        found["weights"] = recipe.encoder.weights
+        # Then the same weights, uncorrected.
+        model.recipe_ = replace(recipe, encoder=replace(recipe.encoder, n_unrolled=0))
     found["encoder"] = model.score(rows.test)
-    found["l0"] = float((model.transform(rows.test) != 0).sum(axis=1).mean())
-    found["pursuit"] = model.score(rows.test, method="pursuit")
-    found["omp"] = model.score(rows.test, method="omp")
-    found["weights"] = recipe.encoder.weights
+    codes = model.transform(rows.test)
+    found["l0"] = float((codes != 0).sum(axis=1).mean())
+    found["dead"] = float((codes == 0).all(axis=0).mean())
+    found["pursuit"] = pursued(rows, k, model.components_, "pursuit")
+    found["omp"] = pursued(rows, k, model.components_, "omp")
     return found, model.components_
+
+
+def recipes_for(rows: Rows) -> tuple[str, ...]:
+    """Those whose codes are of the model."""
+    signed = rows.model == "sparse"
+    return ("default", "topk") if signed else ("default", "topk", "batchtopk", "jumprelu")
 
 
 def by_torch(
@@ -290,12 +305,14 @@ def main(arguments: list[str] | None = None) -> None:
     for said in ("the encoder", "n_components="):
         warnings.filterwarnings("ignore", said, UserWarning)
     results: list[dict[str, Any]] = []
-    keys = ("encoder", "unrolled", "pursuit", "omp", "cpu", "agree")
+    keys = ("encoder", "unrolled", "pursuit", "omp", "l0", "dead", "cpu", "agree")
     for name in given.data.split(","):
         rows = DATA[name]()
         # Compiles, so that nobody's seconds have it.
         few = {"model": rows.model, "random_state": 0}
-        shoal.DictionaryAutoencoder(min(64, rows.m), min(rows.k), **few).fit(rows.train[:2000])
+        for recipe in recipes_for(rows):
+            few["recipe"] = recipe
+            shoal.DictionaryAutoencoder(min(64, rows.m), 4, **few).fit(rows.train[:2000])
         for k in map(int, given.k.split(",")) if given.k else rows.k:
             n = rows.train.shape[1]
             print(f"\n{name}: {len(rows.train)} rows, n={n}, m={rows.m}, k={k}, {rows.model}")
@@ -303,10 +320,11 @@ def main(arguments: list[str] | None = None) -> None:
             before: dict[str, NDArray] = {}
             made = list(floors(rows, k))
             for seed in range(given.seeds):
-                found, atoms = by_shoal(rows, k, seed)
-                tried = [by_torch(rows, k, seed, found["cpu"], rate) for rate in RATES]
+                own = [by_shoal(rows, k, seed, recipe) for recipe in recipes_for(rows)]
+                seconds = max(each["cpu"] for each, _ in own)
+                tried = [by_torch(rows, k, seed, seconds, rate) for rate in RATES]
                 best = max(tried, key=lambda each: each[0]["encoder"])
-                for each, its in ((found, atoms), best):
+                for each, its in (*own, best):
                     if each["method"] in before:
                         signed = rows.model == "sparse"
                         other = before[each["method"]]

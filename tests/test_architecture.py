@@ -78,6 +78,7 @@ INNER = {
     "network.kernels": {"activations", "autoencoder", "codes", "pursuit"},
     "training.recipes": {
         "adaptation",
+        "autoencoding",
         "constraints",
         "descent",
         "encoding",

@@ -220,6 +220,28 @@ def test_score_json_is_only_json(shared: Path) -> None:
     assert found == shoal.runs.evaluate(shoal.load_run(shared / "run"), shared / "planted.npz")
 
 
+@pytest.mark.parametrize("recipe", ["topk", "batchtopk"])
+def test_fit_trains_an_autoencoder_by_name(shared: Path, here: Path, recipe: str) -> None:
+    asked = ("-m", 24, "-k", 2, "--model", "nonnegative", "--seed", 0)
+    done("fit", shared / "planted.npz", *asked, "--recipe", recipe, "-q", "-o", "run")
+    made = shoal.load_run("run")
+    assert made.encoder_ is not None
+    assert (made.thresholds_ is None) == (recipe == "topk")
+    done("export", "run", "--to", "saelens", "-o", "sae")
+    config = json.loads((here / "sae" / "cfg.json").read_text())
+    assert config["architecture"] == ("topk" if recipe == "topk" else "jumprelu")
+
+
+def test_score_says_what_fewer_and_more_atoms_explain(shared: Path) -> None:
+    asked = ("score", shared / "run", shared / "planted.npz", "--curve")
+    found = json.loads(done(*asked, "--json").stdout)["curve"]
+    assert list(found) == ["1", "2", "4", "8"]
+    assert found["1"] < 0.95 < found["2"] <= found["4"] <= 1
+    output = done(*asked).stdout
+    assert "atoms a sample" in output
+    assert "of the square" in output
+
+
 def test_score_without_the_truth_says_so(shared: Path, here: Path) -> None:
     with np.load(shared / "planted.npz") as file:
         np.save("plain.npy", file["data"])

@@ -305,3 +305,14 @@ def test_the_picture_of_a_run_is_smaller_where_the_dictionary_is_large():
     assert evaluation._picture(16, 16) == {"n_samples": 48, "n_points": 13, "n_plane": 13}
     assert evaluation._picture(1024, 256)["n_samples"] < 48
     assert evaluation._picture(4096, 100_000) is None
+
+
+def test_a_few_rows_that_hold_most_of_the_square_are_said(folder, tmp_path):
+    rows = np.load(folder / "plain.npy")
+    for name, times in (("even", 1.0), ("uneven", 40.0)):
+        longer = rows.copy()
+        longer[::50] *= times
+        np.save(tmp_path / f"{name}.npy", longer)
+        record, _ = asked(tmp_path / f"{name}.npy", "--dictionary", folder / "atoms.npy", "-k", "2")
+        said = [note for note in record["notes"] if "of the square is in 5% of the rows" in note]
+        assert len(said) == (times > 1)

@@ -26,9 +26,10 @@ def test_every_method_is_measured_on_rows_that_nobody_learned_from(monkeypatch, 
     real.main(["--data", "tiny", "--seeds", "2", "--json", str(tmp_path / "rows.json")])
     found = json.loads((tmp_path / "rows.json").read_text())
     kept = [each for each in found if "worse_rate" not in each]
-    assert [each["method"] for each in kept].count("shoal") == 2
+    assert [each["method"] for each in kept].count("shoal default") == 2
+    assert [each["method"] for each in kept].count("shoal topk") == 2
     assert [each["method"] for each in kept].count("torch topk") == 2
-    ours = [each for each in kept if each["method"] == "shoal"]
+    ours = [each for each in kept if each["method"] == "shoal default"]
     for each in ours:
         assert each["encoder"] <= each["unrolled"] + 0.05
         assert each["encoder"] < each["omp"] <= 1

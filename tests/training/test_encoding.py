@@ -248,6 +248,28 @@ def test_few_rows_in_many_directions_get_gains_and_no_more():
     assert few.score(rows[600:]) > weights.score(rows[600:])
 
 
+@pytest.mark.parametrize(
+    ("gains", "weights", "kind"),
+    [(0.65, 0.67, "tied-gain"), (0.67, 0.78, "untied"), (0.83, 0.86, "untied")],
+)
+def test_weights_of_its_own_are_worth_it_where_they_explain_much_of_what_gains_leave(
+    gains, weights, kind
+):
+    from shoal.training.encoding import _worth_it
+
+    class Judge:
+        said = iter((gains, weights))
+
+        def explained(self, parameters):
+            return next(self.said)
+
+    rows = photographs(1500)
+    atoms = unit_rows(0, 16, rows.shape[1], torch.float32)
+    start = Parameters(atoms, torch.zeros(16), 0.5 * atoms)
+    data = torch.from_numpy(rows[:256])
+    assert _worth_it(start, open_source(rows), TopK(3), 0, Judge(), data) == kind
+
+
 def test_many_features_make_no_matrix_of_their_squares(monkeypatch):
     from shoal.training import encoding
 
@@ -407,6 +429,15 @@ def test_the_encoder_moves_with_the_atoms_in_partial_fit():
     model.partial_fit(data[1000:])
     assert not np.array_equal(before, model.components_)
     assert model.score(data) > explained - 0.1
+
+
+@pytest.mark.parametrize("asked", [{"encoder": "untied"}, {"n_unrolled": 1}, {"joint": True}])
+def test_an_encoder_that_no_piece_is_enough_for_is_refused(asked):
+    data = photographs(600)
+    with pytest.raises(ArgumentError, match=f"^{next(iter(asked))}: .* in partial_fit.*fit first"):
+        DictionaryAutoencoder(16, 2, **asked).partial_fit(data)
+    model = fitted(data, 16, 2, **asked).partial_fit(data)
+    assert model.encoder_ is not None
 
 
 def test_an_atom_that_is_another_one_has_nothing_of_the_old_encoder():

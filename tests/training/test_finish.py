@@ -36,7 +36,7 @@ def test_photographs_end_in_a_known_number_of_steps():
     model = DictionaryAutoencoder(64, 4, random_state=0)
     seen = phases(model, data)
     finishing = [progress for phase, progress in seen if phase == "finish"]
-    assert len(finishing) == finish(64, len(data)).n_steps == 240
+    assert len(finishing) == finish(64, 4, len(data), signed=True).n_steps == 240
     np.testing.assert_allclose(finishing, np.arange(1, 241) / 240)
     refining = [phase for phase, _ in seen].count("refinement")
     assert 40 <= refining <= 100
@@ -120,3 +120,14 @@ def test_the_batch_suits_many_atoms():
     # The Gram matrix costs m^2 n, the product B m n.
     assert recipe_named("default", "sparse", 1536, 32, 60_000).batch_size == 1024
     assert recipe_named("default", "sparse", 128, 3, 20_000).batch_size == 256
+
+
+def test_many_active_units_are_found_by_one_product():
+    few, many = (recipe_named("default", "nonnegative", 1536, k, 60_000) for k in (16, 32))
+    for recipe, iterations in ((few, 1), (many, 0)):
+        assert recipe.finish is not None
+        assert recipe.refinement is not None
+        assert recipe.refinement.pursuit.max_iterations == 1
+        (last,) = (stage for stage in recipe.plan().stages if stage.phase == "finish")
+        assert last.encoder.max_iterations == iterations
+        assert last.encoder.k == recipe.refinement.pursuit.k

@@ -13,6 +13,7 @@ import torch
 
 import shoal
 from shoal.generative import SparseCoding, random_dictionary
+from shoal.network.activations import JumpReLU
 from shoal.training import ranks as module
 from shoal.training.ranks import BLOCKS, Ranks, current, together
 from shoal.vocabulary import ArgumentError
@@ -133,6 +134,21 @@ def test_a_shared_batch_says_what_a_whole_one_says():
     assert torch.equal(one[index], other[index])
     assert len(one) == len(other) == 100
     assert one.width == other.width == 6
+
+
+def test_what_thresholds_learn_from_is_shared_as_well():
+    rows = torch.randn(100, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    atoms = torch.from_numpy(random_dictionary(80, 6, random_state=0))
+    level = torch.full((80,), 1.5, dtype=torch.float64)
+    zeros = torch.zeros_like(level)
+    parameters = shoal.vocabulary.Parameters(atoms, zeros, 0.9 * atoms, level, atoms[0])
+    batches = [ranks.batch(rows, 100) for ranks in (Ranks(), Ranks(reproducible=True))]
+    encoder = JumpReLU(window=0.5)
+    sums = [batch.evaluate(encoder, None, parameters, None) for batch in batches]
+    for name in ("dictionary", "encoder", "threshold", "offset", "near"):
+        one, other = (getattr(each, name) for each in sums)
+        assert bool(one.any())
+        torch.testing.assert_close(one, other)
 
 
 def test_parameters_that_have_come_apart_are_noticed(monkeypatch):

@@ -43,6 +43,10 @@ def test_the_names():
         "default",
         "incoherent",
         "bias-adaptation",
+        "topk",
+        "batchtopk",
+        "jumprelu",
+        "matryoshka",
         "nguyen2019-sparse-threshold",
         "nguyen2019-nonnegative-threshold",
         "nguyen2019-nonnegative-threshold-stable",
@@ -57,7 +61,9 @@ def test_the_names():
 def recipe_is_for(name, model):
     if name == "bias-adaptation":
         return model != "sparse"
-    return name in ("default", "incoherent") or model in name
+    if name in ("batchtopk", "jumprelu", "matryoshka"):
+        return model == "nonnegative"
+    return name in ("default", "incoherent", "topk") or model in name
 
 
 unstable = pytest.mark.filterwarnings("ignore:.*leave.* the basin")
@@ -71,7 +77,8 @@ def test_a_recipe_is_for_its_model(name, model):
         assert isinstance(recipe_named(name, model, 20, 2, 1000), Recipe)
     else:
         with pytest.raises(
-            ArgumentError, match=r"^model: .*(which this recipe is about|twice the units)"
+            ArgumentError,
+            match=r"^model: .*(which this recipe is about|twice the units|as its codes are)",
         ):
             recipe_named(name, model, 20, 2, 1000)
 

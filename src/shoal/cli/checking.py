@@ -80,6 +80,7 @@ def check(
     if asked is None and key is not None:
         raise ArgumentError("key", repr(key), "--dictionary FILE with it")
     known = True
+    seen: list[str] = []
     if world in get_args(World):
         made = laws.world(cast("World", world), sizes.truth(for_atoms), sizes.noise)
     else:
@@ -87,7 +88,7 @@ def check(
         known = opened is not None
         if known or asked is None or asked.model is not None:
             laws.refuse(world)
-        made = _world_found(world, asked, laws) if opened is None else opened
+        made, seen = (opened, []) if opened is not None else _world_found(world, asked, laws)
     notes = [] if asked is None else list(asked.notes)
     if known and asked is not None:
         made, told = asked.there(made)
@@ -96,6 +97,7 @@ def check(
         notes.append(
             "The truth behind this source isn't known: the asked-for atoms stand in its place."
         )
+        notes += seen
     w = perturb(made.dictionary, delta, for_weights) if asked is None else asked.rows
     facts = theory.WorldFacts.of(made, truth=known)
     found = theory.examine(made, w, n_samples=samples, random_state=seed)
@@ -172,8 +174,8 @@ def _asked_weights(path: Path, key: str | None) -> _Asked:
     return _Asked(rows, model, (note,))
 
 
-def _world_found(spec: str, asked: _Asked | None, laws: Laws) -> GenerativeModel:
-    """The world that weights make of a source whose truth nobody knows."""
+def _world_found(spec: str, asked: _Asked | None, laws: Laws) -> tuple[GenerativeModel, list[str]]:
+    """The world that weights make of a source whose truth nobody knows, and what to say of it."""
     from shoal.data import open_source, validate
     from shoal.theory import world_from_codes
 
@@ -185,7 +187,7 @@ def _world_found(spec: str, asked: _Asked | None, laws: Laws) -> GenerativeModel
         asked.model.set_params(sparse_output=True)
         method = "pursuit" if "pursuit" in asked.model.methods else "encoder"
         (data, codes, _), *_ = asked.model.iter_coded(source, method)
-        return world_from_codes(asked.rows, codes, data=data)
+        return world_from_codes(asked.rows, codes, data=data), _of_few(data)
     validate(source)
     m, n = asked.rows.shape
     if source.n_features != n:
@@ -197,7 +199,25 @@ def _world_found(spec: str, asked: _Asked | None, laws: Laws) -> GenerativeModel
         raise ArgumentError("sparsity", "nothing", needed)
     check_count("sparsity", laws.sparsity, high=min(m, n))
     data = next(iter(source.batches(4096)))
-    return world_from_codes(asked.rows, _pursued(asked.rows, data, laws.sparsity), data=data)
+    codes = _pursued(asked.rows, data, laws.sparsity)
+    return world_from_codes(asked.rows, codes, data=data), _of_few(data)
+
+
+def _of_few(data: Any) -> list[str]:
+    """That a few rows hold most of the square, where they do: the world is mostly theirs."""
+    from shoal.data.norms import FEW, held_by_few, row_norms
+
+    square = held_by_few(row_norms(data))
+    if square < _MOST_OF_IT:
+        return []
+    return [
+        f"{square:.0%} of the square is in {FEW:.0%} of the rows: what is measured of these codes "
+        "is mostly of those rows."
+    ]
+
+
+# Arbitrary, as in the report.
+_MOST_OF_IT = 0.5
 
 
 def _pursued(rows: Any, data: Any, k: int) -> Any:

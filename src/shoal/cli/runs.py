@@ -21,7 +21,7 @@ from shoal.cli.options import (
 )
 from shoal.cli.progress import counted, kept
 from shoal.files import Claim, claim, whole_file
-from shoal.vocabulary import RunError
+from shoal.vocabulary import ArgumentError, RunError
 
 if TYPE_CHECKING:
     from shoal.report.run import Run
@@ -88,6 +88,12 @@ def score(
     *,
     run: RunPath,
     source: SourceSpec,
+    with_curve: Annotated[
+        bool,
+        typer.Option(
+            "--curve", help="Also what 1, 2, 4, ..., 64 of the atoms explain of each sample."
+        ),
+    ] = False,
     as_json: AsJson = False,
     device: Device = None,
     opening: Opening,
@@ -101,16 +107,45 @@ def score(
     data = opening.open(source)
     validate(model.with_gaps(data))
     result = evaluate(model, data)
+    if with_curve:
+        result["curve"] = curve_of(model, data)
     if as_json:
         screen.record(result)
         return
     screen.table("Codes", *codes_table(result["diagnosis"]))
     if (few := few_rows(result["diagnosis"])) is not None:
         screen.line(few)
+    if with_curve:
+        rows = [[str(k), screen.number(share)] for k, share in result["curve"].items()]
+        screen.table("By orthogonal matching pursuit", ["atoms a sample", "of the square"], rows)
     if result["recovery"] is None:
         screen.line("The truth behind this source isn't known: nothing can be said of recovery.")
     else:
         screen.table("Recovery of the true dictionary", *recovery_table(result["recovery"]))
+
+
+def curve_of(model: Any, source: Any) -> dict[int, float]:
+    """The share of the square of some rows that 1, 2, 4, ... atoms of a model explain."""
+    import numpy as np
+    import torch
+
+    from shoal.training.sparsity import curve
+
+    data, _, _ = next(iter(model.iter_coded(source)))
+    if bool(np.isnan(data).any()):
+        raise ArgumentError("curve", "rows with missing entries", "rows without")
+    rows = data[:_CURVE_ROWS]
+    if model.offset_ is not None:
+        rows = rows - model.offset_
+    return curve(
+        torch.from_numpy(model.components_),
+        torch.from_numpy(rows.astype(model.components_.dtype)),
+        signed=model.model == "sparse",
+    )
+
+
+# Arbitrary: as many as the search for a number of active atoms tells it by.
+_CURVE_ROWS = 1_000
 
 
 def report(run: RunPath) -> None:

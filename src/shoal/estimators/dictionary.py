@@ -43,6 +43,7 @@ from shoal.training import (
     units,
 )
 from shoal.training.adaptation import BiasAdaptation
+from shoal.training.autoencoding import AutoencoderAdam, about_mean
 from shoal.training.checkpoints import EVERY, NONE, TRIED, Keeper, check_keepable
 from shoal.training.encoding import ENCODERS, Encoded, followed
 from shoal.training.fit import (
@@ -190,7 +191,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         of clusters about the directions of the atoms.
     recipe : str or Recipe
         A name from `shoal.training.RECIPES`, or a `shoal.training.Recipe` of your own:
-        activation, step size, schedules, revival and polish.
+        activation, step size, schedules, revival and polish. "topk", "batchtopk", "jumprelu" and
+        "matryoshka" train the sparse autoencoders of that name end to end.
     init : str or array of shape (n_components, n_features)
         Where atoms start, in the preprocessed space: "data", rows of the data; "random",
         random directions; "residual", rows one by one far from the directions of those before,
@@ -562,7 +564,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
         may have any number of rows: a step is a batch of the recipe's size, and fewer rows make
         as much less of one. There is no polish: it needs data that a stream doesn't keep. After
         :meth:`fit` it goes on from that result, and an encoder of its own moves with the atoms.
-        Without a fit the encoder is tied.
+        Without a fit the encoder is tied, unless the recipe trains one with the atoms, as "topk"
+        does: another one can't be asked for.
 
         Parameters
         ----------
@@ -577,6 +580,8 @@ class DictionaryAutoencoder(TiedAutoencoder):
             if (value := getattr(self, name)) is not None:
                 raise ArgumentError(name, f"{value!r} in partial_fit", "fit, or None")
         first = not hasattr(self, "components_")
+        if first:
+            self._refuse_encoder()
         _refuse_pursuit(self.recipe_ if not first else self.recipe)
         device, carried = self._device(), None if first else self._carried
         source, names = self._new_source(X) if first else (self._source(X), None)
@@ -595,6 +600,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         prepared = units.changed(prepared, exponent)
         parameters = self._parameters(self.components_.dtype, device)
         apart = parameters if recipe.encoder is not None else None
+        parameters = units.restored(parameters, -exponent)
         if apart is not None:  # what moves is tied
             parameters = Parameters(apart.dictionary, torch.zeros_like(apart.bias))
         state = pass_over(
@@ -605,9 +611,22 @@ class DictionaryAutoencoder(TiedAutoencoder):
             number=self.n_steps_,
             carried=carried and carried.in_unit(exponent),
         )
-        self._keep_piece(state, prepared, recipe, k, fitted, source.feature_shape, apart=apart)
+        self._keep_piece(
+            state, prepared, recipe, k, fitted, source.feature_shape, exponent, apart=apart
+        )
         self._carried = Carried.after(state, exponent, waiting)
         return self
+
+    def _refuse_encoder(self) -> None:
+        """What is fitted to a dictionary once that is found, no piece of data is enough for."""
+        needed = "fit first, or a recipe that trains an encoder with the atoms, such as 'topk'"
+        if self.encoder not in ("auto", "tied"):
+            check_choice("encoder", self.encoder, ENCODERS)
+            raise ArgumentError("encoder", f"{self.encoder!r} in partial_fit", f"'auto', {needed}")
+        for name, usual in (("n_unrolled", 0), ("joint", False)):
+            value = getattr(self, name)
+            if value != usual:
+                raise ArgumentError(name, f"{value!r} in partial_fit", f"{usual!r}, {needed}")
 
     def _begin(
         self,
@@ -630,14 +649,20 @@ class DictionaryAutoencoder(TiedAutoencoder):
         exponent = units.exponent(sample, recipes(k or 1))
         sample = np.ldexp(sample, exponent)
         prepared, kept = units.changed(prepared, exponent), units.changed(kept, exponent)
-        parameters = started(self._init(), sample, m, device, rng)
+        trains = isinstance(recipes(k or 1).rule, AutoencoderAdam)
+        about = sample - sample.mean(axis=0) if trains and isinstance(self._init(), str) else sample
+        parameters = started(self._init(), about, m, device, rng)
         if k is None:
             # Rows with different numbers of active units: see `_refuse_pursuit`.
             k = searched(narrowed(parameters, sample), kept, self.model, rng) or tenth(m)
+        if trains:
+            parameters = about_mean(parameters, sample, recipes(k).activation, k)
         state = pass_over(parameters, prepared, recipes(k), rng)
         first = not hasattr(self, "components_")
         self._keep_params(self.get_params(deep=False))
-        self._keep_piece(state, prepared, recipes(k), k, fitted, source.feature_shape, anew=True)
+        self._keep_piece(
+            state, prepared, recipes(k), k, fitted, source.feature_shape, exponent, anew=True
+        )
         self._carried = Carried.after(state, exponent, waiting and waiting.begun())
         if first:
             self._keep_names(source.n_features, names)
@@ -650,11 +675,15 @@ class DictionaryAutoencoder(TiedAutoencoder):
         k: int,
         fitted: FittedPreprocessing,
         feature_shape: tuple[int, ...] | None,
+        exponent: int,
         *,
         anew: bool = False,
         apart: Parameters | None = None,
     ) -> None:
-        """Take on the state after a piece of data, `prepared`; `apart` is the encoder before."""
+        """Take on the state after a piece of data, `prepared`; `apart` is the encoder before.
+
+        They are of the unit 2^-exponent of the data's own, `apart` but for that.
+        """
         parameters = state.parameters
         if apart is not None and apart.encoder is not None:
             parameters = followed(apart, parameters.dictionary)
@@ -664,8 +693,10 @@ class DictionaryAutoencoder(TiedAutoencoder):
             if new is not None and old is not None and new is not state.parameters.threshold:
                 # Of few rows the threshold is a rough one: they weigh as in an update.
                 share = min(1.0, (prepared.n_samples or np.inf) / (recipe.batch_size or 1))
-                before = torch.from_numpy(old).to(new)
+                before = torch.ldexp(torch.from_numpy(old).to(new), torch.tensor(exponent))
                 parameters = parameters._replace(threshold=torch.lerp(before, new, share))
+        if apart is None:
+            parameters = units.restored(parameters, exponent)
         shape = feature_shape or getattr(self, "feature_shape_", None)
         self._keep(parameters, recipe, k, fitted, shape, state.number)
 
@@ -847,6 +878,9 @@ class DictionaryAutoencoder(TiedAutoencoder):
             name = self.recipe
             if k == VARYING and name == "default":
                 name = "incoherent"
+            if k == VARYING and name in ("topk", "batchtopk", "jumprelu", "matryoshka"):
+                said = "'auto' for rows with different numbers of active units"
+                raise ArgumentError("n_nonzero_coefs", said, f"a number, with recipe={name!r}")
             found = recipe_named(name, self.model, m, k, n_samples)
         if not isinstance(self.positive_atoms, (bool, np.bool_)):
             raise ArgumentError("positive_atoms", repr(self.positive_atoms), "True or False")

@@ -9,10 +9,12 @@ from shoal.network.gradients import (
     sample_gradient,
 )
 from shoal.network.inference import fast_encode
+from shoal.network.prefixes import Prefixes
 
 __all__ = [
     "Gradient",
     "HardThreshold",
+    "Prefixes",
     "ReLU",
     "Sigmoid",
     "Softplus",

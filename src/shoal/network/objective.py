@@ -20,6 +20,7 @@ from shoal.network.activations import Activation
 from shoal.network.codes import SparseCodes
 from shoal.network.kernels import StepSums
 from shoal.network.penalties import Penalty, Terms
+from shoal.network.prefixes import Prefixes
 from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import Parameters
 
@@ -55,7 +56,8 @@ class Sums(Protocol):
 
 
 Evaluate = Callable[
-    [Activation | Pursuit, Penalty | None, Parameters, torch.Generator | None], StepSums | Terms
+    [Activation | Pursuit, Penalty | Prefixes | None, Parameters, torch.Generator | None],
+    StepSums | Terms,
 ]
 """From an encoder, a penalty or None, parameters and a source of noise to the sums of a batch."""
 
@@ -98,12 +100,14 @@ def _evaluate(
     data: Tensor,
     step_of: Callable[[Activation | Pursuit], Callable[[Parameters], StepSums]],
     encoder: Activation | Pursuit,
-    penalty: Penalty | None,
+    penalty: Penalty | Prefixes | None,
     parameters: Parameters,
     generator: torch.Generator | None,
 ) -> StepSums | Terms:
     if penalty is None:
         return reduced(step_of(encoder)(parameters))
+    if isinstance(penalty, Prefixes):
+        return reduced(penalty(parameters, data, encoder, generator))
     return reduced(penalty(parameters, data, encoder, generator))  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
 """Training: where atoms start, how they move, and when they are done."""
 
 from shoal.training.adaptation import BiasAdaptation
+from shoal.training.autoencoding import AutoencoderAdam
 from shoal.training.constraints import (
     Free,
     MaxNorm,
@@ -39,6 +40,7 @@ __all__ = [
     "WEIGHT_LENGTHS",
     "Activity",
     "Adam",
+    "AutoencoderAdam",
     "BiasAdaptation",
     "Constant",
     "DecayAtLast",

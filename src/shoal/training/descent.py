@@ -23,8 +23,10 @@ from shoal.data.access import ALL
 from shoal.network.activations import Activation, is_rowwise, learns_threshold
 from shoal.network.objective import StepSums
 from shoal.network.penalties import Penalty, Terms
+from shoal.network.prefixes import Prefixes
 from shoal.network.pursuit import Pursuit
 from shoal.training.adaptation import Adapted, BiasAdaptation
+from shoal.training.autoencoding import renewed
 from shoal.training.constraints import Constraint, Nearness, UnitLength
 from shoal.training.ranks import Batch, current
 from shoal.training.refinement import Refinement, Settled
@@ -51,7 +53,7 @@ class Stage:
         How parameters move.
     n_steps : int
         Updates at most.
-    penalty : Penalty, optional
+    penalty : Penalty or Prefixes, optional
         What the objective has beside the reconstruction loss.
     constraint : Constraint
         What keeps atoms in their set.
@@ -72,7 +74,7 @@ class Stage:
     encoder: Activation | Pursuit
     rule: Rule
     n_steps: int
-    penalty: Penalty | None = None
+    penalty: Penalty | Prefixes | None = None
     constraint: Constraint = UnitLength()
     bias: Schedule | BiasAdaptation | None = None
     revival: Revival | None = None
@@ -325,7 +327,12 @@ def _advance(
                 parameters, usage, dead, activity.tries, batch, sums.losses, stage.encoder,
                 stage.revival, distinct=plan.piecewise,
             )  # fmt: skip
+            before = parameters.dictionary
             parameters = parameters._replace(dictionary=dictionary)
+            if replaced and parameters.encoder is not None:
+                parameters, new = renewed(parameters, before)
+                if (forget := getattr(stage.rule, "forget", None)) is not None:
+                    memory = forget(memory, new)
             activity = activity._replace(tries=tries)
         if stage.settling is not None and settled is not None:
             settled, rests = settled.add(

@@ -29,6 +29,7 @@ from shoal.network.activations import Activation, is_rowwise
 from shoal.network.inference import Pursuit, ThresholdPursuit
 from shoal.network.objective import StepSums, Terms
 from shoal.training import giving_up, units
+from shoal.training.autoencoding import AutoencoderAdam, about_mean
 from shoal.training.constraints import NonnegativeUnitLength
 from shoal.training.descent import Plan, begin, descend
 from shoal.training.encoders import fitted_encoder
@@ -458,12 +459,23 @@ def _about_mean(problem: Problem, rng: np.random.Generator) -> Parameters:
     return narrowed(started_._replace(threshold=threshold), rows)
 
 
+def _autoencoder(problem: Problem, recipe: Recipe, k: int, rng: np.random.Generator) -> Parameters:
+    """A start for an autoencoder that is trained end to end, in the precision of the descent."""
+    m = len(problem.start.bias)
+    rows = problem.kept.draw(rows_wanted(problem.init, m), rng, strict=False)
+    centred = rows if problem.warm else rows - rows.mean(axis=0)
+    start = _allowed(started(problem.init, centred, m, problem.start.bias.device, rng), recipe)
+    return about_mean(narrowed(start, rows), rows, recipe.activation, k)
+
+
 def _begun(problem: Problem, k: int, rng: np.random.Generator) -> State:
     """The state at the start of the descent, k being known."""
     recipe = problem.recipe_of(k)
     parameters = problem.start if recipe.polish is None else problem.narrow
     if isinstance(recipe.pursuit, ThresholdPursuit):
         parameters = _about_mean(problem, rng)
+    if isinstance(recipe.rule, AutoencoderAdam):
+        parameters = _autoencoder(problem, recipe, k, rng)
     return begin(parameters, recipe.plan(), rng)._replace(k=k)
 
 
@@ -545,7 +557,8 @@ def _trained(problem: Problem, state: State) -> Iterator[tuple[State, StepSums |
     precision = problem.start.bias.dtype
     if state.polished is None:
         for state, sums in descend(state, problem.source, recipe.plan()):
-            if state.finished and _is_finishing(state, recipe):
+            ends = _is_finishing(state, recipe) or isinstance(recipe.rule, AutoencoderAdam)
+            if state.finished and ends:
                 state = state._replace(parameters=state.parameters.map(lambda p: p.to(precision)))
             yield state, sums
     if recipe.polish is None or _is_finishing(state, recipe):

@@ -126,7 +126,7 @@ def _first(source: Source, most: int) -> NDArray[Any]:
 def unit_of(source: Source, recipe: Recipe, carried: Carried | None) -> int:
     """The exponent of the unit that a later piece is to be in."""
     few = _first(source, _LOOKED_AT)
-    if carried is not None and not few.any():
+    if carried is not None and (not few.any() or getattr(recipe.rule, "about_one", False)):
         return carried.exponent
     return units.exponent(few, recipe)
 

@@ -34,6 +34,7 @@ from shoal.network.autoencoder import variance
 from shoal.network.inference import SparseCodes, fast_sparse_encode
 from shoal.network.objective import Evaluate, StepSums, Terms
 from shoal.network.penalties import Penalty
+from shoal.network.prefixes import Prefixes
 from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import ArgumentError, LostError, Parameters, RunError, ShoalError, printable
 
@@ -126,7 +127,7 @@ class SharedBatch(Batch):
     def _evaluate(
         self,
         encoder: Activation | Pursuit,
-        penalty: Penalty | None,
+        penalty: Penalty | Prefixes | None,
         parameters: Parameters,
         generator: torch.Generator | None,
     ) -> StepSums | Terms:
@@ -159,6 +160,8 @@ class _Layout:
         ]
         m = len(parameters.bias)
         shapes = [getattr(parameters, name).shape for name in self._names]
+        if parameters.threshold is not None:  # with the scores near thresholds goes their number
+            self._names, shapes = [*self._names, "near"], [*shapes, (m,)]
         # Counts and energy; losses and squares, row by row; count, mean and square of each block.
         self._shapes = [*shapes, (m,), (m,), (count,), (count,), (blocks, n + 2)]
 
@@ -175,6 +178,7 @@ class _Layout:
             moments[block, 1] = torch.linalg.vector_norm(rows - mean).square()
             moments[block, 2:] = mean
         parts = [getattr(sums, name) for name in self._names]
+        parts = [torch.zeros_like(like) if part is None else part for part in parts]
         parts += [sums.counts, sums.energy, losses, squares, moments]
         return torch.cat([part.reshape(-1) for part in parts])
 

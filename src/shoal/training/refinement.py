@@ -98,11 +98,14 @@ class Finish:
         Updates.
     batch_size : int or None
         Samples per update; None for as many as before.
+    pursuit : Pursuit or None
+        What infers the codes; None for that of the refinement.
     """
 
     rule: Rule
     n_steps: int
     batch_size: int | None = None
+    pursuit: Pursuit | None = None
 
     def __post_init__(self) -> None:
         check_count("n_steps", self.n_steps)

@@ -67,6 +67,8 @@ def exponent(sample: NDArray[Any], recipe: Recipe) -> int:
     largest = float(sizes.max())
     free = _any_unit(recipe)
     exponent = int(exponents(np.median(sizes[sizes > 0]))) if free else 0
+    if free and getattr(recipe.rule, "about_one", False):
+        exponent = _about_one(sample, exponent)
     # Arbitrary: what is left of the range holds sums over 10^8 squares, and squares of the
     # least stay far above the smallest normal float32.
     least, most = 1e-12, float(np.finfo(sample.dtype).max) ** 0.5 / 1e4
@@ -83,6 +85,14 @@ def exponent(sample: NDArray[Any], recipe: Recipe) -> int:
             "preprocessing='scale'",
         )
     return exponent
+
+
+def _about_one(sample: NDArray[Any], exponent: int) -> int:
+    """The power of 2 that brings features about their means to a mean square of about 1."""
+    safe = np.ldexp(sample, exponent).astype(np.float64)
+    squares = np.square(safe - safe.mean(axis=0)).mean(axis=1)
+    squares = squares[squares > 0]
+    return exponent - round(float(np.log2(np.median(squares))) / 2) if len(squares) else exponent
 
 
 def changed(source: Source, exponent: int) -> Source:

@@ -25,7 +25,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from shoal.network.activations import Activation, gate_of, is_rowwise
+from shoal.network.activations import Activation, BatchTopK, JumpReLU, gate_of, is_rowwise
 from shoal.network.kernels import reference
 from shoal.network.kernels.reference import StepSums
 from shoal.network.pursuit import Pursuit
@@ -77,10 +77,13 @@ def choose(
     """
     if _backend.get() == "reference":
         return reference
-    if not is_rowwise(encoder):
+    on_cpu = data.device.type == "cpu"
+    if not is_rowwise(encoder) and not (on_cpu and type(encoder) is BatchTopK):
         return reference
     # A pursuit asks for no encoder; those on the CPU know of thresholds and an offset.
-    known = isinstance(encoder, Pursuit) and data.device.type == "cpu"
+    known = isinstance(encoder, Pursuit) and on_cpu
+    jumps = type(encoder) is JumpReLU and not encoder.signed
+    known |= on_cpu and (jumps or type(encoder) is BatchTopK)
     if parameters is not None and not (known or parameters.tied):
         known = data.device.type == "cpu" and parameters.threshold is None
         if not known or gate_of(encoder) is None:

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from llvmlite import binding
 from numba.core.compiler_lock import global_compiler_lock
 from torch import Tensor
 
-from shoal.network.activations import Activation, Gate, TopK, gate_of
+from shoal.network import autoencoder
+from shoal.network.activations import Activation, BatchTopK, Gate, JumpReLU, TopK, gate_of
 from shoal.network.codes import SparseCodes
 from shoal.network.kernels import compiled, pursuits, reference, untied
 from shoal.network.kernels.reference import StepSums
@@ -48,6 +50,7 @@ __all__ = [
     "encode",
     "encoder_step",
     "least_squares",
+    "prefix_step",
     "screening",
     "sparse_encode",
     "step",
@@ -68,6 +71,8 @@ _DENSE_SCORES = 1 << 20
 _PURSUIT_ROWS = 256
 # Rows from which the activity of a threshold gate is told.
 _PROBE_ROWS = 32
+# Rows by which the least code of a batch is told, and the share of codes that is listed to be sure.
+_PROBED, _SPARE = 128, 1.25
 # With fewer features, screening saves less than it costs.
 _SCREEN_FEATURES = 32
 # A row of which more than this fraction of the units stay open is cheaper to redo as a product.
@@ -342,6 +347,86 @@ def tile_rows(m: int, n: int) -> int:
     return max(1, min(rows, _TILE_SCORES // m))
 
 
+def _within_a_batch(
+    parameters: Parameters, data: Tensor, activation: BatchTopK, screen: torch.dtype | None
+) -> list[tuple[slice, Tensor, Codes]] | None:
+    """Tiles and their codes, the k B largest of the batch; None where they are too many.
+
+    Some of the rows say above which score so many lie; what is listed above a little less holds
+    them, and is little to choose from.
+    """
+    m, wanted = len(parameters.bias), activation.k * len(data)
+    if activation.k > DENSE * m:
+        return None
+    probe = data[:: max(1, len(data) // _PROBED)][:_PROBED]
+    scores = autoencoder.preactivation(parameters, probe).flatten()
+    share = 1.0 if probe is data else _SPARE
+    while True:
+        most = min(int(share * activation.k * len(probe)) + 1, scores.numel())
+        bar = max(0.0, float(scores.topk(most, sorted=False).values.min()))
+        if most == scores.numel():
+            bar = 0.0
+        gate = Gate(None, bar, signed=False)
+        encoder = Encoder(parameters, gate, screen, int(share * activation.k))
+        tiles = []
+        for start in range(0, len(data), tile_rows(m, encoder.n)):
+            where = slice(start, start + tile_rows(m, encoder.n))
+            tile = data[where].contiguous()
+            tiles.append((where, tile, encoder.codes(tile)))
+        found = sum(int(codes.counts.sum()) for _, _, codes in tiles)
+        if found >= wanted or bar == 0.0:
+            break
+        share *= 4
+    if found > wanted:
+        _keep_largest([codes for _, _, codes in tiles], wanted)
+    return tiles
+
+
+def _keep_largest(tiles: list[Codes], wanted: int) -> None:
+    """Of the codes of all tiles the largest, in place: so many, ties to the first rows."""
+    listed = [np.arange(each.indices.shape[1]) < each.counts[:, None] for each in tiles]
+    values = np.concatenate([each.values[on] for each, on in zip(tiles, listed, strict=True)])
+    level = np.partition(values, len(values) - wanted)[len(values) - wanted]
+    left = wanted - int((values > level).sum())
+    for codes, on in zip(tiles, listed, strict=True):
+        equal = ((codes.values == level) & on).sum(axis=1)
+        before = np.cumsum(equal) - equal
+        ties = np.clip(left - before, 0, equal)
+        left -= int(ties.sum())
+        with Threads() as parts:
+            untied.above(codes.indices, codes.values, codes.counts, level, ties, parts)
+
+
+def _jumps(activation: object) -> bool:
+    """Whether it has a threshold for each unit that scores, not magnitudes, are compared with."""
+    return type(activation) is JumpReLU and not activation.signed
+
+
+class Jumps:
+    """Codes above a threshold for each unit: what is prepared once a batch.
+
+    They are those of scores z - bar above 0, with the bar added again. The bar is the threshold,
+    or half a `window` below it where thresholds are to learn from what is near.
+    """
+
+    def __init__(
+        self, parameters: Parameters, window: float, screen: torch.dtype | None, most: int
+    ) -> None:
+        assert parameters.threshold is not None
+        threshold = parameters.threshold.detach()
+        bar = threshold - window / 2 if window else threshold.clamp_min(0.0)
+        lowered = parameters._replace(bias=parameters.bias - bar)
+        self.bar = flat(bar.contiguous())
+        self.encoder = Encoder(lowered, Gate(None, 0.0, signed=False), screen, most)
+
+    def codes(self, tile: Tensor) -> Codes:
+        """The codes of a contiguous tile (T, n)."""
+        found = self.encoder.codes(tile)
+        listed = np.arange(found.indices.shape[1]) < found.counts[:, None]
+        found.values[listed] += self.bar[found.indices[listed]]
+        return found
+
+
 def _tiles(
     parameters: Parameters,
     data: Tensor,
@@ -355,11 +440,19 @@ def _tiles(
         return
     gate, data = gate_of(activation), data.detach()
     m, n = parameters.dictionary.shape
+    if type(activation) is BatchTopK:
+        shared = _within_a_batch(parameters, data, activation, screen)
+        yield from [(slice(0, len(data)), data, None)] if shared is None else shared
+        return
     rows = tile_rows(m, n)
-    encoder: Encoder | Pursuer | None = None
+    encoder: Encoder | Pursuer | Jumps | None = None
     if isinstance(activation, Pursuit):
         if type(activation) in _PURSUITS:  # by exact type: a subclass may do anything
             encoder, rows = Pursuer(parameters, activation), min(rows, _PURSUIT_ROWS)
+    elif _jumps(activation):
+        fraction, most = activity(parameters, data, activation, Gate(None, 0.0, signed=False))
+        if fraction <= DENSE:
+            encoder = Jumps(parameters, 0.0, screen, most)
     elif gate is not None:
         fraction, most = activity(parameters, data, activation, gate)
         if fraction <= DENSE:
@@ -373,7 +466,7 @@ def _tiles(
         tile = data[where].contiguous()
         codes = encoder.codes(tile) if encoder is not None else None
         crowded = codes is not None and codes.counts.sum() > DENSE * len(tile) * m
-        if crowded and isinstance(encoder, Encoder):
+        if crowded and isinstance(encoder, (Encoder, Jumps)):
             encoder = None  # from the next tile on
         yield where, tile, codes
 
@@ -427,6 +520,25 @@ class Sums:
             )  # fmt: skip
         self._add_offset(target, codes)
 
+    def add_nested(
+        self, where: slice, tile: Tensor, codes: Codes, group: np.ndarray, groups: int
+    ) -> None:
+        """:meth:`add` for the mean of the losses by prefixes, to which units belong by `group`."""
+        parameters, sums = self.parameters, self.sums
+        m, n = parameters.dictionary.shape
+        target = tile if parameters.offset is None else tile - parameters.offset
+        encoder = sums.dictionary if sums.encoder is None else sums.encoder
+        felt = np.empty((len(tile), groups, n), codes.values.dtype)
+        with Threads() as parts:
+            untied.nested(
+                flat(tile), flat(target), flat(parameters.dictionary), n, m,
+                codes.indices, codes.values, codes.counts, group, felt, parts,
+                flat(sums.losses[where]), flat(encoder), flat(sums.dictionary), flat(sums.bias),
+                flat(self.counts), flat(sums.energy),
+            )  # fmt: skip
+        if sums.offset is not None:
+            sums.offset.sub_(torch.from_numpy(felt[:, 0].sum(axis=0)))
+
     def _add_offset(self, target: Tensor, codes: Codes) -> None:
         """What is left, summed over rows."""
         offset, m = self.sums.offset, len(self.parameters.bias)
@@ -474,12 +586,76 @@ def _step(
     *,
     held: bool,
 ) -> StepSums:
+    if _jumps(activation):
+        return _jump_step(parameters, data.detach(), activation, screen, held=held)
     sums = Sums(parameters, len(data), tied=not isinstance(activation, Pursuit), held=held)
     for where, tile, codes in _tiles(parameters, data, activation, _screen(data, screen)):
         if codes is None:
             sums.sums.add_(where, reference.step(parameters, tile, activation))
         else:
             sums.add(where, tile, codes)
+    return sums.result()
+
+
+def _jump_step(
+    parameters: Parameters,
+    data: Tensor,
+    activation: Any,
+    screen: torch.dtype | str | None,
+    *,
+    held: bool,
+) -> StepSums:
+    """The sums of a step whose thresholds learn from the scores near them."""
+    sums = Sums(parameters, len(data), held=held)
+    threshold, window = sums.parameters.threshold, activation.window
+    assert threshold is not None
+    assert sums.sums.threshold is not None
+    assert sums.sums.near is not None
+    (m, n), offset = sums.parameters.dictionary.shape, sums.parameters.offset
+    lowered = parameters._replace(threshold=(threshold - window / 2).clamp_min(0.0))
+    gate = Gate(None, 0.0, signed=False)
+    fraction, most = activity(lowered, data, activation, gate)
+    jumps = Jumps(sums.parameters, window, _screen(data, screen), most)
+    rows = tile_rows(m, n)
+    for start in range(0, len(data), rows):
+        where = slice(start, start + rows)
+        tile = data[where].contiguous()
+        if fraction > DENSE:
+            sums.sums.add_(where, reference.step(parameters, tile, activation))
+            continue
+        listed = jumps.codes(tile)
+        fraction = listed.counts.sum() / (len(tile) * m)
+        codes = Codes(*(np.empty_like(each) for each in vars(listed).values()))
+        target = tile if offset is None else tile - offset
+        with Threads() as parts:
+            slopes, crowd = (np.empty((parts, m), listed.values.dtype) for _ in range(2))
+            untied.near(
+                flat(tile), flat(target), flat(sums.parameters.dictionary), n, m,
+                listed.indices, listed.values, listed.counts, flat(threshold),
+                listed.values.dtype.type(window), parts,
+                codes.indices, codes.values, codes.counts, slopes, crowd,
+            )  # fmt: skip
+        pulled, near = (torch.from_numpy(each.sum(axis=0)) / window for each in (slopes, crowd))
+        sums.sums.threshold.add_(pulled * threshold.clamp_min(0.0))
+        sums.sums.near.add_(near)
+        sums.add(where, tile, codes)
+    return sums.result()
+
+
+@torch.no_grad()
+def prefix_step(
+    parameters: Parameters, data: Tensor, activation: Activation, sizes: tuple[int, ...]
+) -> StepSums:
+    """The sums of the mean of the losses by the first atoms, so many as `sizes` says."""
+    sums = Sums(parameters, len(data))
+    units = torch.arange(len(parameters.bias))
+    group = torch.bucketize(units, torch.tensor(sizes), right=True).numpy()
+    for where, tile, codes in _tiles(parameters, data, activation, _screen(data, "auto")):
+        if codes is None:
+            part = reference.prefix_step(parameters, tile, activation, sizes)
+            sums.sums.add_(where, part)
+        else:
+            sums.add_nested(where, tile, codes, group, len(sizes))
     return sums.result()
 
 

@@ -16,7 +16,16 @@ from shoal.network.codes import SparseCodes, sparse_codes
 from shoal.network.pursuit import Pursuit
 from shoal.vocabulary import Parameters, active
 
-__all__ = ["StepSums", "adam_", "coded_step", "corrected_encode", "encode", "sparse_encode", "step"]
+__all__ = [
+    "StepSums",
+    "adam_",
+    "coded_step",
+    "corrected_encode",
+    "encode",
+    "prefix_step",
+    "sparse_encode",
+    "step",
+]
 
 # Arbitrary: rows of a batch that are worked through at once.
 _TILE = 8192
@@ -37,6 +46,7 @@ class StepSums(NamedTuple):
     encoder: Tensor | None = None  # (m, n) gradients by the parts that are there
     threshold: Tensor | None = None  # (m,)
     offset: Tensor | None = None  # (n,)
+    near: Tensor | None = None  # (m,) how many scores are near the threshold, over the window
     variance: Tensor | None = None  # () 1/2 |y - mean|^2, averaged, where the loop has looked
 
     @classmethod
@@ -54,14 +64,15 @@ class StepSums(NamedTuple):
                 name: None if part is None else torch.zeros_like(part)
                 for name, part in zip(OTHERS, parameters[2:], strict=True)
             },
+            near=None if parameters.threshold is None else torch.zeros_like(bias),
         )
 
     def add_(self, where: slice, part: StepSums) -> None:
         """Add the sums over the samples `where`."""
-        for name in ("dictionary", "bias", "counts", "energy", *OTHERS):
-            whole = getattr(self, name)
-            if whole is not None:
-                whole.add_(getattr(part, name))
+        for name in ("dictionary", "bias", "counts", "energy", *OTHERS, "near"):
+            whole, more = getattr(self, name), getattr(part, name)
+            if whole is not None and more is not None:
+                whole.add_(more)
         self.losses[where] = part.losses
 
     # What a rule asks for: see shoal.network.objective.
@@ -94,6 +105,7 @@ class _Coded(NamedTuple):
     codes: Tensor
     slope: Tensor  # dx/dz
     by_threshold: Tensor | None = None  # dx/dtheta
+    near: Tensor | None = None  # 1 / window near the threshold, else 0
 
 
 def _activated(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> _Coded:
@@ -104,10 +116,12 @@ def _activated(parameters: Parameters, data: Tensor, activation: Activation | Pu
     """
     if not isinstance(activation, Pursuit):
         z = autoencoder.preactivation(parameters, data)
-        by_threshold = None
+        by_threshold = near = None
         if parameters.threshold is not None and learns_threshold(activation):
             by_threshold = activation.by_threshold(z, parameters.threshold)  # type: ignore[attr-defined]
-        return _Coded(*autoencoder.activate(parameters, z, activation), by_threshold)
+            counted = getattr(activation, "near", None)
+            near = None if counted is None else counted(z, parameters.threshold)
+        return _Coded(*autoencoder.activate(parameters, z, activation), by_threshold, near)
     if parameters.offset is not None:
         data = data - parameters.offset
     if learns_threshold(activation):
@@ -150,8 +164,39 @@ def _step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit
     return _sums(parameters, data, _activated(parameters, data, activation))
 
 
+def prefix_step(
+    parameters: Parameters, data: Tensor, activation: Activation, sizes: tuple[int, ...]
+) -> StepSums:
+    """The sums of the mean of the losses by the first atoms, so many as `sizes` says.
+
+    Losses are those by all atoms, which is the last of the sizes.
+    """
+    activated = _activated(parameters, data, activation)
+    codes, slope = activated.codes, activated.slope
+    sums = _sums(parameters, data, activated)
+    atoms, starts = parameters.dictionary, (0, *sizes[:-1])
+    left, rest = [], data if parameters.offset is None else data - parameters.offset
+    for start, end in zip(starts, sizes, strict=True):
+        rest = rest - codes[:, start:end] @ atoms[start:end]
+        left.append(rest)
+    pull, direct, felt = torch.zeros_like(codes), torch.zeros_like(atoms), torch.zeros_like(data)
+    for start, end, mine in reversed(list(zip(starts, sizes, left, strict=True))):
+        felt = felt + mine / len(sizes)  # by the units from `start` to `end`
+        pull[:, start:end] = felt @ atoms[start:end].T
+        direct[start:end] = codes[:, start:end].T @ felt
+    back = slope * pull
+    through = back.T @ data
+    tied = parameters.encoder is None
+    return sums._replace(
+        dictionary=-(direct + through) if tied else -direct,
+        bias=-back.sum(dim=0),
+        encoder=None if tied else -through,
+        offset=None if parameters.offset is None else -felt.sum(dim=0),
+    )
+
+
 def _sums(parameters: Parameters, data: Tensor, activated: _Coded) -> StepSums:
-    codes, slope, by_threshold = activated  # (B, m) each
+    codes, slope, by_threshold, near = activated  # (B, m) each
     residual = data - autoencoder.reconstruct(parameters, codes)  # (B, n)
     pull = residual @ parameters.dictionary.T  # (B, m) <r, D_i>
     back = slope * pull  # (B, m) sigma'(z) <r, D_i>
@@ -172,6 +217,7 @@ def _sums(parameters: Parameters, data: Tensor, activated: _Coded) -> StepSums:
         encoder=None if tied else -through,
         threshold=threshold,
         offset=None if parameters.offset is None else -residual.sum(dim=0),
+        near=None if near is None else near.sum(dim=0),
     )
 
 

@@ -35,7 +35,7 @@ from shoal.network.kernels.vector import (
     store_part,
 )
 
-__all__ = ["accumulate", "adam", "corrected"]
+__all__ = ["above", "accumulate", "adam", "corrected", "near", "nested"]
 
 
 @inline
@@ -128,6 +128,153 @@ def accumulate(
             _gradient(encoder_gradient, mine, end, first, sample, slopes, y, n)
         if decoded:
             _gradient(dictionary_gradient, mine, end, first, sample, codes, r, n)
+
+
+@shared
+def nested(
+    y, target, w, n, m, indices, values, counts, group, felt, parts,
+    losses, encoder_gradient, dictionary_gradient, bias_gradient, active, energy,
+):  # fmt: skip
+    """:func:`accumulate` for the mean of the losses by the first atoms, for several numbers.
+
+    Parameters
+    ----------
+    group : array of m
+        Of which prefix on a unit belongs to them, from 0, ascending; the last one has them all.
+    felt : array of shape (T, groups, n)
+        Out: the sums of what is left by all prefixes that have a unit of the group, over their
+        number: what such a unit is to explain.
+    losses : array of T
+        Out: by all atoms.
+    """
+    rows, capacity = indices.shape
+    groups = felt.shape[1]
+    dtype = values.dtype
+    share = dtype.type(1) / dtype.type(groups)
+    left = felt.reshape(-1)
+    back = np.zeros((rows, capacity), dtype)
+    starts = np.zeros((parts, m), np.int64)
+    for p in prange(parts):
+        r = np.empty(n, dtype)
+        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
+            count = counts[i]
+            for t in range(n):
+                r[t] = target[i * n + t]
+            q = 0
+            for g in range(groups):
+                while q < count and group[indices[i, q]] == g:
+                    x, j = values[i, q], indices[i, q] * n
+                    for t in range(n):
+                        r[t] -= x * w[j + t]
+                    q += 1
+                at = (i * groups + g) * n
+                for t in range(n):
+                    left[at + t] = r[t]
+            loss = dtype.type(0)
+            for t in range(n):
+                loss += r[t] * r[t]
+            losses[i] = loss / 2
+            for g in range(groups - 2, -1, -1):
+                at = (i * groups + g) * n
+                for t in range(n):
+                    left[at + t] += left[at + n + t]
+            for t in range(i * groups * n, (i + 1) * groups * n):
+                left[t] *= share
+            begin = 0
+            while begin < count:
+                g, end = group[indices[i, begin]], begin
+                while end < count and group[indices[i, end]] == g:
+                    end += 1
+                at = (i * groups + g) * n
+                mine, out = indices[i, begin:end], back[i, begin:end]
+                _projections(y, left, at, w, mine, end - begin, n, out)
+                begin = end
+            for q in range(count):
+                starts[p, indices[i, q]] += 1
+    first = _offsets(starts)
+    size = first[m]
+    sample, deep = np.empty(size, np.int64), np.empty(size, np.int64)
+    codes, slopes = np.empty(size, dtype), np.empty(size, dtype)
+    for p in prange(parts):
+        begin, end = _part(rows, parts, p), _part(rows, parts, p + 1)
+        _by_unit(begin, end, indices, values, counts, back, starts[p], sample, codes, slopes)
+    for p in prange(parts):
+        mine = np.searchsorted(first[:m], _part(size, parts, p))
+        end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
+        for j in range(mine, end):
+            for s in range(first[j], first[j + 1]):
+                deep[s] = sample[s] * groups + group[j]
+        _unit_sums(mine, end, first, codes, slopes, bias_gradient, active, energy)
+        _gradient(encoder_gradient, mine, end, first, sample, slopes, y, n)
+        _gradient(dictionary_gradient, mine, end, first, deep, codes, left, n)
+
+
+@shared
+def above(indices, values, counts, level, ties, parts):
+    """Codes above `level`, and so many of each row at it as `ties` (T,) says, in place."""
+    for p in prange(parts):
+        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
+            kept, left = 0, ties[i]
+            for q in range(counts[i]):
+                x = values[i, q]
+                if x > level or (x == level and left > 0):
+                    if x == level:
+                        left -= 1
+                    indices[i, kept], values[i, kept] = indices[i, q], x
+                    kept += 1
+            counts[i] = kept
+
+
+@shared
+def near(
+    y, target, w, n, m, indices, values, counts, threshold, window, parts,
+    kept_indices, kept_values, kept_counts, slopes, crowd,
+):  # fmt: skip
+    """Codes above a threshold for each unit, and what those near it say of the threshold.
+
+    Parameters
+    ----------
+    y, target, w, n, m
+        As for :func:`accumulate`.
+    indices, values, counts
+        Scores z above theta - window / 2, and above `threshold`, where that is more.
+    threshold, window
+        theta (m,), and how wide around it scores count.
+    kept_indices, kept_values, kept_counts
+        Out: codes, those scores that are above max(theta, 0).
+    slopes, crowd : arrays of shape (parts, m)
+        Out: sums over scores near the threshold of <r, D_j>, and their number.
+    """
+    capacity = indices.shape[1]
+    dtype = values.dtype
+    zero = dtype.type(0)
+    for p in prange(parts):
+        r = np.empty(n, dtype)
+        row = np.empty(n, dtype)
+        back = np.empty(capacity, dtype)
+        close = np.empty(capacity, np.int64)
+        for j in range(m):
+            slopes[p, j] = zero
+            crowd[p, j] = zero
+        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
+            kept, found = 0, 0
+            for q in range(counts[i]):
+                j, x = indices[i, q], values[i, q]
+                if x > max(threshold[j], zero):
+                    kept_indices[i, kept], kept_values[i, kept] = j, x
+                    kept += 1
+                if abs(x - threshold[j]) < window / 2:
+                    close[found] = j
+                    found += 1
+            kept_counts[i] = kept
+            if found:
+                for t in range(n):
+                    row[t] = target[i * n + t]
+                _residual(row, 0, w, n, kept_indices[i], kept_values[i], kept, r)
+                _projections(y, r, 0, w, close, found, n, back)
+                for q in range(found):
+                    slopes[p, close[q]] += back[q]
+                    crowd[p, close[q]] += dtype.type(1)
 
 
 @shared

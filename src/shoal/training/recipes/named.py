@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from shoal.parts import named, register
+from shoal.training.recipes.autoencoders import batch_topk, jump_relu, matryoshka, topk
 from shoal.training.recipes.chen2025 import bias_adaptation
 from shoal.training.recipes.from_data import default, incoherent
 from shoal.training.recipes.recipe import MODELS, Recipe
@@ -20,6 +21,10 @@ by ``@shoal.parts.register("recipe", NAME)``."""
 register("recipe", "default")(default)
 register("recipe", "incoherent")(incoherent)
 register("recipe", "bias-adaptation")(bias_adaptation)
+register("recipe", "topk")(topk)
+register("recipe", "batchtopk")(batch_topk)
+register("recipe", "jumprelu")(jump_relu)
+register("recipe", "matryoshka")(matryoshka)
 
 
 def _register(model: str, activation: str, *, stable: bool = False) -> None:

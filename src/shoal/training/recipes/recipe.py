@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from shoal.network.activations import Activation, learns_threshold
 from shoal.network.penalties import Penalty
+from shoal.network.prefixes import Prefixes
 from shoal.network.pursuit import ThresholdPursuit
 from shoal.parts import register
 from shoal.training.adaptation import BiasAdaptation
+from shoal.training.autoencoding import AutoencoderAdam
 from shoal.training.constraints import Constraint, NonnegativeUnitLength, UnitLength
 from shoal.training.descent import Plan, Stage
 from shoal.training.encoding import EncoderFit, trainable
@@ -68,6 +70,8 @@ class Recipe:
     encoder : EncoderFit or None
         How an encoder is fitted to the dictionary once that has been learned. None leaves what
         the descent came to: tied weights, but for `untied` and `pursuit`.
+    prefixes : Prefixes or None
+        Numbers of atoms, the first so many of which are to explain the data by themselves.
     """
 
     activation: Activation
@@ -86,6 +90,7 @@ class Recipe:
     finish: Finish | None = None
     pursuit: ThresholdPursuit | None = None
     encoder: EncoderFit | None = None
+    prefixes: Prefixes | None = None
 
     def __post_init__(self) -> None:
         check_count("n_steps", self.n_steps)
@@ -103,6 +108,12 @@ class Recipe:
         if more and not getattr(self.rule, "follows_gradient", True):
             found = f"{type(self.rule).__name__}, which moves the dictionary alone"
             raise ArgumentError("rule", found, "Momentum or Adam")
+        if self.prefixes is not None and (self.penalty is not None or self.pursuit is not None):
+            found = "prefixes with a penalty or a pursuit"
+            raise ArgumentError("prefixes", found, "None, or a recipe of the loss alone")
+        if isinstance(self.rule, AutoencoderAdam) and not (self.untied and self.offset):
+            found = "AutoencoderAdam with tied weights or without an offset"
+            raise ArgumentError("rule", found, "untied=True and offset=True with it")
         if not self.offset and not self.untied:
             return
         if self.refinement is not None or self.polish is not None:
@@ -129,12 +140,15 @@ class Recipe:
         if endless and revival is not None:
             revival = replace(revival, tries=sys.maxsize)
         last = self.refinement
+        rule = self.rule
+        if endless:
+            rule = getattr(rule, "endless", lambda: self.rule)()
         first = Stage(
             "descent",
             self.activation if self.pursuit is None else self.pursuit,
-            self.rule,
+            rule,
             sys.maxsize if endless and last is None else self.n_steps,
-            penalty=self.penalty,
+            penalty=self.prefixes or self.penalty,
             constraint=self.constraint,
             bias=self.bias,
             revival=revival,
@@ -156,6 +170,7 @@ class Recipe:
                 at_last = replace(
                     following,
                     phase="finish",
+                    encoder=self.finish.pursuit or last.pursuit,
                     rule=self.finish.rule,
                     n_steps=self.finish.n_steps,
                     batch_size=self.finish.batch_size,
