@@ -29,8 +29,8 @@ shoal.plot.recovered(model, world.dictionary, ax=axes[0])
 shoal.plot.stability([model, again], ax=axes[1])
 
 # %%
-# A certificate needs no truth: the model is learned again from halves of the data, and from surrogates
-# that have no sparse structure, and each atom gets a verdict. All that it certifies here is true.
+# A certificate needs no truth: the model is learned again from halves of the data, and from
+# surrogates that have no sparse structure, and each atom gets a verdict.
 
 certificate = shoal.certify(model, sample.data, random_state=0)
 print(certificate.summary())
