@@ -249,6 +249,9 @@ def calibrated(found: list[Judged], others: list[Judged], command: str) -> dict[
     """The table: of "true" among what is more than noise, of "mixture" among what is left of it."""
     evidence, true, mixture, weights = _together(found)
     table: dict[str, Any] = {"command": command, "atoms": len(true), "worlds": len(found)}
+    # Beyond this the atoms as a whole are closer than any that the rule has seen.
+    middles = [float(np.median(each.evidence["crowding"])) for each in found]
+    table["median_crowding"] = round(max(middles), 4)
     left = evidence["more_than_noise"]
     # Arbitrary: the least chances from which on an atom is called so, and the shares of those
     # that must be so. Of certified ones few may be wrong where all worlds are hard ones.

@@ -7,7 +7,7 @@ import pytest
 
 import shoal
 from commands import done, refused
-from shoal.certificate import VERDICTS, certifying
+from shoal.certificate import VERDICTS, Progress, certifying
 from shoal.certificate.refits import subject
 from shoal.certificate.rule import FOR, MIXED, chance, table
 from shoal.generative import SparseCoding, random_dictionary
@@ -139,6 +139,35 @@ def test_more_evidence_for_an_atom_never_lowers_its_chance(certificate):
     worse["crowding"] = 2.0 * worse["crowding"]
     assert (chance(worse, "true") <= chance(certificate.evidence, "true")).all()
     assert (chance(worse, "true") < chance(certificate.evidence, "true")).any()
+
+
+@pytest.mark.parametrize(("others", "expected"), [(1.0, "mixture"), (3.0, "doubtful")])
+def test_a_mixture_is_called_so_where_atoms_as_a_whole_have_room(
+    model, rows, monkeypatch, others, expected
+):
+    """Three kinds of evidence; where all atoms overlap, closeness is no evidence of a mixture."""
+    m = 10
+    evidence = {name: np.full(m, value) for name, value in GOOD.items()}
+    evidence["crowding"][1:] = others
+    evidence["crowding"][0], evidence["kin"][0] = 2.5, 3.5
+    evidence["match"][9], evidence["more_than_noise"][9] = 0.2, False
+
+    def found(*_):
+        yield Progress(1.0, "evidence")
+        return evidence
+
+    monkeypatch.setattr("shoal.certificate.certificate.evidence_of", found)
+    verdicts = shoal.certify(model, rows).verdicts
+    assert verdicts[0] == expected
+    assert verdicts[9] == "noise"
+    assert others > 1 or verdicts[1:9] == ["certified"] * 8
+
+
+GOOD = {
+    "match": 0.98, "match_null": 0.6, "match_p": 1e-4, "more_than_noise": True, "firing": 0.9,
+    "loss": 0.1, "share": 0.9, "share_null": 0.3, "split": 0.0, "crowding": 1.0, "kin": 1.0,
+    "uses": 30,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,17 @@ def test_sums_that_share_a_part_are_crowded_and_their_neighbours_are_kin():
     assert 0.4 < np.median(usual_kin) < 2.0
 
 
+def test_sums_are_crowded_even_where_most_atoms_are_sums():
+    atoms = spread_apart(30, 40, random_state=0)
+    sums = atoms.copy()
+    for child in range(6, 24):
+        sums[child] = atoms[child] + atoms[(child - 6) // 3]
+    sums /= np.linalg.norm(sums, axis=1, keepdims=True)
+    close, _ = crowding(sums)
+    assert np.median(close[6:24]) > 1.5
+    assert np.median(close[24:]) < 1.1
+
+
 def test_a_pair_is_one_to_one_and_signs_count_only_where_codes_have_them():
     atoms = random_dictionary(5, 8, random_state=0)
     partner, cosine = matched(atoms, -atoms[::-1], signed=True)

@@ -252,6 +252,9 @@ def _steps(of: Subject, budget: int, seed: int) -> Generator[Progress, None, Cer
     certified = significant & (likely >= stored["true"]["threshold"])
     certified &= evidence["match"] > evidence["match_null"]
     mixture = significant & ~certified & (mixed >= stored["mixture"]["threshold"])
+    if np.median(evidence["crowding"]) > stored["median_crowding"]:
+        # All atoms overlap, as local ones of images do: no world of the calibration is like that.
+        mixture &= False
     verdicts = np.select(
         [certified, mixture, significant], ["certified", "mixture", "doubtful"], "noise"
     )

@@ -92,8 +92,8 @@ def crowding(atoms: Floats) -> tuple[Floats, Floats]:
     Returns
     -------
     close : ndarray of shape (m,)
-        Mean of an atom's three largest \|cosines\| with others / that of random atoms of the same
-        second moment.
+        Mean of an atom's three largest \|cosines\| with others / that of random atoms with
+        the same median \|cosine\|.
     kin : ndarray of shape (m,)
         The largest \|cosine\| among these three once the atom's direction is taken out of them /
         the same of random ones.
@@ -104,10 +104,10 @@ def crowding(atoms: Floats) -> tuple[Floats, Floats]:
     np.fill_diagonal(cosines, 0.0)
     near = np.argsort(cosines, axis=1)[:, -few:]
     top = np.take_along_axis(cosines, near, axis=1).mean(axis=1)
-    moment = atoms.T @ atoms / m
-    # The standard deviation of random cosines is sqrt(tr C^2); the m squares of the atoms
-    # themselves are not chance.
-    spread = np.sqrt(max(np.square(moment).sum() - 1.0 / m, 1.0 / (10 * m)))
+    # The standard deviation of a normal law with this median of magnitudes. Families are few among
+    # all pairs and don't move it, as they do the mean square where most atoms are of families.
+    others = cosines[np.triu_indices(m, 1)]
+    spread = max(float(np.median(others) / ndtri(0.75)), 0.1 / np.sqrt(atoms.shape[1]))
     usual = spread * ndtri(1.0 - (np.arange(few) + 0.5) / (2.0 * m)).mean()
     kin = np.zeros(m)
     for atom, others in enumerate(near):
