@@ -237,7 +237,7 @@ def test_a_failure_leaves_the_old_report_and_nothing_else(write_run, monkeypatch
         raise error
 
     if stage != "render":
-        monkeypatch.setattr(page, "_render", lambda run: "a new one")
+        monkeypatch.setattr(page, "_render", lambda run, certificate: "a new one")
     target = {"render": (figures, "l0_histogram"), "write": (os, "fsync")}
     monkeypatch.setattr(*target.get(stage, (os, "replace")), fail)
     with pytest.raises(error):

@@ -40,6 +40,9 @@ def certify(
     atoms: Annotated[
         bool, typer.Option("--atoms", help="The evidence of each atom, as a table.")
     ] = False,
+    page: Annotated[
+        bool, typer.Option("--report", help="Write the report of RUN again, with the verdicts.")
+    ] = False,
     as_json: AsJson = False,
     device: Device = None,
     opening: Opening,
@@ -74,6 +77,12 @@ def certify(
             return Path(place)
 
         kept(write, held)
+    if page:
+        from shoal.report import write_report
+
+        written = write_report(run, certificate=values)
+        if not (quiet or as_json):
+            screen.line(written)
     if as_json:
         screen.record(values)
         return

@@ -35,9 +35,10 @@ from shoal.report.words import (
     tiles,
 )
 from shoal.run_folder import check_folder, claim_run, page_with_checksum
+from shoal.vocabulary import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -85,7 +86,9 @@ def write_atoms(folder: str | os.PathLike[str]) -> Path:
         return write_bytes(run.folder / "atoms.png", atoms_bytes(run))
 
 
-def write_report(folder: str | os.PathLike[str]) -> Path:
+def write_report(
+    folder: str | os.PathLike[str], *, certificate: Mapping[str, Any] | None = None
+) -> Path:
     """Write the page of a run, ``report.html`` in its folder.
 
     The page is one file: it names no network address, and everything but sorting, hovering
@@ -95,6 +98,8 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     ----------
     folder : path
         A run folder.
+    certificate : mapping, optional
+        What :meth:`shoal.certificate.Certificate.to_dict` gives: a verdict for each atom.
 
     Returns
     -------
@@ -107,7 +112,7 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
         Where the folder isn't a run, is being written, or can't be written to.
     """
     with _held(folder) as run:
-        return write_bytes(run.folder / "report.html", report_bytes(run))
+        return write_bytes(run.folder / "report.html", report_bytes(run, certificate))
 
 
 @contextmanager
@@ -134,9 +139,9 @@ def atoms_bytes(run: Run) -> bytes:
     return _png(image, run.config.get("run_id"))
 
 
-def report_bytes(run: Run) -> bytes:
+def report_bytes(run: Run, certificate: Mapping[str, Any] | None = None) -> bytes:
     """What :func:`write_report` writes."""
-    return page_with_checksum(_render(run), run.config)
+    return page_with_checksum(_render(run, certificate), run.config)
 
 
 def _png(image: Any, name: str | None = None) -> bytes:
@@ -219,7 +224,7 @@ def likeness(dictionary: NDArray[np.float32], rows: NDArray[np.intp]) -> Likenes
 # --------------------------------------------------------------------------- the page
 
 
-def _render(run: Run) -> str:
+def _render(run: Run, certificate: Mapping[str, Any] | None) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -234,11 +239,11 @@ def _render(run: Run) -> str:
     script = (Path(__file__).parent / "script.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("template.html").render(
-        script=script, script_hash=f"sha256-{digest}", **_context(run)
+        script=script, script_hash=f"sha256-{digest}", **_context(run, certificate)
     )
 
 
-def _context(run: Run) -> dict[str, Any]:
+def _context(run: Run, certificate: Mapping[str, Any] | None) -> dict[str, Any]:
     m, n = run.dictionary.shape
     order = run.order()
     most = _most_tiles(n) if run.feature_shape is not None else TILES
@@ -248,7 +253,8 @@ def _context(run: Run) -> dict[str, Any]:
     sentences = headline(run)
     diagnosis = run.section("diagnosis")
     l0_counts = _counts(diagnosis.get("l0_histogram"))
-    atoms = _atoms(run, drawn, alike)
+    trusted = _trusted(certificate, m)
+    atoms = _atoms(run, drawn, alike, trusted["verdicts"] if trusted else None)
     source = run.section("source")
     return {
         "name": str(source.get("name", run.folder.name)),
@@ -283,6 +289,7 @@ def _context(run: Run) -> dict[str, Any]:
         "codes": _codes(diagnosis),
         "duplicates": _duplicates(diagnosis, set(drawn.tolist())),
         "recovery": _recovery(run),
+        "trusted": trusted,
         "texts": _texts(run),
         "landscape": _landscape(run),
         "tables": _tables(run),
@@ -291,6 +298,24 @@ def _context(run: Run) -> dict[str, Any]:
         "compact": compact,
         "percent": percent,
         "plural": plural,
+    }
+
+
+# From what to trust least to what to trust most, as they are sorted.
+_VERDICTS = ("noise", "mixture", "doubtful", "certified")
+
+
+def _trusted(certificate: Mapping[str, Any] | None, m: int) -> dict[str, Any] | None:
+    """Verdicts of `m` atoms, how many there are of each, and what they mean in words."""
+    if certificate is None:
+        return None
+    verdicts = certificate.get("verdicts")
+    if not isinstance(verdicts, list) or len(verdicts) != m or set(verdicts) - {*_VERDICTS}:
+        raise ArgumentError("certificate", "other atoms", f"a verdict for each of {m}")
+    return {
+        "verdicts": verdicts,
+        "counts": [(name, verdicts.count(name)) for name in reversed(_VERDICTS)],
+        "words": str(certificate.get("summary", "")).splitlines(),
     }
 
 
@@ -352,7 +377,9 @@ def _counts(value: Any) -> list[float]:
     return known if len(known) == len(counts) else []
 
 
-def _atoms(run: Run, drawn: NDArray[np.intp], alike: Likeness) -> list[dict[str, Any]]:
+def _atoms(
+    run: Run, drawn: NDArray[np.intp], alike: Likeness, verdicts: list[str] | None
+) -> list[dict[str, Any]]:
     """What the page says of each drawn atom, in the order drawn."""
     dead = run.section("diagnosis").get("dead_atoms")
     if not isinstance(dead, list):
@@ -372,6 +399,9 @@ def _atoms(run: Run, drawn: NDArray[np.intp], alike: Likeness) -> list[dict[str,
             facts.append(f"energy {compact(energy)}")
         if near >= 0:
             facts.append(f"nearest atom {near}, cosine {compact(cosine)}")
+        verdict = None if verdicts is None else verdicts[i]
+        rank = [] if verdict is None else [_VERDICTS.index(verdict)]
+        facts += [] if verdict is None else [verdict]
         out.append(
             {
                 "index": i,
@@ -380,7 +410,8 @@ def _atoms(run: Run, drawn: NDArray[np.intp], alike: Likeness) -> list[dict[str,
                 "nearest": near,
                 "cosine": cosine,
                 # Rounded: what the script sorts by needs no more than what is shown.
-                "keys": [float(f"{v or 0:.4g}") for v in (energy, activation, abs(cosine))],
+                "keys": [float(f"{v or 0:.4g}") for v in (energy, activation, abs(cosine))] + rank,
+                "verdict": verdict,
                 "dead": i in gone,
                 "twin": i in twins,
                 "facts": " · ".join(facts),

@@ -1,0 +1,50 @@
+"""Verdicts in the report of a run."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import shoal
+from shoal.cli import app
+from shoal.generative import SparseCoding, random_dictionary
+from shoal.report import write_report
+from shoal.run_folder import verify
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    world = SparseCoding(random_dictionary(24, 16, random_state=0), sparsity=2, noise=0.05)
+    data = world.sample(2000, random_state=1).data
+    np.save(folder / "data.npy", data)
+    model = shoal.DictionaryAutoencoder(24, 2, random_state=0).fit(data)
+    shoal.save_run(model, folder / "run", data)
+    return folder
+
+
+def test_the_report_has_the_verdict_of_each_atom(run):
+    given = ["certify", run / "run", run / "data.npy", "--budget", 4, "--report", "--json"]
+    result = CliRunner().invoke(app, list(map(str, given)))
+    found = json.loads(result.stdout)
+    page = (run / "run" / "report.html").read_text()
+    rows = re.findall(r'<tr data-i="(\d+)".*?<td>(\w+)</td></tr>', page)
+    assert len(rows) == 24
+    assert all(found["verdicts"][int(atom)] == verdict for atom, verdict in rows)
+    assert found["summary"].splitlines()[0] in page
+    assert all(state.sound is not False for state in verify(run / "run"))
+
+
+def test_without_a_certificate_nothing_is_said_of_trust(run):
+    page = write_report(run / "run").read_text()
+    assert "How far to trust them" not in page
+
+
+def test_a_certificate_of_other_atoms_is_refused_and_the_page_stays(run):
+    before = (run / "run" / "report.html").read_bytes()
+    for verdicts in (["certified"] * 3, ["fine"] * 24, None):
+        with pytest.raises(shoal.ArgumentError, match="certificate"):
+            write_report(run / "run", certificate={"verdicts": verdicts})
+    assert (run / "run" / "report.html").read_bytes() == before
