@@ -1,9 +1,11 @@
 """HDF5, AnnData, MATLAB and sound, as people have them."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
-from shoal import SourceError
+from shoal import ShoalError, SourceError
 from shoal.data import open_source
 from shoal.vocabulary import ArgumentError
 
@@ -151,3 +153,39 @@ def test_sound_that_is_shorter_than_a_window_is_refused(tmp_path):
         open_source(tmp_path / "a.wav")
     with pytest.raises(ArgumentError, match="window"):
         open_source(tmp_path / "a.wav", window=0)
+
+
+def files(folder):
+    """One of each kind, as others write them."""
+    from scipy.io import savemat, wavfile
+    from scipy.sparse import random as some
+
+    with h5py.File(folder / "a.h5", "w") as file:
+        file.create_dataset("data", data=DATA[:100], chunks=(32, 12), compression="gzip")
+    with h5py.File(folder / "b.h5ad", "w") as file:
+        matrix, group = some(60, 12, 0.2, format="csr"), file.create_group("X")
+        group.attrs["encoding-type"], group.attrs["shape"] = "csr_matrix", matrix.shape
+        for part in ("data", "indices", "indptr"):
+            group[part] = getattr(matrix, part)
+    savemat(folder / "c.mat", {"X": DATA[:50]}, do_compression=True)
+    savemat(folder / "d.mat", {"data": DATA[:50], "S": some(20, 12, 0.2, format="csc")})
+    savemat(folder / "e.mat", {"S": some(20, 12, 0.2, format="csc")})
+    wavfile.write(folder / "f.wav", 8000, (1000 * DATA.ravel()).astype(np.int16))
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_is_damaged_anywhere_is_read_or_refused(tmp_path):
+    (tmp_path / "whole").mkdir()
+    rng = np.random.default_rng(0)
+    for path in files(tmp_path / "whole"):
+        assert rows(open_source(path)).size
+        whole, broken = path.read_bytes(), tmp_path / f"broken{path.suffix}"
+        for _ in range(60):
+            content = bytearray(whole)
+            for _ in range(rng.integers(1, 6)):
+                place = int(rng.integers(min(len(content), rng.choice([400, 2000, len(content)]))))
+                content[place] = int(rng.choice([0, 255, 128, rng.integers(256)]))
+            broken.write_bytes(content[: int(rng.choice([len(content), place + 1], p=[0.8, 0.2]))])
+            with suppress(ShoalError):
+                rows(open_source(broken))

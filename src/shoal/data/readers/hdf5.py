@@ -44,8 +44,8 @@ _LAYERS = ("X", "raw/X")
 
 def _open(path: Path, options: Options) -> Source:
     check_magic(path, _MAGIC, "an HDF5")
-    with _file(path) as file:
-        arrays, groups = _found(file, path.name)
+    with opened(path) as file:
+        arrays, groups = found_arrays(file, path.name)
         if groups.get("X") or "X" in arrays:
             return _annotated(path, arrays, groups, options)
         shapes = {word: array.shape for word, array in arrays.items() if array.ndim >= 2}
@@ -56,20 +56,22 @@ def _open(path: Path, options: Options) -> Source:
     return dense_source(path, chosen, truth=truth, feature_shape=options.get("feature_shape"))
 
 
-def _file(path: Path) -> Any:
+def opened(path: Path) -> Any:
     h5py = require("h5py", path.name, "hdf5")
     with reading(path.name, "a complete HDF5 file"):
         return h5py.File(path, "r", locking=False)
 
 
-def _found(file: Any, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def found_arrays(file: Any, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Numeric arrays by name, and groups that are sparse arrays; no link is followed."""
     import h5py
 
     arrays: dict[str, Any] = {}
     groups: dict[str, Any] = {}
 
-    def visit(word: str, item: Any) -> None:
+    def visit(word: str | bytes, item: Any) -> None:
+        if isinstance(word, bytes):  # a name that is no text, which nobody could ask for
+            return
         if len(arrays) + len(groups) > _MOST_ARRAYS:
             raise ValueError(f"more than {_MOST_ARRAYS} arrays")
         if isinstance(item, h5py.Dataset):
@@ -111,7 +113,7 @@ def dense_source(path: Path, word: str, *, by_columns: bool = False, **named: An
     with open_regular(path) as plain:
         stamp = Stamp.of(plain)
     name = f"{word} in {path.name}"
-    with _file(path) as file:
+    with opened(path) as file:
         array = file[word]
         _check_here(array, name)
         shape = array.shape[::-1] if by_columns else array.shape
@@ -124,7 +126,7 @@ def dense_source(path: Path, word: str, *, by_columns: bool = False, **named: An
     def piece(i: int) -> Iterator[NDArray]:
         stamp.check(path, path.name)
         first, last = starts[i], min(starts[i] + run, n_samples)
-        with _file(path) as file, reading(name, "a complete HDF5 file"):
+        with opened(path) as file, reading(name, "a complete HDF5 file"):
             array = file[word]
             rows = array[..., first:last].T if by_columns else array[first:last]
             yield np.ascontiguousarray(rows.reshape(last - first, n_features))
