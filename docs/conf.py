@@ -76,6 +76,7 @@ sphinx_gallery_conf = {
 ROOMS = {
     "shoal": "What most need: estimators, sources, runs.",
     "shoal.plot": "Pictures of a model.",
+    "shoal.tl": "Dictionaries of AnnData objects.",
     "shoal.diagnosis": "How good a dictionary and its codes are, in numbers.",
     "shoal.certificate": "How far each atom can be trusted.",
     "shoal.data": "Sources: readers, batches, preprocessing.",
