@@ -57,6 +57,7 @@ def _open(path: Path, options: Options) -> Source:
 
 
 def opened(path: Path) -> Any:
+    """The file, to be read; no lock is asked for, which read-only disks refuse."""
     h5py = require("h5py", path.name, "hdf5")
     with reading(path.name, "a complete HDF5 file"):
         return h5py.File(path, "r", locking=False)
