@@ -35,13 +35,15 @@ def dictionary(
         Changed in place: ``obsm["X_shoal"]`` (n_obs, n_components) has the codes, sparse;
         ``varm["shoal"]`` (n_vars, n_components) the atoms as columns; ``uns["shoal"]`` the
         settings and the explained variance.
-    n_components, n_nonzero_coefs, model
+    n_components, n_nonzero_coefs
         As of :class:`shoal.DictionaryAutoencoder`.
     layer : str, optional
         Which of ``adata.layers``; ``adata.X`` by default. Counts want to be normalised and
         log-transformed first.
     key_added : str
         In place of "shoal".
+    model : str
+        As of :class:`shoal.DictionaryAutoencoder`.
     method : str
         How codes are found: as of :meth:`shoal.DictionaryAutoencoder.transform`.
     **settings
