@@ -20,7 +20,7 @@ import numpy as np
 
 from shoal.diagnosis import atom_activation
 from shoal.diagnosis.matching import match
-from shoal.report import figures, plots
+from shoal.report import figures, page, plots
 from shoal.report.drawing import HUES, PRINT, plain_settings
 from shoal.vocabulary import ArgumentError
 
@@ -248,11 +248,8 @@ def likeness(model: Any, *, ax: Axes | None = None) -> Axes:
     dictionary = _atoms("model", model)
     if len(dictionary) < 2:
         raise ArgumentError("model", "one atom", "at least two, to have a pair")
-    lengths = np.linalg.norm(dictionary, axis=1, keepdims=True)
-    unit = dictionary / np.where(lengths > 0, lengths, 1.0)
-    cosines = np.abs(unit @ unit.T)[np.triu_indices(len(unit), 1)]
-    counts, edges = np.histogram(cosines.clip(0, 1), np.linspace(0, 1, 51))
-    return _drawn(plots.coherences, counts, edges, ax=ax)
+    alike = page.likeness(dictionary, np.arange(len(dictionary)))
+    return _drawn(plots.coherences, alike.counts, page.EDGES, ax=ax)
 
 
 def recovered(model: Any, truth: ArrayLike, *, ax: Axes | None = None) -> Axes:

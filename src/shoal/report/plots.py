@@ -267,8 +267,7 @@ def active_counts(axes: Axes, counts: ArrayLike, pen: Pen) -> str:
     axes.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.3g} %")
     axes.set_xlabel("active atoms a sample" + (f" (bars of {step})" if step > 1 else ""))
     axes.set_ylabel("samples")
-    text = f"Histogram of active atoms a sample: mean {compact(mean)}, {first} to {last}."
-    return text
+    return f"Histogram of active atoms a sample: mean {compact(mean)}, {first} to {last}."
 
 
 def coherences(axes: Axes, counts: ArrayLike, edges: ArrayLike, pen: Pen) -> str:
@@ -292,8 +291,7 @@ def coherences(axes: Axes, counts: ArrayLike, edges: ArrayLike, pen: Pen) -> str
     axes.set_xlabel("|cosine| of two atoms")
     axes.set_ylabel("pairs")
     largest = float(bounds[1:][shown].max()) if shown.any() else 0.0
-    text = f"Histogram of the |cosine| of pairs of atoms; all are below {largest:.2g}."
-    return text
+    return f"Histogram of the |cosine| of pairs of atoms; all are below {largest:.2g}."
 
 
 def sorted_cosines(axes: Axes, cosines: ArrayLike, pen: Pen) -> str:
@@ -319,5 +317,4 @@ def sorted_cosines(axes: Axes, cosines: ArrayLike, pen: Pen) -> str:
     axes.set_xlabel("true atoms, worst match to best")
     axes.set_ylabel("|cosine| with its match")
     parts = [f"{int((values >= c).sum())} at or above {c}" for c in (0.9, 0.95, 0.99)]
-    text = f"Sorted |cosine| of {plural(len(values), 'matched atom')}: {', '.join(parts)}."
-    return text
+    return f"Sorted |cosine| of {plural(len(values), 'matched atom')}: {', '.join(parts)}."
