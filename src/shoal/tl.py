@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from shoal.data import open_source
 from shoal.estimators import DictionaryAutoencoder
@@ -65,9 +66,11 @@ def dictionary(
     settings = {"n_nonzero_coefs": n_nonzero_coefs, "model": model, **settings}
     estimator = DictionaryAutoencoder(n_components, sparse_output=True, **settings)
     estimator.fit(source)
-    codes = estimator.transform(source, method=method)
-    explained = estimator.score(source, method=method)
-    adata.obsm[f"X_{key_added}"] = codes
+    blocks, statistics = [], estimator.statistics()
+    for data, codes, rebuilt in estimator.iter_coded(source, method):  # coded once, for both
+        blocks.append(sparse.csr_array(codes))
+        statistics.update(data, codes, rebuilt)
+    adata.obsm[f"X_{key_added}"] = sparse.vstack(blocks, format="csr")
     adata.varm[key_added] = np.ascontiguousarray(estimator.components_.T)
     adata.uns[key_added] = {
         "params": {
@@ -77,6 +80,6 @@ def dictionary(
             "method": method,
             "layer": layer or "X",
         },
-        "explained_variance": float(explained),
+        "explained_variance": float(statistics.result().explained_variance),
     }
     return estimator
