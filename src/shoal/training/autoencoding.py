@@ -21,7 +21,7 @@ from shoal.network.activations import Activation, learns_threshold
 from shoal.network.adam import adam_
 from shoal.network.objective import StepSums, Sums
 from shoal.parts import register
-from shoal.training.rules import Constrain
+from shoal.training.rules import Constrain, check_kept
 from shoal.training.schedules import Constant, Schedule
 from shoal.vocabulary import ArgumentError, Parameters, check_number
 
@@ -76,9 +76,7 @@ class AutoencoderAdam:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("beta1", "beta2"):
-            if check_number(name, getattr(self, name), low=0.0, high=1.0) == 1.0:
-                raise ArgumentError(name, "1", "a number below 1")
+        check_kept(beta1=self.beta1, beta2=self.beta2)
         if self.active is not None:
             check_number("active", self.active, low=0.0, open_low=True)
         check_number("strength", self.strength, low=0.0)

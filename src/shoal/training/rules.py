@@ -329,6 +329,13 @@ class Momentum:
         return self.learning_rate
 
 
+def check_kept(**shares: float) -> None:
+    """Refuse what isn't in [0, 1): how much of a running mean is kept at each step."""
+    for name, share in shares.items():
+        if check_number(name, share, low=0.0, high=1.0) == 1.0:
+            raise ArgumentError(name, "1", "a number below 1")
+
+
 @register("rule")
 @dataclass(frozen=True)
 class Adam:
@@ -358,9 +365,7 @@ class Adam:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("beta1", "beta2"):
-            if check_number(name, getattr(self, name), low=0.0, high=1.0) == 1.0:
-                raise ArgumentError(name, "1", "a number below 1")
+        check_kept(beta1=self.beta1, beta2=self.beta2)
         check_number("epsilon", self.epsilon, low=0.0, open_low=True)
 
     def init(  # noqa: D102
