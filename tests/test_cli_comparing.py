@@ -23,7 +23,9 @@ def runs(tmp_path_factory):
     data = np.zeros((300, 6), np.float32)
     data[np.arange(300), rng.integers(0, 6, 300)] = rng.uniform(1, 2, 300)
     data = data @ atoms
-    for name, m, part in (("one", 6, data), ("two", 4, data), ("narrow", 3, data[:, :5])):
+    other = rng.standard_normal((300, 10)).astype(np.float32)
+    every = (("one", 6, data), ("two", 4, data), ("narrow", 3, data[:, :5]), ("other", 6, other))
+    for name, m, part in every:
         model = shoal.DictionaryAutoencoder(m, 1, random_state=0).fit(part)
         shoal.save_run(model, folder / name, part)
     return folder
@@ -36,6 +38,15 @@ def test_what_two_runs_share_and_what_one_has_alone(runs):
     turned = json.loads(run("compare", runs / "two", runs / "one", "--json").stdout)
     assert turned["only_in_first"] == both["only_in_second"]
     assert turned["only_in_second"] == both["only_in_first"]
+
+
+def test_atoms_that_are_matched_but_not_alike_are_each_runs_own(runs):
+    one, other = (shoal.load_run(runs / name).components_ for name in ("one", "other"))
+    cosines = np.abs(shoal.recovery(other, one).cosines)
+    assert cosines.min() < 0.9
+    for least in (0.9, float(np.median(cosines))):
+        found = run("compare", runs / "one", runs / "other", "--cosine", least, "--json")
+        assert json.loads(found.stdout)["same"] == (cosines >= least).sum()
 
 
 def test_a_run_agrees_with_itself(runs):
