@@ -38,6 +38,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import statistics
 import time
 import warnings
 from collections.abc import Iterator
@@ -372,13 +373,46 @@ def floors(rows: Rows, k: int) -> Iterator[dict[str, Any]]:
            "omp": pursued(rows, k, atoms, "omp")}  # fmt: skip
 
 
+def table(results: list[dict[str, Any]]) -> Iterator[str]:
+    """Medians over seeds, a line of Markdown for each method."""
+    columns = {
+        "encoder": _share, "unrolled": _share, "pursuit": _share, "omp": _share,
+        "l0": "{:.1f}".format, "dead": "{:.0%}".format,
+        "cpu": lambda x: f"{x:.0f}" if x >= 9.95 else f"{x:.1f}",
+        "agree": lambda x: f"{x:.2f}".lstrip("0"),
+    }  # fmt: skip
+    groups: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = {}
+    for each in results:
+        if "worse_rate" not in each:
+            group = groups.setdefault(tuple(each[key] for key in ("data", "m", "k")), {})
+            group.setdefault(each["method"], []).append(each)
+    for (data, m, k), methods in groups.items():
+        title = f"{data}, m={m}, k={k}"
+        trained = [name for name, runs in methods.items() if "cpu" in runs[0]]
+        for name in trained + [name for name in methods if name not in trained]:
+            cells = []
+            for key, text in columns.items():
+                values = [run[key] for run in methods[name] if key in run]
+                cells.append(text(statistics.median(values)) if values else "")
+            yield " | ".join(["", title, name, *cells, ""]).strip()
+            title = ""
+
+
+def _share(value: float) -> str:
+    return f"{value:.3f}".lstrip("0")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", default=",".join(DATA), help="of " + ", ".join(DATA))
     parser.add_argument("--k", help="active units a row, in place of the table's")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--show", type=Path, help="print the table of such a file, and no more")
     given = parser.parse_args(arguments)
+    if given.show:
+        print(*table(json.loads(given.show.read_text())), sep="\n")
+        return
     torch.set_num_threads(1)
     for said in ("the encoder", "n_components="):
         warnings.filterwarnings("ignore", said, UserWarning)

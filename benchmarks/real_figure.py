@@ -16,10 +16,12 @@ from typing import Any
 # Okabe and Ito's colours, told apart with every common colour blindness.
 COLOURS = {
     "shoal default": "#D55E00",
+    "shoal joint": "#000000",
     "shoal topk": "#E69F00",
     "shoal batchtopk": "#CC79A7",
     "shoal jumprelu": "#009E73",
     "torch topk": "#0072B2",
+    "saelens topk": "#56B4E9",
 }
 MARKS = {"activations": "o", "digits": "s", "patches": "^"}
 
