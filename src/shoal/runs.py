@@ -111,7 +111,7 @@ def _save(
     seconds: float | None,
 ) -> Path:
     source = open_source(X)
-    evaluation, statistics = evaluated(model, source)
+    evaluation, statistics, portraits = evaluated(model, source)
     around = surroundings(model, source)
     texts = firing_texts(model, source, _best_coder(evaluation))
     config = {
@@ -138,6 +138,7 @@ def _save(
         **evaluation,
         **({} if around is None else {"landscape": around}),
         **({} if texts is None else {"texts": texts}),
+        **({} if portraits is None else {"portraits": portraits}),
     }
     tensors = {
         **{

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from shoal.diagnosis import (
     support_recovery,
 )
 from shoal.estimators.base import TiedAutoencoder
+from shoal.estimators.portraits import Portraits
 from shoal.vocabulary import ArgumentError
 
 __all__ = ["evaluate", "evaluated", "surroundings"]
@@ -45,17 +46,25 @@ def evaluate(model: TiedAutoencoder, X: Any) -> dict[str, Any]:
         Plain values for JSON: ``diagnosis`` (with ``codes``, the same for each way of
         inferring codes) and ``recovery`` (None where the truth isn't known).
     """
-    return evaluated(model, open_source(X))[0]
+    return evaluated(model, open_source(X)).record
 
 
-def evaluated(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], Diagnosis | None]:
-    """:func:`evaluate`, and the encoder's statistics; None for a stream, which is gone."""
+class Evaluated(NamedTuple):
+    """What :func:`evaluate` says, and more that is known of the encoder's codes."""
+
+    record: dict[str, Any]
+    statistics: Diagnosis | None = None  # of a stream, which is gone, there are none
+    portraits: dict[str, Any] | None = None  # what the report says of each atom
+
+
+def evaluated(model: TiedAutoencoder, source: Source) -> Evaluated:
+    """:func:`evaluate`, with the encoder's statistics and each atom's portrait."""
     dictionary = {
         "coherence": coherence(_directions(model.components_)),
         "duplicate_atoms": [list(pair) for pair in duplicate_atoms(model.components_)],
     }
     if source.n_samples is None:  # a stream is gone; what it taught is in the history
-        return {"diagnosis": dictionary, "recovery": None}, None
+        return Evaluated({"diagnosis": dictionary, "recovery": None})
     source = model.by_name(source)
     most = min(source.n_samples or 0, _EVALUATED)
     index = np.linspace(0, (source.n_samples or 1) - 1, most).round().astype(np.intp)
@@ -70,12 +79,15 @@ def evaluated(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
     norms = row_norms(model.preprocessing_.apply(rows))
     few = {"rows": FEW, "square": held_by_few(norms)}
     results, inferred = {}, {}
+    portraits = Portraits(model.components_, index)
     for method in ("encoder", "pursuit"):
         if method not in model.methods:
             continue
         statistics, kept = model.statistics(), []
         for data, codes, rebuilt in model.iter_coded(sample, method):
             statistics.update(data, codes, rebuilt)
+            if method == "encoder":
+                portraits.update(data, codes, rebuilt)
             if true_codes is not None:
                 kept.append(sparse.csr_array(codes))
         results[method], inferred[method] = statistics.result(), kept
@@ -90,7 +102,8 @@ def evaluated(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
         "codes": {method: _numbers(result) for method, result in results.items()},
     }
     if source.truth is None:
-        return {"diagnosis": diagnosis, "recovery": None}, encoder
+        unknown = {"diagnosis": diagnosis, "recovery": None}
+        return Evaluated(unknown, encoder, portraits.result())
     found = _recovery(model, model.components_, source.truth.dictionary)
     record = _recovery_record(found)
     unpolished = getattr(model, "unpolished_components_", None)
@@ -104,7 +117,8 @@ def evaluated(model: TiedAutoencoder, source: Source) -> tuple[dict[str, Any], D
             support = support_recovery(sparse.vstack(kept), true_codes, found)
             diagnosis["codes"][method]["support"] = support.to_dict()
         record["support"] = diagnosis["codes"]["encoder"]["support"]
-    return {"diagnosis": diagnosis, "recovery": record}, encoder
+    whole = {"diagnosis": diagnosis, "recovery": record}
+    return Evaluated(whole, encoder, portraits.result())
 
 
 # Arbitrary: what a run's own picture of the loss is taken on. It shows wells and walls, not digits,

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from shoal.data import Source
 from shoal.data.readers.activations import Activations
 from shoal.estimators.base import TiedAutoencoder
+from shoal.estimators.portraits import strongest_and_quantiles
 
 __all__ = ["firing_texts"]
 
-# Arbitrary: rows that are looked at, atoms that are told of, texts that fire one most, and those
-# at quantiles of its codes.
-_ROWS, _ATOMS, _TOP, _QUANTILES = 20_000, 256, 8, 10
+# Arbitrary: rows that are looked at, and atoms that are told of.
+_ROWS, _ATOMS = 20_000, 256
 
 
 def firing_texts(model: TiedAutoencoder, source: Source, method: str) -> dict[str, Any] | None:
@@ -46,7 +45,7 @@ def firing_texts(model: TiedAutoencoder, source: Source, method: str) -> dict[st
     codes = sparse.csc_array(sparse.vstack([sparse.csr_array(part) for _, part, _ in coded]))
     energy = np.asarray(codes.multiply(codes).sum(axis=0)).ravel()
     chosen = {
-        int(atom): _chosen(codes, int(atom))
+        int(atom): strongest_and_quantiles(codes, int(atom))
         for atom in np.argsort(-energy, kind="stable")[:_ATOMS]
         if energy[atom] > 0
     }
@@ -64,18 +63,3 @@ def firing_texts(model: TiedAutoencoder, source: Source, method: str) -> dict[st
         for atom, both in chosen.items()
     ]
     return {"method": method, "n_samples": most, "atoms": atoms}
-
-
-def _chosen(codes: Any, atom: int) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """Rows and codes of the strongest, and of those at quantiles."""
-    part = slice(codes.indptr[atom], codes.indptr[atom + 1])
-    rows: NDArray[np.intp] = codes.indices[part]
-    values: NDArray[Any] = codes.data[part]
-    order = np.argsort(-np.abs(values), kind="stable")
-    rows, values = rows[order], values[order]
-    places = ((np.arange(_QUANTILES) + 0.5) / _QUANTILES * len(rows)).astype(np.intp)
-
-    def listed(at: Any) -> list[tuple[int, float]]:
-        return list(zip(rows[at].tolist(), values[at].astype(float).tolist(), strict=True))
-
-    return listed(slice(_TOP)), listed(np.unique(places))

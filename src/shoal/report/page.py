@@ -291,6 +291,7 @@ def _context(run: Run, certificate: Mapping[str, Any] | None) -> dict[str, Any]:
         "recovery": _recovery(run),
         "trusted": trusted,
         "texts": _texts(run),
+        "portraits": _portraits(run, {atom["index"] for atom in atoms}),
         "landscape": _landscape(run),
         "tables": _tables(run),
         "command": run.config.get("command"),
@@ -340,6 +341,43 @@ def _texts(run: Run) -> dict[str, Any] | None:
         "rows": number(section.get("n_samples")) or 0,
         "method": str(section.get("method", "")),
     }
+
+
+def _portraits(run: Run, drawn: set[int]) -> dict[int, dict[str, Any]]:
+    """What is told of each drawn atom where it is enlarged; what isn't as it should be is left out.
+
+    Its texts are ready to be shown, but for the numbers of rows and of other atoms.
+    """
+    listed = run.section("portraits").get("atoms")
+    found = {}
+    for each in listed if isinstance(listed, list) else []:
+        if not isinstance(each, dict) or type(each.get("atom")) is not int:
+            continue
+        counts, ends = _counts(each.get("histogram")), each.get("range")
+        within = [number(end) for end in ends] if isinstance(ends, list) else []
+        if each["atom"] not in drawn or not counts or len(within) != 2 or None in within:
+            continue
+        lost = number(each.get("lost"))
+        found[each["atom"]] = {
+            "histogram": counts,
+            "range": [compact(end) for end in within if end is not None],
+            "lost": "" if lost is None else percent(lost),
+            "together": [[i, percent(share)] for i, share in _numbered(each.get("together"))],
+            "top": [[i, compact(code)] for i, code in _numbered(each.get("top"))],
+            "quantiles": [[i, compact(code)] for i, code in _numbered(each.get("quantiles"))],
+        }
+    return found
+
+
+def _numbered(value: Any) -> list[tuple[int, float]]:
+    """The pairs of a whole number and any number in a list."""
+    found = []
+    for each in value if isinstance(value, list) else []:
+        if isinstance(each, list) and len(each) == 2 and type(each[0]) is int:
+            measured = number(each[1])
+            if measured is not None:
+                found.append((each[0], measured))
+    return found
 
 
 def _passages(value: Any) -> list[dict[str, str]]:
@@ -624,7 +662,7 @@ def _tables(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         "diagnosis": "Diagnosis",
         "versions": "Versions",
     }
-    shown = {"command", "recovery", "files", "checksum", "landscape", *titles}
+    shown = {"command", "recovery", "files", "checksum", "landscape", "texts", "portraits", *titles}
     tables = []
     for key, title in titles.items():
         value = run.config.get(key)

@@ -86,10 +86,51 @@
   };
   dialog.addEventListener("close", () => address(""));
 
+  // What is told of an atom where it is enlarged: its codes, what goes with it, rows that fire it.
+  const data = document.getElementById("portraits");
+  const portraits = data ? JSON.parse(data.textContent) : {};
+  const portray = (index) => {
+    const panel = document.getElementById("portrait");
+    const found = portraits[index];
+    if (!panel) return;
+    panel.hidden = !found;
+    if (!found) return;
+    const drawing = panel.querySelector("svg");
+    const most = Math.max(...found.histogram);
+    const wide = 240 / found.histogram.length;
+    drawing.setAttribute("aria-label", `Histogram of its codes, from ${found.range[0]} to ${found.range[1]}`);
+    drawing.replaceChildren(...found.histogram.map((count, place) => {
+      const bar = document.createElementNS(drawing.namespaceURI, "rect");
+      const height = 60 * count / most;
+      const at = { x: place * wide, y: 60 - height, width: wide - 1, height };
+      for (const [name, to] of Object.entries(at)) bar.setAttribute(name, to);
+      return bar;
+    }));
+    const [low, , high] = panel.querySelectorAll("figcaption span");
+    [low.textContent, high.textContent] = found.range;
+    const [lost, together, top, quantiles] = panel.querySelectorAll("td");
+    lost.textContent = found.lost ? `${found.lost} of the variance` : "–";
+    together.replaceChildren(...found.together.flatMap(([other, share]) => {
+      const name = document.createElement(byIndex.has(String(other)) ? "button" : "span");
+      name.textContent = other;
+      if (name.localName === "button") {
+        name.type = "button";
+        name.setAttribute("aria-label", `Atom ${other}`);
+        name.addEventListener("click", () => visit(String(other)));
+      }
+      return [name, ` on ${share} of its rows `];
+    }));
+    if (!found.together.length) together.textContent = "–";
+    const rows = (list) => list.map(([row, code]) => `${row} (${code})`).join(", ");
+    top.textContent = rows(found.top);
+    quantiles.textContent = rows(found.quantiles);
+  };
+
   let shown = null;
   const enlarge = (cell) => {
     shown = cell;
     fill(dialog, cell);
+    portray(cell.dataset.i);
     const drawing = cell.querySelector("svg");
     if (drawing) document.getElementById("large-picture").replaceChildren(drawing.cloneNode(true));
     if (!dialog.open) dialog.showModal();
