@@ -34,6 +34,8 @@ PAGES = (
     "api/generated/shoal.DictionaryAutoencoder.html",
 )
 WIDTHS = (390, 1400)
+# Of a page's messages, which all have one level in the browser's log.
+WRONG = re.compile("error|uncaught|failed|refused|denied|blocked", re.IGNORECASE)
 HARNESS = "_site_check.html"
 
 # Each page in a frame of that width, one after the other; what is found becomes the only text.
@@ -59,7 +61,9 @@ const look = async ([page, width, theme]) => {
   const frame = document.createElement("iframe");
   frame.style.cssText = `width:${width}px;height:900px;border:0`;
   localStorage.setItem("mode", theme); localStorage.setItem("theme", theme);
-  await new Promise((done) => { frame.onload = done; frame.src = page; document.body.append(frame); });
+  await new Promise((done) => {
+    frame.onload = done; frame.src = page; document.body.append(frame);
+  });
   const view = frame.contentWindow;
   view.onerror = (text) => { found.push(`error: ${text}`); };
   await new Promise((done) => setTimeout(done, 300));
@@ -72,7 +76,10 @@ const look = async ([page, width, theme]) => {
                       new Promise((done) => setTimeout(done, 3000))]);
   pictures.filter((e) => !e.naturalWidth).forEach((e) => found.push(`no picture ${e.src}`));
   const pale = faint(view);
-  if (pale.length) found.push(`${pale.length} faint texts, such as "${pale[0].textContent.trim().slice(0, 40)}"`);
+  if (pale.length) {
+    const first = pale[0].textContent.trim().slice(0, 40);
+    found.push(`${pale.length} faint texts, such as "${first}"`);
+  }
   frame.remove();
   return found.map((text) => `${page} at ${width} px, ${theme}: ${text}`);
 };
@@ -114,12 +121,13 @@ def complaints(folder: Path, browser: str, pages: tuple[str, ...] = PAGES) -> li
             )
     finally:
         server.shutdown()
+        server.server_close()
         harness.unlink()
     answer = re.search(r"FOUND(.*)END", html.unescape(told.stdout), re.DOTALL)
     if answer is None:
         return [*found, f"{browser} told nothing: {told.stderr[-400:]}"]
     said = re.findall(r'CONSOLE[^"]*"(.*)", source: (\S*)', told.stderr)
-    errors = [f"console: {text} ({source})" for text, source in said]
+    errors = [f"console: {text} ({source})" for text, source in said if WRONG.search(text)]
     return found + json.loads(answer[1]) + list(dict.fromkeys(errors))
 
 
