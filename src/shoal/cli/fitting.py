@@ -294,12 +294,25 @@ class Several(NamedTuple):
             rich_help_panel=_SEVERAL,
         ),
     ] = 25.0
+    shard_atoms: Annotated[
+        int,
+        typer.Option(
+            metavar="P",
+            help="Divide the atoms among P processes each, while the k largest codes are learned "
+            "from: all of `topk`, the first steps of `default`. A pursuit, the polish and what "
+            "follows have them gathered.",
+            rich_help_panel=_SEVERAL,
+        ),
+    ] = 1
 
     @contextmanager
     def joined(self, device: str) -> Iterator[Any]:
         """With the other processes that torchrun has started, if it has."""
         check_number("lost_after", self.lost_after, low=0.0, open_low=True)
         rank, size = launched()
+        from shoal.training.ranks import check_shards
+
+        check_shards(self.shard_atoms, size, reproducible=self.reproducible)
         in_group = size > 1 or "TORCHELASTIC_RUN_ID" in os.environ
         if not in_group and not self.reproducible:
             from shoal.training.ranks import current
@@ -316,7 +329,13 @@ class Several(NamedTuple):
             return
         patient, group = _met(device, rank, size, self.lost_after)
         try:
-            with together(group, reproducible=self.reproducible, patient=patient) as ranks:
+            with together(
+                group,
+                reproducible=self.reproducible,
+                patient=patient,
+                shard_atoms=self.shard_atoms,
+                lost_after=self.lost_after,
+            ) as ranks:
                 yield ranks
         finally:  # its threads would end the process in their own way
             with suppress(RuntimeError):
@@ -418,6 +437,11 @@ def fit(
     from shoal.run_folder import claim_run
 
     check_count("seed", seed, low=0, high=2**32 - 1)
+    if several.shard_atoms > 1 and penalised.penalty is not None:
+        raise ArgumentError("shard_atoms", f"{several.shard_atoms} with --penalty", "1")
+    if n_components is not None and several.shard_atoms > max(1, n_components):
+        found = f"{several.shard_atoms} for {n_components} atoms"
+        raise ArgumentError("shard_atoms", found, f"{n_components} at most")
     ranks = ctx.with_resource(several.joined(device))
     writes, held = ranks.rank == 0, None
     if writes:

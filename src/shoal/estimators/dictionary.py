@@ -45,6 +45,7 @@ from shoal.training import (
 from shoal.training.adaptation import BiasAdaptation
 from shoal.training.autoencoding import AutoencoderAdam, about_mean
 from shoal.training.checkpoints import EVERY, NONE, TRIED, Keeper, check_keepable
+from shoal.training.descent import shares_atoms, with_all_atoms
 from shoal.training.encoding import ENCODERS, Encoded, followed
 from shoal.training.fit import (
     SEARCHED,
@@ -417,6 +418,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
         self._sparse_output()
         if source.gaps:
             check_ignorable(spec, source)
+        _check_shards(source, m, recipes(k or 1))
         keeper = self._keeper(checkpoint, checkpoint_every, source, seed)
         steps = self._fit_steps(source, names, spec, recipes, m, k, device, keeper, seed)
         return keeper.over(steps)
@@ -493,7 +495,7 @@ class DictionaryAutoencoder(TiedAutoencoder):
             history.resumed(kept["history"])
 
         def moving() -> dict[str, Any]:
-            return {"state": state, "history": history.recorded()}
+            return {"state": with_all_atoms(state), "history": history.recorded()}
 
         with keeper.watching(moving):
             for state, sums in run(problem, state):
@@ -901,3 +903,22 @@ class DictionaryAutoencoder(TiedAutoencoder):
         if isinstance(self.init, str) and self.init == "auto":
             return "residual" if self.model == "mixture" else "data"
         return self.init
+
+
+def _check_shards(source: Source, m: int, recipe: Recipe) -> None:
+    """Refuse to divide atoms among processes where that can't be, or would not be used."""
+    atoms = current().atoms
+    if atoms is None:
+        return
+    if atoms.size > m:
+        raise ArgumentError("shard_atoms", f"{atoms.size} for {m} atoms", f"{m} at most")
+    if source.once:
+        needed = "1, or data that can be read again, such as a function that returns an iterator"
+        raise ArgumentError("shard_atoms", f"{atoms.size} with {source.name}", needed)
+    plan = recipe.plan()
+    if not any(shares_atoms(stage, plan) for stage in plan.stages):
+        found = f"{atoms.size} with a recipe of {type(recipe.activation).__name__}"
+        if type(recipe.activation) is TopK:
+            found = f"{atoms.size} with this recipe"
+        needed = "1, or a recipe of the k largest codes and no penalty, such as 'topk' or 'default'"
+        raise ArgumentError("shard_atoms", found, needed)

@@ -235,6 +235,8 @@ class RegularizedAutoencoder(TiedAutoencoder):
 
         Arguments are checked in this call, before the first epoch is asked for.
         """
+        if (atoms := current().atoms) is not None:
+            raise ArgumentError("shard_atoms", f"{atoms.size} with a penalty", "1")
         (source, names), seed = self._new_source(X), self._common_seed()
         if source.once or source.n_samples is None:
             raise ArgumentError("X", "a stream", "data that can be read once for every epoch")

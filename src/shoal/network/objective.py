@@ -32,6 +32,7 @@ __all__ = [
     "on_batch",
     "on_codes",
     "on_encoder",
+    "on_part",
     "on_the_same_batch",
     "reduced",
 ]
@@ -121,6 +122,18 @@ def on_encoder(
     kernel = kernels.choose(data, parameters, encoder)
     step = getattr(kernel, "encoder_step", kernel.step) if held else kernel.step
     sums: StepSums = step(parameters, data, encoder)
+    return reduced(sums)
+
+
+def on_part(parameters: Parameters, data: Tensor, target: Tensor, codes: SparseCodes) -> StepSums:
+    """The sums of the batch `data` (B, n) for some units, others of which rebuild the rest.
+
+    `codes` are those of the units at hand, as an activation with a gate gives them, and `target`
+    (B, n) what these are to rebuild, an offset taken off.
+    """
+    kernel = kernels.choose(data)
+    step = getattr(kernel, "targeted_step", kernels.reference.targeted_step)
+    sums: StepSums = step(parameters, data, target, codes)
     return reduced(sums)
 
 

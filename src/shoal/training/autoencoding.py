@@ -23,6 +23,7 @@ from shoal.network.objective import StepSums, Sums
 from shoal.parts import register
 from shoal.training.rules import Constrain, check_kept
 from shoal.training.schedules import Constant, Schedule
+from shoal.training.shards import of_all, over_all
 from shoal.vocabulary import ArgumentError, Parameters, check_number
 
 __all__ = ["AutoencoderAdam", "about_mean", "renewed"]
@@ -110,7 +111,7 @@ class AutoencoderAdam:
             sums.bias,
             torch.addr(sums.encoder, sums.bias, offset, alpha=-1),
             self._by_threshold(sums, threshold, n),
-            sums.offset - sums.bias @ encoder,
+            sums.offset - over_all(sums.bias @ encoder),
         ]
         short = rate / n**0.5
         lengths = (short, rate, short, rate, short)
@@ -184,16 +185,17 @@ def renewed(parameters: Parameters, before: Tensor) -> tuple[Parameters, Tensor]
     atoms, own = parameters.dictionary, parameters.encoder
     assert own is not None
     new = (atoms != before).any(dim=1)
-    if not bool(new.any()) or bool(new.all()):
+    every = of_all(new)
+    if not bool(every.any()) or bool(every.all()):
         return parameters, new
-    gain = (own * before).sum(dim=1)[~new].median().clamp_min(0.0)
+    gain = of_all((own * before).sum(dim=1))[~every].median().clamp_min(0.0)
     encoder = torch.where(new[:, None], gain * atoms, own)
     bias, threshold = parameters.bias, parameters.threshold
     if parameters.offset is not None:  # of an encoder that sees rows less the offset
-        usual = (bias + own @ parameters.offset)[~new].median()
+        usual = of_all(bias + own @ parameters.offset)[~every].median()
         bias = torch.where(new, usual - encoder @ parameters.offset, bias)
     else:
-        bias = torch.where(new, bias[~new].median(), bias)
+        bias = torch.where(new, of_all(bias)[~every].median(), bias)
     if threshold is not None:
-        threshold = torch.where(new, threshold[~new].median(), threshold)
+        threshold = torch.where(new, of_all(threshold)[~every].median(), threshold)
     return parameters._replace(encoder=encoder, bias=bias, threshold=threshold), new

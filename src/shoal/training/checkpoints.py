@@ -625,6 +625,8 @@ class Keeper:
 
 def _processes(ranks: Ranks) -> str:
     """What the bits depend on, of the processes that share a fit."""
+    if ranks.rows is not None and ranks.atoms is not None:
+        return f"{ranks.rows.size}x{ranks.atoms.size}"
     return "reproducible" if ranks.reproducible else str(ranks.size)
 
 

@@ -20,23 +20,36 @@ from torch import Tensor
 
 from shoal.data import Source
 from shoal.data.access import ALL
-from shoal.network.activations import Activation, is_rowwise, learns_threshold
+from shoal.network import objective
+from shoal.network.activations import Activation, TopK, is_rowwise, learns_threshold
 from shoal.network.objective import StepSums
 from shoal.network.penalties import Penalty, Terms
 from shoal.network.prefixes import Prefixes
 from shoal.network.pursuit import Pursuit
 from shoal.training.adaptation import Adapted, BiasAdaptation
-from shoal.training.autoencoding import renewed
-from shoal.training.constraints import Constraint, Nearness, UnitLength
+from shoal.training.autoencoding import AutoencoderAdam, renewed
+from shoal.training.constraints import (
+    Constraint,
+    Free,
+    MaxNorm,
+    Nearness,
+    NonnegativeUnitLength,
+    UnitLength,
+)
 from shoal.training.ranks import Batch, current
 from shoal.training.refinement import Refinement, Settled
 from shoal.training.revival import Activity, Revival, revive
-from shoal.training.rules import Rule
+from shoal.training.rules import Adam, FixedStep, Momentum, NormalizedStep, Rule
 from shoal.training.schedules import Schedule
+from shoal.training.shards import Shard, at_hand, cut, joined, of_all, on_shard
 from shoal.training.state import Place, Smoothed, State, generator_at
 from shoal.vocabulary import ArgumentError, Parameters
 
-__all__ = ["Plan", "Stage", "begin", "descend"]
+__all__ = ["Plan", "Stage", "begin", "descend", "shares_atoms", "with_all_atoms"]
+
+# What moves each atom by itself, or by what these add up over all: by exact type.
+_RULES = (NormalizedStep, FixedStep, Momentum, Adam, AutoencoderAdam)
+_CONSTRAINTS = (UnitLength, NonnegativeUnitLength, MaxNorm, Free)
 
 
 @dataclass(frozen=True)
@@ -177,10 +190,10 @@ def equipped(parameters: Parameters, plan: Plan) -> Parameters:
 
 def _entered(state: State, plan: Plan, begun: tuple[int, ...]) -> State:
     """The state at the start of a stage, or after the last."""
-    state = state._replace(begun=begun, settled=None)
+    state = with_all_atoms(state._replace(begun=begun, settled=None, rule=None))
     if state.stage == len(plan.stages):
-        return state._replace(rule=None, finished=True)
-    stage = plan.stages[state.stage]
+        return state._replace(finished=True)
+    stage, state = plan.stages[state.stage], _with_a_shard(state, plan)
     parameters, memory = stage.rule.init(state.parameters)
     if isinstance(stage.bias, BiasAdaptation) and state.adapted is None:
         stage.bias.groups(len(parameters.bias))  # refuses more groups than units
@@ -188,6 +201,60 @@ def _entered(state: State, plan: Plan, begun: tuple[int, ...]) -> State:
     if stage.settling is not None:
         state = state._replace(settled=Settled())
     return state._replace(parameters=parameters, rule=memory)
+
+
+def shares_atoms(stage: Stage, plan: Plan) -> bool:
+    """Whether processes can hold a shard of the atoms each in such a stage.
+
+    Codes are the k largest, and an atom moves by its own gradient.
+    """
+    revival = stage.revival
+    return (
+        type(stage.encoder) is TopK
+        and type(stage.rule) in _RULES
+        and type(stage.constraint) in _CONSTRAINTS
+        and stage.penalty is None
+        and stage.settling is None
+        and not isinstance(stage.bias, BiasAdaptation)
+        and (revival is None or revival.combined is None)
+        and not plan.piecewise
+    )
+
+
+def _shard(state: State) -> Shard | None:
+    """The atoms that the state holds, where these aren't all."""
+    atoms = current().atoms
+    if state.atoms is None or atoms is None:
+        return None
+    return Shard(atoms, state.atoms)
+
+
+def _with_a_shard(state: State, plan: Plan) -> State:
+    """The state with this process's atoms, where its stage lets them be shared."""
+    atoms = current().atoms
+    if atoms is None or state.atoms is not None or state.finished:
+        return state
+    if state.stage == len(plan.stages) or not shares_atoms(plan.stages[state.stage], plan):
+        return state
+    shard = Shard(atoms, len(state.parameters.bias))
+    return _over_units(state, lambda value: cut(value, shard))._replace(atoms=shard.m)
+
+
+def with_all_atoms(state: State) -> State:
+    """The state with all atoms: those of the other processes are gathered; all must call it."""
+    shard = _shard(state)
+    if shard is None:
+        return state
+    return _over_units(state, lambda value: joined(value, shard))._replace(atoms=None)
+
+
+def _over_units(state: State, change: Callable[[Any], Any]) -> State:
+    """The state with what a stage that shares atoms moves of them changed."""
+    return state._replace(
+        parameters=change(state.parameters),
+        rule=change(state.rule),
+        activity=change(state.activity),
+    )
 
 
 def _batches(
@@ -217,6 +284,9 @@ def _work(
 ) -> Iterator[tuple[Batch, Place]]:
     """Batches, each with the place after it; a full batch is read once and stays."""
     like, size, ranks = state.parameters.dictionary, plan.size(state.stage), current()
+    prepared = objective.on_the_same_batch if size is None else objective.on_batch
+    if (shard := _shard(state)) is not None and ranks.rows is not None:
+        ranks, prepared = ranks.rows, partial(on_shard, shard)
     # Sums over rows add up. What looks at a whole batch is computed by every process.
     shared = all(each.penalty is None and is_rowwise(each.encoder) for each in plan.stages)
     part = ranks.part if shared else ALL
@@ -224,13 +294,16 @@ def _work(
         if source.n_samples is None:
             raise ArgumentError("batch_size", "None (full batch) on a stream", "a number of rows")
         ((rows, count),) = source.shares(source.n_samples, part=part)
-        batch = ranks.batch(torch.from_numpy(rows).to(like), count, shared=shared, again=True)
+        batch = ranks.batch(
+            torch.from_numpy(rows).to(like), count, shared=shared, prepared=prepared
+        )
         work = batch, state.place
         yield from repeat(work) if passes is None else repeat(work, passes)
     else:
         plan = plan._replace(batch_size=size)
         for rows, count, place in _batches(source, plan, state.place, passes, part):
-            yield ranks.batch(torch.from_numpy(rows).to(like), count, shared=shared), place
+            data = torch.from_numpy(rows).to(like)
+            yield ranks.batch(data, count, shared=shared, prepared=prepared), place
 
 
 def descend(
@@ -255,7 +328,8 @@ def descend(
     State
         After every update.
     StepSums or Terms
-        What the update was made from: the objective before it, and its gradient.
+        What the update was made from: the objective before it, and its gradient. Where processes
+        share atoms, both are of those at hand, but for `counts`.
 
     Raises
     ------
@@ -268,15 +342,17 @@ def descend(
     if state.noise is not None:
         generator = torch.Generator(device=state.parameters.bias.device)
         generator.set_state(state.noise)
+    state = _with_a_shard(state, plan)
     going = not state.finished
     while going:
-        size, going = plan.size(state.stage), False
+        size, atoms, going = plan.size(state.stage), state.atoms, False
         for batch, place in _work(source, plan, state, passes):
-            state, sums = _advance(state._replace(place=place), plan, batch, generator)
+            with at_hand(_shard(state)):
+                state, sums = _advance(state._replace(place=place), plan, batch, generator)
             yield state, sums
             if state.finished:
                 return
-            if plan.size(state.stage) != size:
+            if plan.size(state.stage) != size or state.atoms != atoms:
                 going = True
                 break
 
@@ -352,6 +428,8 @@ def _advance(
         replaced=replaced,
         noise=None if generator is None else generator.get_state(),
     )
+    if isinstance(sums, StepSums):  # for the record, of all units
+        sums = sums._replace(counts=of_all(sums.counts))
     if last:
         state = _following(state, plan, unexplained)
     return state, sums

@@ -8,6 +8,9 @@ the solution of the polish, the encoder. Only what is written is left to the fir
     with together():                  # torch.distributed's processes, where it is initialised
         model.fit(X)
 
+With ``together(shard_atoms=P)`` they form a grid: P of them share the atoms of a step as well, and
+its rows are shared among such groups. :mod:`shoal.training.shards` has what that asks for.
+
 Floating-point sums depend on their order, and so on the number of processes. Reproducible, a
 batch is always cut into :data:`BLOCKS` blocks, each summed by itself, and the blocks are added in
 a fixed tree, pair by pair: the same bits for 1, 2, 4 and 8 processes.
@@ -20,7 +23,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
@@ -36,9 +40,26 @@ from shoal.network.objective import Evaluate, StepSums, Terms
 from shoal.network.penalties import Penalty
 from shoal.network.prefixes import Prefixes
 from shoal.network.pursuit import Pursuit
-from shoal.vocabulary import ArgumentError, LostError, Parameters, RunError, ShoalError, printable
+from shoal.vocabulary import (
+    ArgumentError,
+    LostError,
+    Parameters,
+    RunError,
+    ShoalError,
+    check_count,
+    printable,
+)
 
-__all__ = ["BLOCKS", "Batch", "Ranks", "apart", "current", "digest_of", "together"]
+__all__ = [
+    "BLOCKS",
+    "Batch",
+    "Ranks",
+    "apart",
+    "check_shards",
+    "current",
+    "digest_of",
+    "together",
+]
 
 BLOCKS = 8
 """Parts that a batch is cut into where sums are to be reproducible: those of a usual machine's
@@ -210,6 +231,9 @@ class Ranks:
         Whether sums have the same bits for any number of processes.
     group, patient : ProcessGroup, optional
         For what comes with every step, and for what one of them may be waited for.
+    atoms, rows : Ranks or None
+        Of a grid, those of this process's line that have the same rows and other atoms, and those
+        that have the same atoms and other rows; None where atoms aren't shared.
     """
 
     rank: int = 0
@@ -217,6 +241,8 @@ class Ranks:
     reproducible: bool = False
     group: Any = None
     patient: Any = None
+    atoms: Ranks | None = None
+    rows: Ranks | None = None
     _calls: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -258,12 +284,18 @@ class Ranks:
         bounds = self.bounds(count)
         return bounds[0][0], bounds[-1][1]
 
-    def batch(self, rows: Tensor, count: int, *, shared: bool = True, again: bool = False) -> Batch:
+    def batch(
+        self,
+        rows: Tensor,
+        count: int,
+        *,
+        shared: bool = True,
+        prepared: Callable[[Tensor], Evaluate] = objective.on_batch,
+    ) -> Batch:
         """A step's batch of `count` rows, from those that were read: by `part` where it is shared.
 
-        `again` says that it comes again and again.
+        `prepared` says how sums are made of rows.
         """
-        prepared = objective.on_the_same_batch if again else objective.on_batch
         if self.alone or not shared:
             return Batch(rows, prepared(rows))
         first = 0 if self.part == ALL else self.own(count)[0]
@@ -326,6 +358,23 @@ class Ranks:
         with self._heard():
             dist.all_reduce(whole, group=self.group)
         return whole.view(part.dtype)
+
+    def gathered(self, part: Tensor) -> list[Tensor]:
+        """What each process has, all of one shape, in their order."""
+        if self.size == 1:
+            return [part]
+        each = [torch.empty_like(part) for _ in range(self.size)]
+        with self._heard():
+            dist.all_gather(each, part.contiguous(), group=self.group)
+        return each
+
+    def sent(self, part: Tensor, rank: int) -> Tensor:
+        """What the process `rank` has, in all of them; `part` is it there, else room for it."""
+        if self.size > 1:
+            first = rank if self.group is None else dist.get_global_rank(self.group, rank)
+            with self._heard():
+                dist.broadcast(part, first, group=self.group)
+        return part
 
     def compare(self, parameters: Parameters) -> None:
         """From time to time: whether all processes have the same parameters."""
@@ -451,7 +500,12 @@ def apart() -> Iterator[None]:
 
 @contextmanager
 def together(
-    group: Any = None, *, reproducible: bool = False, patient: Any = None
+    group: Any = None,
+    *,
+    reproducible: bool = False,
+    patient: Any = None,
+    shard_atoms: int = 1,
+    lost_after: float | None = None,
 ) -> Iterator[Ranks]:
     """Have fits within the block shared by the processes of a group, which all make the same ones.
 
@@ -468,11 +522,19 @@ def together(
         Whether the result has the same bits for 1, 2, 4 and 8 processes, at some cost.
     patient : ProcessGroup, optional
         One with a longer timeout, for what a process may be waited for; `group` by default.
+    shard_atoms : int
+        Among so many processes the atoms are divided while the k largest codes are learned from;
+        it divides their number. `DictionaryAutoencoder.fit` alone takes part. Whatever needs all
+        atoms at once (a pursuit, the polish, the fit of an encoder) has them gathered. The result
+        is that of one process up to the order of sums.
+    lost_after : float, optional
+        Seconds in which a process must answer another that shares its atoms or its rows; by
+        default those of torch.distributed.
 
     Raises
     ------
     ArgumentError
-        Where so many processes can't be `reproducible`.
+        Where so many processes can't be `reproducible`, or can't share the atoms so.
 
     Examples
     --------
@@ -493,8 +555,51 @@ def together(
             group,
             group if patient is None else patient,
         )
+    check_shards(shard_atoms, found.size, reproducible=reproducible)
+    if shard_atoms > 1:
+        found = _grid(found, shard_atoms, lost_after)
     token = _now.set(found)
     try:
         yield found
     finally:
         _now.reset(token)
+
+
+def check_shards(shard_atoms: int, size: int, *, reproducible: bool = False) -> None:
+    """Refuse to divide atoms among so many of `size` processes where that can't be.
+
+    Raises
+    ------
+    ArgumentError
+        That says what can.
+    """
+    check_count("shard_atoms", shard_atoms)
+    if size % shard_atoms:
+        processes = "1 process" if size == 1 else f"{size} processes"
+        able = ", ".join(str(each) for each in range(1, size + 1) if size % each == 0)
+        needed = able if size > 1 else f"1, or a multiple of {shard_atoms} processes by torchrun"
+        raise ArgumentError("shard_atoms", f"{shard_atoms} with {processes}", needed)
+    if reproducible and shard_atoms > 1:
+        found = f"{shard_atoms} with reproducible sums"
+        raise ArgumentError(
+            "shard_atoms", found, "1, as what shards rebuild adds up in their order"
+        )
+
+
+def _grid(ranks: Ranks, shard_atoms: int, lost_after: float | None) -> Ranks:
+    """`ranks` as rows of processes that share the atoms; columns share the rows of data."""
+    from torch.distributed.device_mesh import DeviceMesh
+
+    members = dist.get_process_group_ranks(ranks.group or dist.group.WORLD)
+    grid = torch.tensor(members).view(-1, shard_atoms)
+    waits = {} if lost_after is None else {"timeout": timedelta(seconds=lost_after)}
+    # The mesh's own groups would wait as long as the group of all does.
+    divided: Callable[..., Any] = dist.new_subgroups_by_enumeration
+    lines = [divided(each.tolist(), **waits)[0] for each in (grid.T, grid)]
+    kind = "cuda" if "nccl" in str(dist.get_backend_config(ranks.group)) else "cpu"
+    mesh = DeviceMesh.from_group(lines, kind, grid, mesh_dim_names=("data", "atoms"))
+    rows, atoms = (
+        Ranks(dist.get_rank(line), dist.get_world_size(line), group=line, patient=line)
+        for line in (mesh.get_group("data"), mesh.get_group("atoms"))
+    )
+    return replace(ranks, rows=rows, atoms=atoms)

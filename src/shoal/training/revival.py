@@ -16,9 +16,18 @@ import torch
 from torch import Tensor
 
 from shoal.network.activations import Activation
-from shoal.network.inference import Pursuit, SparseCodes, fast_sparse_encode
+from shoal.network.inference import Pursuit, SparseCodes
 from shoal.parts import register
 from shoal.training.constraints import unit_atoms
+from shoal.training.shards import (
+    codes_of_all,
+    mine_of,
+    of_all,
+    placed,
+    rebuilt_by_all,
+    repeats,
+    rows_of_all,
+)
 from shoal.vocabulary import Parameters, active, check_count, check_number
 
 __all__ = ["Activity", "Revival", "duplicates", "leading_direction", "revive", "split"]
@@ -109,8 +118,11 @@ class Activity(NamedTuple):
 def duplicates(dictionary: Tensor, usage: Tensor, cosine: float) -> Tensor:
     """Boolean (m,): atoms that repeat one of greater `usage` (m,) (ties: of lower index).
 
-    `dictionary` (m, n) has unit rows; two atoms repeat each other above \\|cosine\\|.
+    `dictionary` (m, n) has unit rows; two atoms repeat each other above \\|cosine\\|. It may be a
+    shard of them: see :func:`shoal.training.shards.at_hand`.
     """
+    if len(usage) > len(dictionary):  # a shard
+        return repeats(dictionary, _order_of(usage), cosine)
     cosines = (dictionary @ dictionary.T).abs_()  # (m, m)
     close = cosines.fill_diagonal_(0.0) > cosine
     if not bool(close.any()):
@@ -120,11 +132,17 @@ def duplicates(dictionary: Tensor, usage: Tensor, cosine: float) -> Tensor:
 
 def _used_more(usage: Tensor) -> Tensor:
     """Boolean (m, m): whether j is used more than i; of as much use are those of lower index."""
+    rank = _order_of(usage)
+    return rank[None, :] < rank[:, None]
+
+
+def _order_of(usage: Tensor) -> Tensor:
+    """The place (m,) of each atom by its use, from the most: ties to the lower index."""
     rank = torch.empty_like(usage, dtype=torch.long)
     rank[usage.argsort(descending=True, stable=True)] = torch.arange(
         usage.shape[0], device=usage.device
     )
-    return rank[None, :] < rank[:, None]
+    return rank
 
 
 def combinations(dictionary: Tensor, usage: Tensor, distance: float) -> Tensor:
@@ -170,7 +188,8 @@ def revive(
     `usage` (m,) counts activity since the last look, `dead` (m,) says where there was none for
     long; `tries` (m,) counts replacements. `losses` (B,) says which rows of `data` (B, n) are
     explained worst. At most half of the rows are taken as new atoms; where they
-    are to be `distinct`, at least one, and none that repeats an atom which stays.
+    are to be `distinct`, at least one, and none that repeats an atom which stays. Of a shard all
+    of these are the shard's, but for rows and losses; it is not for `distinct` and `combined`.
 
     Returns
     -------
@@ -179,27 +198,28 @@ def revive(
     n_replaced : int
     """
     dictionary = parameters.dictionary
+    usage, dead, own_tries, tries = of_all(usage), of_all(dead), tries, of_all(tries)
     spare = dead | duplicates(dictionary, usage, settings.duplicate_cosine)
     if settings.combined is not None:
         spare = spare | combinations(dictionary, usage, settings.combined)
     tired = spare & (tries >= settings.tries)
     if bool(tired.any()):
         given_up = tired & (dead | duplicates(dictionary, usage, _SAME))
-        dictionary = torch.where(given_up[:, None], 0.0, dictionary)
+        dictionary = torch.where(mine_of(given_up)[:, None], 0.0, dictionary)
     atoms = torch.nonzero(spare & ~tired).squeeze(1)[: max(int(distinct), len(losses) // 2)]
     if atoms.numel() == 0:
-        return dictionary, tries, 0
+        return dictionary, own_tries, 0
     rows = data[losses.topk(atoms.numel()).indices]
-    codes = fast_sparse_encode(parameters, rows, encoder)
+    codes = codes_of_all(parameters, rows, encoder)
     # What a row leaves and what its weakest unit stands in for: where an atom is missing,
     # some other has taken its place.
     strength = torch.where(active(codes.values), codes.values.abs(), torch.inf)
     weakest = strength.argmin(dim=1, keepdim=True)
     others = SparseCodes(codes.indices, codes.values.scatter(1, weakest, 0.0))
-    left = rows - others.reconstruct(dictionary)
+    left = rows - rebuilt_by_all(others, dictionary)
     if parameters.offset is not None:
         left = left - parameters.offset
-    new = unit_atoms(left, fallback=dictionary[atoms])
+    new = unit_atoms(left, fallback=rows_of_all(dictionary, atoms))
     if distinct:
         stay = dictionary[~spare]
         known = torch.cat([stay, new])
@@ -208,10 +228,9 @@ def revive(
         close = (new @ known.T).abs() > settings.duplicate_cosine
         fresh = ~(close & (rank[None, :] < first[:, None])).any(dim=1)
         atoms, new = atoms[fresh], new[fresh]
-    dictionary, tries = dictionary.clone(), tries.clone()
-    dictionary[atoms] = new
+    tries = tries.clone()
     tries[atoms] += 1
-    return dictionary, tries, atoms.numel()
+    return placed(dictionary, atoms, new), mine_of(tries), atoms.numel()
 
 
 def leading_direction(residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:

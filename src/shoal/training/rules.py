@@ -23,6 +23,7 @@ from shoal.network.objective import StepSums, Sums
 from shoal.parts import register, stands_for
 from shoal.training.constraints import largest_coherence, pushed_apart, usual_coherence
 from shoal.training.schedules import Constant, Schedule
+from shoal.training.shards import over_all
 from shoal.vocabulary import ArgumentError, Parameters, check_number
 
 __all__ = ["Adam", "FixedStep", "IncoherentStep", "Momentum", "NormalizedStep", "Rule"]
@@ -111,7 +112,8 @@ class NormalizedStep(_AgainstTheGradient):
         moved = sums.dictionary * (c * inverse)[:, None]
         if self.shared:
             heights = torch.sqrt(sums.counts * inverse)  # h / s
-            common = heights @ sums.dictionary / (sums.n_samples + sums.counts.sum())  # (n,)
+            common = over_all(heights @ sums.dictionary)  # (n,)
+            common = common / (sums.n_samples + over_all(sums.counts.sum()))
             moved.addr_(heights, common, alpha=-c)
         return moved
 

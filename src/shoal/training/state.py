@@ -166,6 +166,7 @@ class State(NamedTuple):
     parameters: Parameters
     place: Place
     number: int = 0  # updates so far; of a polish, rounds
+    atoms: int | None = None  # in all, where this holds a shard of them; None for all
     begun: tuple[int, ...] = (0,)  # the numbers at which stages of the plan began, so far
     rows: int = 0  # of an update that is not whole yet, where batches weigh by their rows
     replaced: int = 0  # atoms replaced or split at the last step

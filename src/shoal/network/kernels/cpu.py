@@ -54,6 +54,7 @@ __all__ = [
     "screening",
     "sparse_encode",
     "step",
+    "targeted_step",
 ]
 
 DENSE = 1 / 8
@@ -506,9 +507,13 @@ class Sums:
 
     def _add_untied(self, where: slice, tile: Tensor, codes: Codes) -> None:
         """The same where the encoder has weights of its own, or the decoder an offset."""
+        offset = self.parameters.offset
+        self.add_targeted(where, tile, tile if offset is None else tile - offset, codes)
+
+    def add_targeted(self, where: slice, tile: Tensor, target: Tensor, codes: Codes) -> None:
+        """The same where `target` is to be rebuilt by the dictionary, an offset taken off."""
         parameters, sums = self.parameters, self.sums
         m, n = parameters.dictionary.shape
-        target = tile if parameters.offset is None else tile - parameters.offset
         # Tied, what goes through the encoder is a part of the dictionary's gradient.
         encoder = sums.dictionary if sums.encoder is None else sums.encoder
         with Threads() as parts:
@@ -663,6 +668,25 @@ def prefix_step(
 def coded_step(parameters: Parameters, data: Tensor, codes: SparseCodes) -> StepSums:
     """The sums of :func:`step` for codes that are given, and don't depend on the atoms."""
     sums = Sums(parameters, len(data), tied=False)
+    for where, listed in _listed(parameters, codes):
+        sums.add(where, data[where].detach().contiguous(), listed)
+    return sums.result()
+
+
+@torch.no_grad()
+def targeted_step(
+    parameters: Parameters, data: Tensor, target: Tensor, codes: SparseCodes
+) -> StepSums:
+    """The sums of :func:`step` for codes of `data`, where other units rebuild the rest of it."""
+    sums = Sums(parameters, len(data))
+    for where, listed in _listed(parameters, codes):
+        tile, left = (part[where].detach().contiguous() for part in (data, target))
+        sums.add_targeted(where, tile, left, listed)
+    return sums.result()
+
+
+def _listed(parameters: Parameters, codes: SparseCodes) -> Iterator[tuple[slice, Codes]]:
+    """Codes that are given, tile by tile."""
     indices, values = (part.detach().contiguous() for part in codes)
     on = active(values)
     if not bool((on[:, :-1] | ~on[:, 1:]).all()):  # zeros to the right
@@ -670,11 +694,9 @@ def coded_step(parameters: Parameters, data: Tensor, codes: SparseCodes) -> Step
         indices, values = indices.gather(1, order), values.gather(1, order)
     counts = on.sum(dim=1).numpy()
     rows = tile_rows(*parameters.dictionary.shape)
-    for start in range(0, len(data), rows):
+    for start in range(0, len(values), rows):
         where = slice(start, start + rows)
-        listed = Codes(indices[where].numpy(), values[where].numpy(), counts[where])
-        sums.add(where, data[where].detach().contiguous(), listed)
-    return sums.result()
+        yield where, Codes(indices[where].numpy(), values[where].numpy(), counts[where])
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ __all__ = [
     "prefix_step",
     "sparse_encode",
     "step",
+    "targeted_step",
 ]
 
 # Arbitrary: rows of a batch that are worked through at once.
@@ -160,6 +161,23 @@ def coded_step(parameters: Parameters, data: Tensor, codes: SparseCodes) -> Step
     return sums
 
 
+def targeted_step(
+    parameters: Parameters, data: Tensor, target: Tensor, codes: SparseCodes
+) -> StepSums:
+    """The sums of :func:`step` for the `codes` of `data`, where other units rebuild the rest of it.
+
+    `target` (B, n) is what is left to these, an offset taken off. Codes are z itself where they
+    aren't 0, as those of a :class:`Gate` are.
+    """
+    sums = StepSums.zeros(parameters, len(data))
+    for start in range(0, len(data), _TILE):
+        where = slice(start, start + _TILE)
+        part = SparseCodes(*(each[where] for each in codes)).dense(len(parameters.bias))
+        coded = _Coded(part, active(part).to(part.dtype))
+        sums.add_(where, _sums(parameters, data[where], coded, target[where]))
+    return sums
+
+
 def _step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> StepSums:
     return _sums(parameters, data, _activated(parameters, data, activation))
 
@@ -195,9 +213,14 @@ def prefix_step(
     )
 
 
-def _sums(parameters: Parameters, data: Tensor, activated: _Coded) -> StepSums:
+def _sums(
+    parameters: Parameters, data: Tensor, activated: _Coded, target: Tensor | None = None
+) -> StepSums:
     codes, slope, by_threshold, near = activated  # (B, m) each
-    residual = data - autoencoder.reconstruct(parameters, codes)  # (B, n)
+    if target is None:
+        residual = data - autoencoder.reconstruct(parameters, codes)  # (B, n)
+    else:
+        residual = target - codes @ parameters.dictionary
     pull = residual @ parameters.dictionary.T  # (B, m) <r, D_i>
     back = slope * pull  # (B, m) sigma'(z) <r, D_i>
     through = back.T @ data  # (m, n) what goes through the encoder
