@@ -243,6 +243,14 @@ class Source(ABC):
         except MemoryError as error:
             raise self._no_memory() from error
 
+    @property
+    def waits(self) -> bool:
+        """Whether rows come from a disk, and any number of times: worth reading ahead of need.
+
+        Not where a model changes them on the way: its threads are those of who asks.
+        """
+        return self.path is not None and not self.once
+
     def _no_memory(self) -> SourceError:
         return SourceError(
             self.argument,

@@ -8,7 +8,8 @@ progress bar or stop early; the loop knows nothing of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from shoal.data import Source
 from shoal.data.access import ALL
+from shoal.data.ahead import read_ahead
 from shoal.network import objective
 from shoal.network.activations import Activation, TopK, is_rowwise, learns_threshold
 from shoal.network.objective import StepSums
@@ -259,7 +261,7 @@ def _over_units(state: State, change: Callable[[Any], Any]) -> State:
 
 def _batches(
     source: Source, plan: Plan, place: Place, passes: int | None, part: tuple[int, int]
-) -> Iterator[tuple[np.ndarray, int, Place]]:
+) -> Generator[tuple[np.ndarray, int, Place], None, None]:
     """Batches from `place` on, of each one part, all its rows' number, and the place after it.
 
     Of `passes` passes or without end; a source that can be read once gives one pass.
@@ -281,7 +283,7 @@ def _batches(
 
 def _work(
     source: Source, plan: Plan, state: State, passes: int | None
-) -> Iterator[tuple[Batch, Place]]:
+) -> Generator[tuple[Batch, Place], None, None]:
     """Batches, each with the place after it; a full batch is read once and stays."""
     like, size, ranks = state.parameters.dictionary, plan.size(state.stage), current()
     prepared = objective.on_the_same_batch if size is None else objective.on_batch
@@ -301,9 +303,13 @@ def _work(
         yield from repeat(work) if passes is None else repeat(work, passes)
     else:
         plan = plan._replace(batch_size=size)
-        for rows, count, place in _batches(source, plan, state.place, passes, part):
-            data = torch.from_numpy(rows).to(like)
-            yield ranks.batch(data, count, shared=shared, prepared=prepared), place
+        flow = _batches(source, plan, state.place, passes, part)
+        if source.waits and passes is None:
+            flow = read_ahead(flow, lambda last: _batches(source, plan, last[2], None, part))
+        with closing(flow):
+            for rows, count, place in flow:
+                data = torch.from_numpy(rows).to(like)
+                yield ranks.batch(data, count, shared=shared, prepared=prepared), place
 
 
 def descend(
@@ -346,15 +352,16 @@ def descend(
     going = not state.finished
     while going:
         size, atoms, going = plan.size(state.stage), state.atoms, False
-        for batch, place in _work(source, plan, state, passes):
-            with at_hand(_shard(state)):
-                state, sums = _advance(state._replace(place=place), plan, batch, generator)
-            yield state, sums
-            if state.finished:
-                return
-            if plan.size(state.stage) != size or state.atoms != atoms:
-                going = True
-                break
+        with closing(_work(source, plan, state, passes)) as work:
+            for batch, place in work:
+                with at_hand(_shard(state)):
+                    state, sums = _advance(state._replace(place=place), plan, batch, generator)
+                yield state, sums
+                if state.finished:
+                    return
+                if plan.size(state.stage) != size or state.atoms != atoms:
+                    going = True
+                    break
 
 
 def _advance(

@@ -138,4 +138,6 @@ def as_looked_at(source: Source, looked: Looked, pursuit: Pursuit) -> Source:
             rows = torch.where(out[:, None], 0.0, rows)
         return rows.numpy()
 
-    return View(source, change)
+    seen = View(source, change)
+    seen.path = None  # a model's threads are those of who asks: nothing is read ahead of need
+    return seen
