@@ -115,3 +115,15 @@ def test_a_stream_and_a_bad_time_are_refused(here: Path) -> None:
     line = refused(*DICTIONARY, "-o", "run", "--checkpoint-every", "soon")
     assert "checkpoint_every: found 'soon'; needed a number of steps, or a time" in line
     assert sorted(os.listdir(here)) == ["x.npy"]
+
+
+@pytest.mark.parametrize("place", ["", ".", "/"])
+@pytest.mark.parametrize("words", [["--resume"], ["--checkpoint-every", "5"], ["--force"], []])
+def test_a_place_without_a_name_is_refused_in_one_line(place, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.eye(6))
+    result = shoal_("fit", "x.npy", "-o", place, *words)
+    assert isinstance(result.exception, SystemExit), result.exception
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert (tmp_path / "x.npy").exists()

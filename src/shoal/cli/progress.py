@@ -14,7 +14,7 @@ from shoal import signals
 from shoal.cli import screen
 from shoal.files import Claim
 from shoal.signals import stoppable
-from shoal.vocabulary import RunError, ShoalError, WriteError
+from shoal.vocabulary import ArgumentError, RunError, ShoalError, WriteError
 
 if TYPE_CHECKING:
     from shoal.data import Source
@@ -119,6 +119,8 @@ def going_on() -> Iterator[None]:
 
 def checkpoints_of(run: Path) -> Path:
     """Where the fit that makes `run` saves its state."""
+    if not run.name:  # "", "." and "/"
+        raise ArgumentError("output", f"'{run}'", "a folder to make, such as runs/one")
     return run.with_name(f"{run.name}.checkpoints")
 
 
