@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
     "estimators": ("the scikit-learn face", (CORE | {"signals"}) - {"generative"}),
     "certificate": (
         "how far each atom can be trusted",
-        {"vocabulary", "data", "network", "diagnosis", "estimators"},
+        (CORE | {"files", "claims", "theory", "estimators"}) - {"parts", "generative"},
     ),
     # Above the runs, which write one; it reads files, and knows nothing of what made them.
     "report": ("figures and pages from files alone", {"vocabulary"} | RUN),

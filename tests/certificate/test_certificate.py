@@ -7,7 +7,8 @@ import pytest
 
 import shoal
 from commands import done, refused
-from shoal.certificate import VERDICTS, Progress, certifying
+from shoal.certificate import VERDICTS, certifying, learning
+from shoal.certificate.certificate import _decided
 from shoal.certificate.refits import subject
 from shoal.certificate.rule import FOR, MIXED, chance, table
 from shoal.generative import SparseCoding, random_dictionary
@@ -142,22 +143,14 @@ def test_more_evidence_for_an_atom_never_lowers_its_chance(certificate):
 
 
 @pytest.mark.parametrize(("others", "expected"), [(1.0, "mixture"), (3.0, "doubtful")])
-def test_a_mixture_is_called_so_where_atoms_as_a_whole_have_room(
-    model, rows, monkeypatch, others, expected
-):
+def test_a_mixture_is_called_so_where_atoms_as_a_whole_have_room(others, expected):
     """Three kinds of evidence; where all atoms overlap, closeness is no evidence of a mixture."""
     m = 10
     evidence = {name: np.full(m, value) for name, value in GOOD.items()}
     evidence["crowding"][1:] = others
     evidence["crowding"][0], evidence["kin"][0] = 2.5, 3.5
     evidence["match"][9], evidence["more_than_noise"][9] = 0.2, False
-
-    def found(*_):
-        yield Progress(1.0, "evidence")
-        return evidence
-
-    monkeypatch.setattr("shoal.certificate.certificate.evidence_of", found)
-    verdicts = shoal.certify(model, rows).verdicts
+    verdicts = _decided(evidence)
     assert verdicts[0] == expected
     assert verdicts[9] == "noise"
     assert others > 1 or verdicts[1:9] == ["certified"] * 8
@@ -230,3 +223,80 @@ def test_what_a_run_cannot_be_certified_on_is_refused(folder):
     few = refused("certify", folder / "run", folder / "rows.npy", "--budget", 2)
     assert "budget: found 2" in few
     assert ".json" in refused("certify", folder / "run", folder / "rows.npy", "-o", "x.txt")
+
+
+# --- learnt again: kept, and by processes ------------------------------------------------------
+
+
+def test_a_call_that_was_cut_off_goes_on_to_the_same_certificate(
+    certificate, model, rows, tmp_path, monkeypatch
+):
+    folder = tmp_path / "kept"
+    given = {"budget": 4, "random_state": 0, "checkpoint": folder}
+    steps = certifying(model, rows, **given)
+    for step in steps:
+        if step.note == "surrogate":
+            break
+    steps.close()
+    assert sorted(each.name for each in folder.iterdir()) == [
+        "0.json", "0.safetensors", "1.json", "1.safetensors", "plan.json",
+    ]  # fmt: skip
+    damaged = folder / "1.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    learnt = []
+    usual = learning._following
+    monkeypatch.setattr(
+        learning, "_following", lambda recipe, task: learnt.append(task.what) or usual(recipe, task)
+    )
+    again = shoal.certify(model, rows, **given)
+    assert learnt == ["half 2", "surrogate", "surrogate"]
+    assert json.dumps(again.to_dict()) == json.dumps(certificate.to_dict())
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "other"),
+    [
+        (lambda m, X: ((m, X[:-1]), {}), "another data set"),
+        (lambda m, X: ((-m.components_, X), {"n_nonzero_coefs": K}), "another model"),
+        (lambda m, X: ((m, X), {"random_state": 1}), "another seed"),
+        (lambda m, X: ((m, X), {"budget": 6}), "another budget"),
+    ],
+)
+def test_what_is_kept_of_another_call_is_refused(model, rows, tmp_path, change, other):
+    given = {"budget": 4, "random_state": 0, "checkpoint": tmp_path / "kept"}
+    certifying(model, rows, **given).close()
+    wrong, named = change(model, rows)
+    with pytest.raises(shoal.RunError, match=other):
+        certifying(*wrong, **given | named)
+    certifying(*wrong, **given | named, overwrite=True).close()
+    with pytest.raises(shoal.RunError, match=other):
+        certifying(model, rows, **given)
+
+
+def test_a_folder_of_something_else_is_left_alone(model, rows, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(shoal.RunError, match="something else"):
+            certifying(model, rows, random_state=0, checkpoint=tmp_path, overwrite=overwrite)
+    assert (tmp_path / "mine").read_text() == "precious"
+    with pytest.raises(shoal.ArgumentError, match="random_state: found None"):
+        certifying(model, rows, checkpoint=tmp_path / "kept")
+
+
+def test_processes_give_the_same_certificate(certificate, model, rows):
+    again = shoal.certify(model, rows, budget=4, random_state=0, n_jobs=2)
+    assert json.dumps(again.to_dict()) == json.dumps(certificate.to_dict())
+
+
+def test_a_command_goes_on_from_what_is_kept(folder):
+    words = ("certify", folder / "run", folder / "rows.npy", "--budget", 4, "--json")
+    kept = folder / "run.certificate.partial"
+    model = shoal.load_run(folder / "run")
+    whole = shoal.certify(model, folder / "rows.npy", budget=4, random_state=0).to_dict()
+    steps = certifying(model, folder / "rows.npy", budget=4, random_state=0, checkpoint=kept)
+    next(step for step in steps if step.note == "surrogate")
+    steps.close()
+    assert "another seed" in refused(*words, "--seed", 3)
+    assert json.loads(done(*words, "-j", 1).stdout) == whole
+    assert not kept.exists()

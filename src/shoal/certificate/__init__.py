@@ -1,4 +1,4 @@
-"""How far each atom can be trusted: evidence from halves and surrogates, and verdicts.
+"""How far atoms can be trusted, each and as a whole: evidence from halves and surrogates.
 
 >>> from shoal.certificate import VERDICTS
 >>> list(VERDICTS)
@@ -12,5 +12,15 @@ from shoal.certificate.certificate import (
     certify,
     certifying,
 )
+from shoal.certificate.whole import Curve, Spread, Whole
 
-__all__ = ["VERDICTS", "Certificate", "Progress", "certify", "certifying"]
+__all__ = [
+    "VERDICTS",
+    "Certificate",
+    "Curve",
+    "Progress",
+    "Spread",
+    "Whole",
+    "certify",
+    "certifying",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,13 +17,19 @@ from shoal.certificate.evidence import (
     benjamini_hochberg,
     crowding,
     jaccard,
+    locally_best,
     matched,
+    pull,
     share,
     split,
+    together,
 )
-from shoal.certificate.refits import Coded, Subject, coded, shuffled, subject, surrogate
+from shoal.certificate.learning import Kept, Learnt, Task, learn_all
+from shoal.certificate.refits import Coded, Subject, shuffled, subject, surrogate
 from shoal.certificate.rule import chance, table
-from shoal.vocabulary import ArgumentError, check_count
+from shoal.certificate.whole import Spread, Whole, whole
+from shoal.claims import plain
+from shoal.vocabulary import ArgumentError, __version__, check_count
 
 __all__ = ["VERDICTS", "Certificate", "Progress", "certify", "certifying", "evidence_of"]
 
@@ -63,6 +71,9 @@ class Certificate:
         How many models were learnt for it.
     n_samples : int
         Rows that it was given.
+    whole : Whole
+        How many atoms the data support, what all of them explain against others, and which
+        hypotheses of theorems hold: see :class:`shoal.certificate.Whole`.
     """
 
     certified: NDArray[np.bool_]
@@ -70,6 +81,7 @@ class Certificate:
     evidence: dict[str, NDArray[Any]] = field(repr=False)
     fits: int
     n_samples: int
+    whole: Whole = field(repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -103,7 +115,9 @@ class Certificate:
             f"For this the rows were divided into two halves and the model was learnt anew from "
             f"each; the same was done with made-up rows of the same mean and covariance that "
             f"have no such patterns at all ({self.fits} fits in all, {self.n_samples} rows).",
-            f"{counts['certified']} of {m} atoms are certified: {VERDICTS['certified']}. "
+            f"{counts['certified']} of {m} atoms are certified (± "
+            f"{self.whole.counts['certified'].sd:.1f} where another fit has the model's part): "
+            f"{VERDICTS['certified']}. "
             f"{counts['doubtful']} are doubtful: {VERDICTS['doubtful']}. "
             f"{counts['mixture']} look like mixtures: {VERDICTS['mixture']}. "
             f"{counts['noise']} are noise: {VERDICTS['noise']}.",
@@ -112,6 +126,7 @@ class Certificate:
             f"{held['recall']:.0%} of those that were right. Whether your data resemble those is "
             "not known: a certificate says that atoms are reproducible and of one piece, not that "
             "they mean something.",
+            *self.whole.sentences(),
         ]
         return "\n".join(text)
 
@@ -123,7 +138,8 @@ class Certificate:
             "counts": self.counts,
             "fits": self.fits,
             "n_samples": self.n_samples,
-            "evidence": {name: values.tolist() for name, values in self.evidence.items()},
+            "evidence": plain(self.evidence),
+            "whole": plain(self.whole.to_dict()),
             "summary": self.summary(),
         }
 
@@ -140,6 +156,8 @@ def certify(
     codes: Callable[[Any], Any] | None = None,
     budget: int = 6,
     random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = 1,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Certificate:
     r"""Say of each atom how far it can be trusted, where the truth isn't known.
 
@@ -164,6 +182,14 @@ def certify(
         How many models may be learnt, 4 or more: two halves, two of a Gaussian surrogate; with 6
         two more of a surrogate whose columns are shuffled.
     random_state : int, RandomState instance or None
+    n_jobs : int or None
+        Processes that models are learnt in; the certificate is the same. With more than 1 a script
+        must keep its own work under ``if __name__ == "__main__"``, as all new processes read
+        it. With None the first is learnt here, and where that takes long the others by all cores.
+    checkpoint : path, optional
+        A folder that keeps what is learnt until the certificate is made: a call that was cut off
+        goes on from there, to the same certificate. Removed at the end. Needs a `random_state`
+        that is an integer.
 
     Returns
     -------
@@ -184,13 +210,20 @@ def certify(
         - ``crowding``: its largest cosines with other atoms / those of random ones; ``kin``: what
           these share beside it;
         - ``uses``: rows held out that use it;
-        - ``chance``, ``mixture_chance``: what the rule makes of them.
+        - ``chance``, ``mixture_chance``: what the rule makes of them;
+        - ``match_sd``, ``firing_sd``, ``share_sd`` ...: the standard deviation of each over the
+          model and the fits of both halves; NaN of an atom that one of them has no partner of;
+        - ``pull``, ``local``, ``weakest``, ``strongest``: whether it is a local optimum, and the
+          extreme singular values of the atoms that fire with it: see `shoal.certificate.evidence`;
+          the rule doesn't look at them.
 
     Raises
     ------
     ArgumentError
         Before any work: another number of features, fewer than 4 m rows, a stream, one atom,
         atoms without a way to code, a budget below 4.
+    RunError
+        Where `checkpoint` holds what was learnt of other data, another model or another call.
 
     Notes
     -----
@@ -210,7 +243,7 @@ def certify(
     """
     steps = certifying(
         model, X, n_nonzero_coefs=n_nonzero_coefs, codes=codes, budget=budget,
-        random_state=random_state,
+        random_state=random_state, n_jobs=n_jobs, checkpoint=checkpoint,
     )  # fmt: skip
     while True:
         try:
@@ -227,24 +260,95 @@ def certifying(
     codes: Callable[[Any], Any] | None = None,
     budget: int = 6,
     random_state: Any = None,
+    n_jobs: int | None = 1,
+    checkpoint: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
 ) -> Generator[Progress, None, Certificate]:
     """:func:`certify` as a generator of progress, which returns the certificate.
 
-    Arguments are checked in this call, before the first step is asked for.
+    Arguments are checked in this call, before the first step is asked for. With `overwrite` a
+    `checkpoint` of another call is begun anew.
     """
     check_count("budget", budget, low=4)
+    if n_jobs is not None:
+        check_count("n_jobs", n_jobs)
+    if checkpoint is not None and not isinstance(random_state, (int, np.integer)):
+        needed = "an integer with a checkpoint, so that the same call can be made again"
+        raise ArgumentError("random_state", repr(random_state), needed)
     try:
         seed = int(check_random_state(random_state).randint(2**31 - 1))
     except ValueError:
         needed = "an integer from 0 to 2**32 - 1, a numpy RandomState, or None"
         raise ArgumentError("random_state", repr(random_state), needed) from None
     of = subject(model, X, n_nonzero_coefs=n_nonzero_coefs, codes=codes)
-    return _steps(of, budget, seed)
-
-
-def _steps(of: Subject, budget: int, seed: int) -> Generator[Progress, None, Certificate]:
     fits = 6 if budget >= 6 else 4
-    evidence = yield from evidence_of(of, fits, seed)
+    kept = None
+    if checkpoint is not None:
+        kept = Kept.open(checkpoint, _plan(of, fits, seed), overwrite=overwrite)
+    return _steps(of, fits, seed, n_jobs, kept)
+
+
+def _plan(of: Subject, fits: int, seed: int) -> dict[str, Any]:
+    """What tells a call from others, in the words of an error."""
+    data, model = hashlib.sha256(of.prepared.tobytes()), hashlib.sha256(of.atoms.tobytes())
+    return {
+        "data set": f"{of.prepared.shape} {data.hexdigest()}",
+        "model": f"{of.signed} {model.hexdigest()} {sorted(of.estimator.told().items())}",
+        "seed": seed,
+        "budget": fits,
+        "version of shoal": __version__,
+    }
+
+
+def _steps(
+    of: Subject, fits: int, seed: int, n_jobs: int | None, kept: Kept | None
+) -> Generator[Progress, None, Certificate]:
+    try:
+        found = yield from _gathered(of, fits, seed, n_jobs, kept)
+        evidence = _evidence(found, 0)
+        verdicts = _decided(evidence)
+        evidence |= _spreads(found) | _beside_the_rule(found.fits[0])
+        others = [_decided(_evidence(found, place)) for place in (1, 2)]
+        counts = {
+            name: Spread(
+                verdicts.count(name),
+                float(np.std([each.count(name) for each in (verdicts, *others)], ddof=1)),
+            )
+            for name in VERDICTS
+        }
+        # The rest takes less than a fit.
+        steps = whole(
+            found.fits[0], found.halves, found.trains, found.held, found.nulls,
+            _active(of, found), of.signed, counts, seed,
+        )  # fmt: skip
+        while True:
+            try:
+                share = next(steps)
+            except StopIteration as end:
+                all_of_it = end.value
+                break
+            yield Progress((fits + share) / (fits + 1), "evidence")
+        yield Progress(1.0, "evidence")
+        certified = np.array([each == "certified" for each in verdicts])
+        made = Certificate(certified, verdicts, evidence, fits, len(of.prepared), all_of_it)
+        if kept is not None:
+            kept.end()
+        return made
+    finally:
+        if kept is not None:
+            kept.release()
+
+
+def _active(of: Subject, found: _Gathered) -> int:
+    """How many atoms a row is coded with: as asked for, or as many as fire on average."""
+    asked = of.estimator.settings.get("n_nonzero_coefs")
+    if isinstance(asked, (int, np.integer)):
+        return int(asked)
+    return max(1, round(found.fits[0].codes.nnz / max(1, len(found.held))))
+
+
+def _decided(evidence: dict[str, NDArray[Any]]) -> list[str]:
+    """The verdicts; adds to the evidence what the rule makes of it."""
     significant = evidence["more_than_noise"]
     stored = table()
     likely = evidence["chance"] = chance(evidence, "true")
@@ -258,94 +362,155 @@ def _steps(of: Subject, budget: int, seed: int) -> Generator[Progress, None, Cer
     verdicts = np.select(
         [certified, mixture, significant], ["certified", "mixture", "doubtful"], "noise"
     )
-    return Certificate(certified, verdicts.tolist(), evidence, fits, len(of.prepared))
+    return [str(each) for each in verdicts]
+
+
+class _Profile(NamedTuple):
+    """What the rows held out say of the atoms of one fit, (m,) each."""
+
+    loss: NDArray[Any]
+    share: NDArray[Any]
+    uses: NDArray[Any]
+    split: NDArray[Any]
+    crowding: NDArray[Any]
+    kin: NDArray[Any]
+
+    @classmethod
+    def of(cls, fit: Coded, whole: float, rng: np.random.Generator) -> _Profile:
+        loss, part, uses = share(fit)
+        close, kin = crowding(fit.atoms)
+        return cls(loss / max(whole, 1e-300), part, uses, split(fit, rng), close, kin)
+
+
+@dataclass(frozen=True, eq=False)
+class _Gathered:
+    """What was learnt and what it says of rows held out."""
+
+    fits: list[Coded]  # the model, half 1, half 2
+    profiles: list[_Profile]
+    halves: list[Learnt]
+    trains: list[NDArray[Any]]
+    held: NDArray[Any]
+    nulls: list[list[Coded]]
+    signed: bool
 
 
 def evidence_of(
     of: Subject, fits: int, seed: int
 ) -> Generator[Progress, None, dict[str, NDArray[Any]]]:
-    """All evidence but what the rule makes of it; `fits` is 4 or 6."""
+    """All evidence of the rule but what it makes of it; `fits` is 4 or 6."""
+    found = yield from _gathered(of, fits, seed, 1, None)
+    return _evidence(found, 0)
+
+
+def _gathered(
+    of: Subject, fits: int, seed: int, n_jobs: int | None, kept: Kept | None
+) -> Generator[Progress, None, _Gathered]:
     rng = np.random.default_rng(seed)
     rows = of.prepared
     order = rng.permutation(len(rows))
-    held = int(np.clip(_HELD * len(rows), _LEAST, _MOST))
-    parts = np.split(order, [held, held + (len(rows) - held) // 2])
-    done = 0
-
-    def learnt(what: str, rows: NDArray[Any]) -> Generator[Progress, None, Any]:
-        nonlocal done
-        yield Progress(done / fits, what)
-        steps = of.refit(rows, int(rng.integers(2**31)))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                done += 1
-                return end.value
-            yield Progress(done / fits, what)
-
-    own = of.code(parts[0])
-    halves = []
-    for number in (1, 2):
-        again = yield from learnt(f"half {number}", rows[parts[number]])
-        halves.append(coded(again, rows[parts[0]]))
-    nulls = []
+    size = int(np.clip(_HELD * len(rows), _LEAST, _MOST))
+    parts = np.split(order, [size, size + (len(rows) - size) // 2])
+    held, trains = rows[parts[0]], [rows[part] for part in parts[1:]]
+    signed = of.signed
+    tasks = []
+    for number, train in enumerate(trains, 1):
+        task = Task(f"half {number}", train, held, int(rng.integers(2**31)), signed, True)
+        tasks.append(task)
     for what, make in (("surrogate", surrogate), ("shuffled columns", shuffled))[: fits // 2 - 1]:
         made = make(rows, rng)
-        pair = []
-        for number in (1, 2):
-            again = yield from learnt(what, made[parts[number]])
-            pair.append(coded(again, made[parts[0]]))
-        nulls.append(pair)
-    yield Progress(1.0, "evidence")
-    return _evidence(own, halves, nulls, rows[parts[0]], of.signed, rng)
+        for part in parts[1:]:
+            draw = int(rng.integers(2**31))
+            tasks.append(Task(what, made[part], made[parts[0]], draw, signed, False))
+    own = of.code(parts[0])
+    steps = learn_all(of.estimator, tasks, n_jobs, kept)
+    while True:
+        try:
+            share, what = next(steps)
+        except StopIteration as end:
+            learnt = end.value
+            break
+        yield Progress(share * fits / (fits + 1), what)
+    yield Progress(fits / (fits + 1), "evidence")
+    halves, made_up = learnt[:2], [each.coded for each in learnt[2:]]
+    found = [own, *(each.coded for each in halves)]
+    square = float(np.square(held - held.mean(axis=0)).sum())
+    profiles = [_Profile.of(each, square, rng) for each in found]
+    nulls = [made_up[place : place + 2] for place in range(0, len(made_up), 2)]
+    return _Gathered(found, profiles, halves, trains, held, nulls, signed)
 
 
-def _evidence(
-    own: Coded,
-    halves: list[Coded],
-    nulls: list[list[Coded]],
-    held: NDArray[Any],
-    signed: bool,
-    rng: np.random.Generator,
-) -> dict[str, NDArray[Any]]:
-    m = len(own.atoms)
-    partners, near = zip(
-        *(matched(own.atoms, half.atoms, signed=signed) for half in halves), strict=True
-    )
-    one, other = (half.atoms[np.maximum(at, 0)] for half, at in zip(halves, partners, strict=True))
-    cosine = np.einsum("mn,mn->m", one, other)
-    across = np.maximum(np.abs(cosine) if signed else cosine, 0.0)
-    agreement = np.minimum(np.minimum(*near), across)
-    agreement[(partners[0] < 0) | (partners[1] < 0)] = 0.0
+def _evidence(found: _Gathered, place: int) -> dict[str, NDArray[Any]]:
+    """What the rule looks at, of the fit at `place` with the other two as its partners."""
+    own, signed = found.fits[place], found.signed
+    halves = [each for number, each in enumerate(found.fits) if number != place]
+    m, profile = len(own.atoms), found.profiles[place]
+    partners, three = _three(own, halves, signed)
+    agreement = three.min(axis=0)
     firing = np.minimum(
         *(jaccard(own.codes, half.codes, at) for half, at in zip(halves, partners, strict=True))
     )
-    loss, part, uses = share(own)
-    close, kin = crowding(own.atoms)
-
     p, quantile, usual = np.zeros(m), 0.0, 0.0
-    for first, second in nulls:
+    for first, second in found.nulls:
         same = matched(first.atoms, second.atoms, signed=signed)[1]
         null = Null.of(_depth(same))
         p = np.maximum(p, null.p(_depth(agreement)))
         quantile = max(quantile, float(np.tanh(null.quantile)))
         usual = max(usual, *(_median_used(each) for each in (first, second)))
-    whole = float(np.square(held - held.mean(axis=0)).sum())
     return {
         "match": agreement,
         "match_null": np.full(m, quantile),
         "match_p": p,
         "more_than_noise": benjamini_hochberg(p, _RATE),
         "firing": firing,
-        "loss": loss / max(whole, 1e-300),
-        "share": part,
+        "loss": profile.loss,
+        "share": profile.share,
         "share_null": np.full(m, usual),
-        "split": split(own, rng),
-        "crowding": close,
-        "kin": kin,
-        "uses": uses,
+        "split": profile.split,
+        "crowding": profile.crowding,
+        "kin": profile.kin,
+        "uses": profile.uses,
     }
+
+
+def _three(
+    own: Coded, halves: list[Coded], signed: bool
+) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+    """Partners of its atoms in two fits, and the three cosines (3, m); 0 without partners."""
+    partners, near = zip(
+        *(matched(own.atoms, half.atoms, signed=signed) for half in halves), strict=True
+    )
+    one, other = (half.atoms[np.maximum(at, 0)] for half, at in zip(halves, partners, strict=True))
+    cosine = np.einsum("mn,mn->m", one, other)
+    across = np.maximum(np.abs(cosine) if signed else cosine, 0.0)
+    three = np.stack([*near, across])
+    three[:, (partners[0] < 0) | (partners[1] < 0)] = 0.0
+    return list(partners), three
+
+
+def _spreads(found: _Gathered) -> dict[str, NDArray[Any]]:
+    """The standard deviation of each kind of evidence over the model and its partners, (m,)."""
+    own, halves = found.fits[0], found.fits[1:]
+    partners, three = _three(own, halves, found.signed)
+    alone = (partners[0] < 0) | (partners[1] < 0)
+    firing = [jaccard(own.codes, half.codes, at) for half, at in zip(halves, partners, strict=True)]
+    values = {"match": three, "firing": np.stack(firing)}
+    for name in _Profile._fields:
+        each = [getattr(found.profiles[0], name)]
+        for profile, at in zip(found.profiles[1:], partners, strict=True):
+            each.append(getattr(profile, name)[np.maximum(at, 0)])
+        values[name] = np.stack(each).astype(np.float64)
+    return {
+        f"{name}_sd": np.where(alone, np.nan, each.std(axis=0, ddof=1))
+        for name, each in values.items()
+    }
+
+
+def _beside_the_rule(own: Coded) -> dict[str, NDArray[Any]]:
+    weakest, strongest = together(own)
+    return {
+        "pull": pull(own), "local": locally_best(own), "weakest": weakest, "strongest": strongest,
+    }  # fmt: skip
 
 
 def _depth(cosines: NDArray[Any]) -> NDArray[Any]:

@@ -6,13 +6,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.special import ndtr, ndtri
 
 from shoal.certificate.refits import Coded
 from shoal.diagnosis._arrays import unit_rows
 from shoal.diagnosis.matching import match
 
-__all__ = ["Null", "benjamini_hochberg", "crowding", "jaccard", "matched", "share", "split"]
+__all__ = [
+    "Null",
+    "benjamini_hochberg",
+    "crowding",
+    "jaccard",
+    "locally_best",
+    "matched",
+    "pull",
+    "share",
+    "split",
+    "together",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -184,6 +196,111 @@ def _largest(rows: Floats, rounds: int = 15) -> float:
         value = float(along @ along)
         vector = along @ rows
     return value
+
+
+def pull(rows: Coded) -> Floats:
+    r"""Whether held-out rows would turn an atom, (m,).
+
+    The gradient of the squared error, sum_i x_i r_i beside the atom, as a square over what it
+    would be were the rests r_i independent of each other and of mean 0: about 1 at a local
+    minimum, where noise alone is left, and larger where another direction is better.
+    """
+    codes, rest, atoms = rows.codes, rows.rest, rows.atoms
+    turning = codes.T @ rest  # (m, n)
+    turning -= np.einsum("mn,mn->m", turning, atoms)[:, None] * atoms
+    square = codes * codes
+    whole = square.T @ np.einsum("ij,ij->i", rest, rest)
+    for atom in range(len(atoms)):
+        start, end = codes.indptr[atom : atom + 2]
+        along = rest[codes.indices[start:end]] @ atoms[atom]
+        whole[atom] -= float(square.data[start:end] @ along**2)
+    found = np.einsum("mn,mn->m", turning, turning)
+    return np.divide(found, whole, out=np.full(len(atoms), np.nan), where=whole > 0)
+
+
+def locally_best(rows: Coded, rounds: int = 200) -> Floats:
+    r"""Whether the l1 norm of the codes has a local minimum at these atoms, (m,): below 1 it has.
+
+    Gribonval and Schnass 2010, for bases: with x_k the codes of atom k, s_k their signs, m_k the
+    cosines of the other atoms with it, X the codes of the others and X' these on the rows on which
+    k does not fire, it has where for each k some d with \|d\|_inf < 1 has
+    X' d = X s_k - \|x_k\|_1 m_k. Given is \|d\|_inf of the shortest such d, so that a number below
+    1 is enough and one above it says little. NaN where there is none, as where some atom fires
+    with this one only, or where it never fires. Dictionaries with more atoms than features
+    have minima of other kinds besides; of these it says that no *such* change lowers the norm.
+    """
+    codes, atoms = rows.codes, rows.atoms
+    m = len(atoms)
+    by_row = sparse.csr_array(codes)
+    transposed = sparse.csr_array(codes.T)
+    squares = np.asarray((codes * codes).sum(axis=0)).ravel()
+    found = np.full(m, np.nan)
+    for k in range(m):
+        start, end = codes.indptr[k : k + 2]
+        on, values = codes.indices[start:end], codes.data[start:end]
+        if not len(on):
+            continue
+        here = by_row[on]
+        wanted = here.T @ np.sign(values) - np.abs(values).sum() * (atoms @ atoms[k])
+        off = squares - np.asarray((here * here).sum(axis=0)).ravel()
+        wanted[squares == 0] = 0.0  # never fires: it has no codes
+        wanted[k] = 0.0
+        size = float(np.linalg.norm(wanted))
+        silent = off <= 1e-12 * np.maximum(squares, 1e-300)
+        if np.abs(wanted[silent]).max(initial=0.0) > 1e-9 * max(size, 1e-300):
+            continue
+        free = np.ones(codes.shape[0])
+        free[on] = 0.0
+        solution = _solved(
+            lambda z, free=free: transposed @ (free * (by_row @ z)), wanted, off, rounds
+        )
+        if solution is not None:
+            found[k] = float(np.abs(free * (by_row @ solution)).max())
+    return found
+
+
+def _solved(apply: Any, wanted: Floats, diagonal: Floats, rounds: int) -> Floats | None:
+    """z with apply(z) = wanted by conjugate gradients; None where these don't get there."""
+    scale = np.where(diagonal > 0, 1.0 / np.where(diagonal > 0, diagonal, 1.0), 0.0)
+    z, left = np.zeros_like(wanted), wanted.copy()
+    goal = 1e-6 * float(np.linalg.norm(wanted))
+    step = scale * left
+    square = float(left @ step)
+    for _ in range(rounds):
+        if np.linalg.norm(left) <= goal:
+            return z
+        moved = apply(step)
+        along = float(step @ moved)
+        if along <= 0.0:
+            return None
+        z += square / along * step
+        left -= square / along * moved
+        before, square = square, float(left @ (scale * left))
+        step = scale * left + square / before * step
+    return None
+
+
+def together(rows: Coded, most: int = 2000) -> tuple[Floats, Floats]:
+    """The extreme singular values of the atoms that fire together with each, (m,) twice.
+
+    The smallest and the largest over the rows that use it, of the first `most`: where the smallest
+    is near 0, some codes with this atom can hardly be told from others. NaN where it never fires.
+    """
+    codes = sparse.csr_array(rows.codes[:most])
+    sizes = np.diff(codes.indptr)
+    low, high = np.full(len(rows.atoms), np.inf), np.full(len(rows.atoms), -np.inf)
+    for size in np.unique(sizes[sizes > 0]):
+        starts = codes.indptr[:-1][sizes == size]
+        block = max(1, 2**22 // int(size * max(size, rows.atoms.shape[1])))
+        for first in range(0, len(starts), block):
+            units = codes.indices[starts[first : first + block, None] + np.arange(size)]
+            some = rows.atoms[units]  # (B, size, n)
+            values = np.linalg.eigvalsh(some @ some.transpose(0, 2, 1))
+            ends = np.sqrt(np.maximum(values[:, [0, -1]], 0.0))
+            np.minimum.at(low, units, ends[:, :1])
+            np.maximum.at(high, units, ends[:, 1:])
+    seen = np.isfinite(low)
+    return np.where(seen, low, np.nan), np.where(seen, high, np.nan)
 
 
 def benjamini_hochberg(p: Floats, q: float) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,10 @@ from scipy import sparse
 from shoal.data import open_source, validate
 from shoal.diagnosis._arrays import as_matrix, unit_rows
 from shoal.estimators import DictionaryAutoencoder, RegularizedAutoencoder, TiedAutoencoder
+from shoal.training.checkpoints import told
 from shoal.vocabulary import ArgumentError, check_count
 
-__all__ = ["Coded", "Subject", "shuffled", "subject", "surrogate"]
+__all__ = ["Coded", "Recipe", "Subject", "learning", "pursued", "shuffled", "subject", "surrogate"]
 
 Floats = NDArray[np.float64]
 
@@ -45,17 +46,32 @@ class Subject:
     """(N, n): all rows as the model sees them."""
     code: Callable[[NDArray[np.intp]], Coded]
     """The rows at these indices under the model itself."""
-    estimator: Callable[[int], TiedAutoencoder]
-    """An unfitted model of the same settings with this seed, for prepared rows."""
+    estimator: Recipe
+    """An unfitted model of the same settings with a seed, for prepared rows."""
 
-    def refit(self, rows: Floats, seed: int) -> Generator[Any, None, TiedAutoencoder]:
-        """Learn again from prepared rows: yields the steps, and returns the model."""
-        again = self.estimator(seed)
-        with warnings.catch_warnings():
-            # Of halves and surrogates: what there is to say of the data was said at the fit.
-            warnings.simplefilter("ignore")
-            yield from again.iter_fit(rows)
-        return again
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is learnt again; a value, so that another process can be told."""
+
+    kind: type[TiedAutoencoder]
+    settings: dict[str, Any]
+
+    def __call__(self, seed: int) -> TiedAutoencoder:
+        """An unfitted model with this seed."""
+        return self.kind(**self.settings | {"random_state": seed})
+
+    def told(self) -> dict[str, Any]:
+        """It as plain values, to be compared."""
+        return told({"estimator": self.kind.__name__, **self.settings})
+
+
+def learning(model: TiedAutoencoder, rows: Floats) -> Generator[Any, None, None]:
+    """Fit `model` to prepared rows: yields the steps."""
+    with warnings.catch_warnings():
+        # Of halves and surrogates: what there is to say of the data was said at the fit.
+        warnings.simplefilter("ignore")
+        yield from model.iter_fit(rows)
 
 
 def coded(model: TiedAutoencoder, rows: NDArray[Any]) -> Coded:
@@ -131,9 +147,6 @@ def _of_model(model: TiedAutoencoder, X: Any) -> Subject:
     if isinstance(model, RegularizedAutoencoder):
         signed = bool((model.transform(rows[: min(len(rows), 1000)]) < 0).any())
 
-    def estimator(seed: int) -> TiedAutoencoder:
-        return type(model)(**settings | {"random_state": seed})
-
     atoms = unit_rows(np.asarray(model.components_, dtype=np.float64))
 
     def code(index: NDArray[np.intp]) -> Coded:
@@ -141,7 +154,7 @@ def _of_model(model: TiedAutoencoder, X: Any) -> Subject:
             warnings.filterwarnings("ignore", "X does not have valid feature names")
             return coded(model, rows[index])
 
-    return Subject(atoms, signed, prepared, code, estimator)
+    return Subject(atoms, signed, prepared, code, Recipe(type(model), settings))
 
 
 def _of_atoms(model: Any, X: Any, k: int | None, code: Callable[[Any], Any] | None) -> Subject:
@@ -175,28 +188,34 @@ def _of_atoms(model: Any, X: Any, k: int | None, code: Callable[[Any], Any] | No
     def of(index: NDArray[np.intp]) -> Coded:
         return _unit(atoms, table[index].tocsc(), rest[index])
 
-    def estimator(seed: int) -> TiedAutoencoder:
-        kind: Literal["sparse", "nonnegative"] = "sparse" if signed else "nonnegative"
-        return DictionaryAutoencoder(len(atoms), k, model=kind, random_state=seed)
-
-    return Subject(unit_rows(atoms), signed, rows.astype(np.float64), of, estimator)
+    kind = "sparse" if signed else "nonnegative"
+    settings = {"n_components": len(atoms), "n_nonzero_coefs": k, "model": kind}
+    recipe = Recipe(DictionaryAutoencoder, settings)
+    return Subject(unit_rows(atoms), signed, rows.astype(np.float64), of, recipe)
 
 
 def _pursued(atoms: Floats, k: int) -> Callable[[Any], Any]:
     """Codes of at most `k` atoms per row, of both signs, by a pursuit."""
+    lengths = np.linalg.norm(atoms, axis=1)
+    unit = unit_rows(atoms)
+
+    def code(rows: Any) -> Any:
+        return pursued(unit, rows, k, signed=True) / np.where(lengths > 0, lengths, 1.0)
+
+    return code
+
+
+def pursued(atoms: Floats, rows: Any, k: int, *, signed: bool) -> Floats:
+    """Codes (N, m) of rows (N, n) by unit atoms (m, n), at most `k` per row, by a pursuit."""
     import torch
 
     from shoal.network.inference import SubspacePursuit, least_squares
 
-    def code(rows: Any) -> Any:
-        lengths = np.linalg.norm(atoms, axis=1)
-        unit = torch.from_numpy(unit_rows(atoms))
-        data = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float64))
-        support = SubspacePursuit(k, True)(unit, data)
-        found = least_squares(unit, data, support).dense(len(atoms)).numpy()
-        return found / np.where(lengths > 0, lengths, 1.0)
-
-    return code
+    unit = torch.from_numpy(np.ascontiguousarray(atoms, dtype=np.float64))
+    data = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float64))
+    support = SubspacePursuit(min(k, *atoms.shape), signed)(unit, data)
+    found = least_squares(unit, data, support, signed=signed)
+    return np.asarray(found.dense(len(atoms)).numpy())
 
 
 def surrogate(rows: Floats, rng: np.random.Generator) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from shoal.cli import screen
 from shoal.cli.options import AsJson, Device, Force, Opening, Quiet, RunPath, Seed, SourceSpec
-from shoal.cli.progress import kept
+from shoal.cli.progress import going_on, kept
 from shoal.files import Claim, claim, whole_file
 from shoal.signals import stoppable
 
@@ -37,6 +38,15 @@ def certify(
         ),
     ] = 6,
     seed: Seed = 0,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            help="Processes; the result is the same. Default: all cores, where "
+            "a fit takes more than some seconds.",
+        ),
+    ] = None,
     atoms: Annotated[
         bool, typer.Option("--atoms", help="The evidence of each atom, as a table.")
     ] = False,
@@ -52,7 +62,8 @@ def certify(
     """Say which atoms of RUN can be trusted: found again in halves of SOURCE, and of one piece.
 
     SOURCE is best what RUN was fitted on. The model is learnt again up to BUDGET times, so this
-    takes a few times as long as the fit.
+    takes a few times as long as the fit. What is learnt is kept beside the output, or else beside
+    RUN, until all is done: the same command goes on after it was interrupted, to the same result.
     """
     import json
 
@@ -66,8 +77,17 @@ def certify(
     from shoal.runs import load_run
 
     model = load_run(run, device=device)
-    steps = certifying(model, opening.open(source), budget=budget, random_state=seed)
-    found = _followed(steps, quiet=quiet or as_json)
+    steps = certifying(
+        model,
+        opening.open(source),
+        budget=budget,
+        random_state=seed,
+        n_jobs=jobs,
+        checkpoint=_kept_in(run, output),
+        overwrite=force,
+    )
+    with going_on():
+        found = _followed(steps, quiet=quiet or as_json)
     values = found.to_dict()
     if held is not None:
 
@@ -95,6 +115,15 @@ def certify(
     if atoms:
         for line in found.table().splitlines():
             screen.line(line)
+
+
+def _kept_in(run: Path, output: Path | None) -> Path | None:
+    """The folder that keeps what is learnt; none where it can't be written to."""
+    if output is not None:
+        return output.with_name(f"{output.name}.partial")
+    beside = Path(os.path.abspath(run))
+    may = beside.name != "" and os.access(beside.parent, os.W_OK | os.X_OK)
+    return beside.with_name(f"{beside.name}.certificate.partial") if may else None
 
 
 def _followed(steps: Any, *, quiet: bool) -> Certificate:
