@@ -89,6 +89,22 @@ def test_it_takes_what_others_learnt(world, rows):
     assert other.rest == pytest.approx(same.rest)
 
 
+@pytest.mark.parametrize("kind", ["saelens", "sparsify"])
+def test_it_takes_a_folder_of_another_package(kind, world, rows, model, tmp_path):
+    # Codes are never negative there: those of rows and of their opposites are.
+    one = shoal.DictionaryAutoencoder(M, K, model="nonnegative", random_state=0)
+    data = np.abs(world.sample(800, random_state=1).codes.toarray()) @ world.dictionary
+    one.fit(data.astype(np.float32))
+    shoal.export(one, tmp_path / "sae", kind)
+    opened = shoal.open_sae(tmp_path / "sae")
+    found = shoal.certify(opened, data, budget=4, random_state=0)
+    true = np.abs(opened.components_ @ world.dictionary.T).max(axis=1) >= 0.9
+    assert true.mean() > 0.8
+    assert found.certified[true].mean() >= 0.8
+    with pytest.raises(shoal.ArgumentError, match="X: found 5 features; needed 12"):
+        shoal.certify(opened, data[:, :5])
+
+
 def test_preprocessing_is_the_models_own(world, rows):
     moved = 100.0 + 7.0 * rows
     model = shoal.DictionaryAutoencoder(M, K, preprocessing="center", random_state=0).fit(moved)
@@ -284,9 +300,17 @@ def test_a_folder_of_something_else_is_left_alone(model, rows, tmp_path):
         certifying(model, rows, checkpoint=tmp_path / "kept")
 
 
-def test_processes_give_the_same_certificate(certificate, model, rows):
-    again = shoal.certify(model, rows, budget=4, random_state=0, n_jobs=2)
-    assert json.dumps(again.to_dict()) == json.dumps(certificate.to_dict())
+def test_a_process_learns_what_is_learnt_here(model, rows):
+    of = subject(model, rows)
+    task = learning.Task("half", of.prepared[:300], of.prepared[300:400], 5, True, True)
+    here, there = (
+        _whole(learning.learn_all(of.estimator, [task], n_jobs, None))[1][0] for n_jobs in (1, 2)
+    )
+    assert np.array_equal(here.coded.atoms, there.coded.atoms)
+    assert np.array_equal(here.coded.codes.toarray(), there.coded.codes.toarray())
+    assert np.array_equal(here.coded.rest, there.coded.rest)
+    assert np.array_equal(here.extra, there.extra)
+    assert here.extra.shape == (M // 2, 12)
 
 
 def test_a_command_goes_on_from_what_is_kept(folder):

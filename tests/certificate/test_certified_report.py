@@ -1,5 +1,6 @@
 """Verdicts in the report of a run."""
 
+import html
 import json
 import re
 
@@ -35,11 +36,37 @@ def test_the_report_has_the_verdict_of_each_atom(run):
     assert all(found["verdicts"][int(atom)] == verdict for atom, verdict in rows)
     assert found["summary"].splitlines()[0] in page
     assert all(state.sound is not False for state in verify(run / "run"))
+    words = html.unescape(page)
+    for name in ("atoms", "active"):
+        assert found["whole"][name]["reason"] in words
+    for each in found["whole"]["hypotheses"]:
+        assert each["claim"] in words
+    value = found["whole"]["explained"]["rows"]["value"]
+    assert f"{100 * value:.1f} %" in words
+    for each in found["calibration"]["reliability"]:
+        assert f"{each['said']:.2f}: {each['true']:.2f}" in words
+    assert "called noise there" in words
 
 
 def test_without_a_certificate_nothing_is_said_of_trust(run):
     page = write_report(run / "run").read_text()
     assert "How far to trust them" not in page
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"whole": None, "calibration": 3},
+        {"whole": {"atoms": {"sizes": [1], "explained": []}, "explained": 2, "hypotheses": [{}]}},
+        {"calibration": {"reliability": [{"said": "x"}], "noise": {}}},
+    ],
+)
+def test_what_a_certificate_lacks_is_left_out_of_the_page(run, more):
+    page = write_report(run / "run", certificate={"verdicts": ["doubtful"] * 24, **more})
+    text = page.read_text()
+    assert "How far to trust them" in text
+    assert "What theorems ask" not in text
 
 
 def test_a_certificate_of_other_atoms_is_refused_and_the_page_stays(run):

@@ -46,9 +46,10 @@ def test_as_many_atoms_and_active_ones_are_supported_as_there_are(found):
 
 
 def test_more_atoms_than_there_are_are_not_supported(rows):
-    said = certified(rows, 36).whole.atoms
-    assert said.sizes[-1] > 36
-    assert M - 2 <= said.chosen <= 30
+    with pytest.warns(UserWarning, match="the data have use for"):
+        said = certified(rows, 36).whole.atoms
+    assert said.sizes[-1] >= 30
+    assert M - 2 <= said.chosen <= 28
 
 
 def test_where_there_are_more_than_were_asked_for_it_says_so(rows):
@@ -59,7 +60,7 @@ def test_where_there_are_more_than_were_asked_for_it_says_so(rows):
 
 def test_of_data_without_atoms_no_number_is_supported():
     rng = np.random.default_rng(0)
-    gaussian = rng.standard_normal((1000, N)) @ rng.standard_normal((N, N))
+    gaussian = rng.standard_normal((500, N)) @ rng.standard_normal((N, N))
     said = certified(gaussian, M).whole
     assert said.atoms.chosen is None
     assert "no number of atoms is supported" in said.atoms.reason
@@ -68,7 +69,7 @@ def test_of_data_without_atoms_no_number_is_supported():
 
 
 def test_learnt_atoms_explain_more_than_others_do(found):
-    explained = found.whole.explained
+    explained = dict(found.whole.explained)
     own = explained.pop("model")
     assert set(explained) == {"surrogate", "rows", "gaussian"}
     for other in explained.values():
@@ -141,13 +142,15 @@ def bases(turn):
     data = codes @ basis
     other = basis.copy()
     other[0] = np.cos(turn) * basis[0] + np.sin(turn) * basis[1]
-    return Coded(other, sparse.csc_array(data @ np.linalg.inv(other)), np.zeros_like(data))
+    under = data @ np.linalg.inv(other)
+    under[np.abs(under) < 1e-9] = 0.0
+    return Coded(other, sparse.csc_array(under), np.zeros_like(data))
 
 
 def test_a_basis_that_is_a_local_minimum_is_told_from_one_that_is_not():
     assert locally_best(bases(0.0)).max() < 1
-    # Turned, the first atom's codes are dense where the second fires.
-    assert locally_best(bases(0.3))[1] > 1
+    # Turned, the first atom takes a part of what the second explains.
+    assert locally_best(bases(0.3))[0] > 1
 
 
 def test_the_condition_is_that_of_gribonval_and_schnass():

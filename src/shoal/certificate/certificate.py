@@ -140,6 +140,9 @@ class Certificate:
             "n_samples": self.n_samples,
             "evidence": plain(self.evidence),
             "whole": plain(self.whole.to_dict()),
+            "calibration": {
+                name: table()[name] for name in ("command", "held_out", "reliability", "noise")
+            },
             "summary": self.summary(),
         }
 

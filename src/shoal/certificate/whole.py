@@ -133,7 +133,7 @@ class Whole:
         said.append(
             f"Of rows held out the model explains {own.value:.1%} (± {own.sd:.1%} between fits of "
             f"other rows and seeds). The same number of atoms explains {compared[0]}, "
-            f"{compared[1]} and {compared[2]}: what is above these is what learning found in the data."
+            f"{compared[1]} and {compared[2]}: what is above these is what learning found."
         )
         if not self.hypotheses:
             said.append("Which hypotheses of theorems hold can't be said: the atoms have no codes.")

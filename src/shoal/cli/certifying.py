@@ -108,8 +108,9 @@ def certify(
         return
     if quiet:
         return
-    rows = [[name, str(count)] for name, count in found.counts.items()]
-    screen.table(f"Atoms of {run}", ["verdict", "atoms"], rows)
+    spreads = found.whole.counts
+    rows = [[name, str(n), f"{spreads[name].sd:.1f}"] for name, n in found.counts.items()]
+    screen.table(f"Atoms of {run}", ["verdict", "atoms", "±"], rows)
     for line in found.summary().splitlines():
         screen.line(line)
     if atoms:

@@ -16,7 +16,7 @@ from shoal.report.drawing import PAGE, as_svg, new_axes, plain_settings
 from shoal.report.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -28,8 +28,10 @@ __all__ = [
     "l0_histogram",
     "learning_curves",
     "recovery_figure",
+    "reliability_figure",
     "sprite",
     "stems",
+    "supported_figure",
 ]
 
 GAP = 2  # pixels between tiles: a hairline that still parts two dark edges
@@ -224,6 +226,16 @@ def coherence_histogram(counts: ArrayLike, edges: ArrayLike) -> str:
 def recovery_figure(cosines: ArrayLike) -> str:
     """Inline SVG of the cosines (n_components,) of matched pairs, worst to best."""
     return _svg("recovery", plots.sorted_cosines, cosines) or ""
+
+
+def reliability_figure(bins: Sequence[Mapping[str, float]]) -> str | None:
+    """Inline SVG of a calibration: what a rule ``said`` and how much was ``true``, by bins."""
+    return _svg("reliability", plots.reliabilities, bins)
+
+
+def supported_figure(name: str, curve: Mapping[str, Any], what: str) -> str | None:
+    """Inline SVG of what is predicted against a number of atoms, and how many are supported."""
+    return _svg(name, plots.supported, curve, what)
 
 
 def _heat_map_figure(atoms: NDArray[np.float32], total: int) -> NDArray[np.uint8]:

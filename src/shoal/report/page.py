@@ -317,7 +317,69 @@ def _trusted(certificate: Mapping[str, Any] | None, m: int) -> dict[str, Any] | 
         "verdicts": verdicts,
         "counts": [(name, verdicts.count(name)) for name in reversed(_VERDICTS)],
         "words": str(certificate.get("summary", "")).splitlines(),
+        **_of_the_rule(certificate.get("calibration")),
+        **_of_all_atoms(certificate.get("whole")),
     }
+
+
+def _of_the_rule(calibration: Any) -> dict[str, Any]:
+    """How often the rule was right where the truth is known; nothing where that isn't said."""
+    given = calibration if isinstance(calibration, dict) else {}
+    listed = given.get("reliability")
+    names = ("said", "true", "atoms")
+    bins = [
+        each
+        for each in (listed if isinstance(listed, list) else [])
+        if isinstance(each, dict) and all(number(each.get(name)) is not None for name in names)
+    ]
+    noise = given.get("noise")
+    said = ""
+    if isinstance(noise, dict) and number(noise.get("true")) is not None and noise.get("atoms"):
+        said = (
+            f"Of {count(noise['atoms'])} atoms that it called noise there, "
+            f"{percent(noise['true'])} were right."
+        )
+    return {"reliability": figures.reliability_figure(bins) if bins else None, "said": said}
+
+
+_COMPARED = {
+    "model": "the model, on rows held out",
+    "surrogate": "models of made-up rows with the same mean and covariance, on such rows",
+    "shuffled": "models of rows with each column shuffled, on such rows",
+    "rows": "as many rows of the data in the place of atoms",
+    "gaussian": "as many random atoms",
+}
+
+
+def _of_all_atoms(whole: Any) -> dict[str, Any]:
+    """What is said of the dictionary as a whole; what isn't as it should be is left out."""
+    given = whole if isinstance(whole, dict) else {}
+    curves = []
+    for name, what in (("atoms", "atoms"), ("active", "active atoms a row")):
+        if isinstance(curve := given.get(name), dict):
+            drawn = figures.supported_figure(f"supported-{name}", curve, what)
+            curves += [(drawn, str(curve.get("reason", "")))] if drawn else []
+    explained = given.get("explained")
+    compared = []
+    for name, what in _COMPARED.items():
+        each = explained.get(name) if isinstance(explained, dict) else None
+        if isinstance(each, dict) and (value := number(each.get("value"))) is not None:
+            spread = number(each.get("sd")) or 0.0
+            compared.append((what, f"{100 * value:.1f} %", f"{100 * spread:.1f} %"))
+    asked = given.get("hypotheses")
+    keys = ("source", "claim", "value", "needed", "holds")
+    hypotheses = [
+        (each["source"], each["claim"], _value(each["value"]), each["needed"],
+         "yes" if each["holds"] else "no")
+        for each in (asked if isinstance(asked, list) else [])
+        if isinstance(each, dict) and all(key in each for key in keys)
+    ]  # fmt: skip
+    return {"curves": curves, "compared": compared, "hypotheses": hypotheses}
+
+
+def _value(value: Any) -> str:
+    known = number(value)
+    return str(value) if known is None else compact(known)
 
 
 def _texts(run: Run) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from shoal.report.run import number
 from shoal.report.words import compact, count, percent, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
@@ -29,7 +29,9 @@ __all__ = [
     "coherences",
     "explained_curves",
     "loss_curve",
+    "reliabilities",
     "sorted_cosines",
+    "supported",
 ]
 
 RECORDS = 800  # of a learning curve: more than the pixels it is drawn on
@@ -318,3 +320,54 @@ def sorted_cosines(axes: Axes, cosines: ArrayLike, pen: Pen) -> str:
     axes.set_ylabel("|cosine| with its match")
     parts = [f"{int((values >= c).sum())} at or above {c}" for c in (0.9, 0.95, 0.99)]
     return f"Sorted |cosine| of {plural(len(values), 'matched atom')}: {', '.join(parts)}."
+
+
+def reliabilities(axes: Axes, bins: Sequence[Mapping[str, float]], pen: Pen) -> str | None:
+    """The chance that a rule gives against the share that is right, with 95 % intervals."""
+    if not bins:
+        return None
+    said, right, number = (
+        np.array([each[name] for each in bins], dtype=float) for name in ("said", "true", "atoms")
+    )
+    # Wilson 1927: of few atoms it is wide, and never beyond 0 and 1.
+    z = 1.96
+    middle = (right + z**2 / (2 * number)) / (1 + z**2 / number)
+    half = np.sqrt(right * (1 - right) / number + z**2 / (4 * number**2))
+    half *= z / (1 + z**2 / number)
+    axes.plot([0, 1], [0, 1], color=pen.line, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.vlines(said, middle - half, middle + half, color=pen.soft, linewidth=2)
+    axes.plot(said, right, color=pen.accent, marker="o", markersize=4, linewidth=1)
+    for x, y, count_ in zip(said, right, number, strict=True):
+        axes.annotate(
+            count(int(count_)), (x, y), xytext=(4, -9), textcoords="offset points",
+            color=pen.muted, fontsize=7,
+        )  # fmt: skip
+    axes.set_xlim(-0.02, 1.06)
+    axes.set_ylim(-0.04, 1.06)
+    axes.set_xlabel("chance that the rule gives")
+    axes.set_ylabel("share that is right")
+    pairs = ", ".join(f"{x:.2f}: {y:.2f}" for x, y in zip(said, right, strict=True))
+    return f"Chance that the rule gives, and the share that is right: {pairs}."
+
+
+def supported(axes: Axes, curve: Mapping[str, Any], what: str, pen: Pen) -> str | None:
+    """How much of features left out is predicted, against a number of atoms."""
+    sizes, explained, sd = (
+        np.asarray(curve.get(name, ()), dtype=float) for name in ("sizes", "explained", "sd")
+    )
+    if not len(sizes) or not len(sizes) == len(explained) == len(sd):
+        return None
+    axes.axhline(0, color=pen.line, linewidth=0.8)
+    axes.fill_between(sizes, explained - sd, explained + sd, color=pen.soft, alpha=0.5, linewidth=0)
+    axes.plot(sizes, explained, color=pen.accent, marker="o", markersize=3)
+    chosen = curve.get("chosen")
+    if chosen is not None:
+        axes.axvline(chosen, color=pen.ink, linewidth=1, linestyle=(0, (2, 2)))
+        _label_line(axes, chosen, f"supported: {count(chosen)}", pen)
+    axes.margins(x=0.03, y=0.16)
+    axes.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.3g} %")
+    axes.set_xlabel(what)
+    axes.set_ylabel("of features left out")
+    best = float(explained.max())
+    text = f"Predicted of features left out by {what}: at most {percent(max(best, 0.0))}"
+    return text + ("." if chosen is None else f"; {count(chosen)} are supported.")
