@@ -382,8 +382,8 @@ def whole(
     yield (done := done + 2) / steps
     drawn = [unit_rows(each[rng.choice(len(each), m, replace=len(each) < m)]) for each in trains]
     normal = [unit_rows(rng.standard_normal((m, n))) for _ in trains]
-    for name, pair in (("rows", drawn), ("gaussian", normal)):
-        explained[name] = _spread([_explained(each, rows, k, signed) for each in pair])
+    for name, others in (("rows", drawn), ("gaussian", normal)):
+        explained[name] = _spread([_explained(each, rows, k, signed) for each in others])
     yield (done := done + 2) / steps
     errors = [1.0 - float(each.sum()) / total for each in linear]
     return Whole(atoms_curve, active, _spread(errors), explained, counts, hypotheses(own))
