@@ -68,6 +68,14 @@ def test_of_data_without_atoms_no_number_is_supported():
     assert gap < 0.1
 
 
+def test_rows_in_a_plane_are_asked_about_within_it(rows):
+    """There a feature follows from the others, whatever the atoms."""
+    wide = rows @ np.linalg.qr(np.random.default_rng(1).standard_normal((2 * N, N)))[0].T
+    said = certified(wide, M).whole
+    assert said.linear.value < 0.9
+    assert M - 1 <= said.atoms.chosen <= M + 2
+
+
 def test_learnt_atoms_explain_more_than_others_do(found):
     explained = dict(found.whole.explained)
     own = explained.pop("model")

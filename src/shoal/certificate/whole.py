@@ -1,9 +1,9 @@
 """What can be said of a dictionary as a whole: how many atoms, how sparse, and which theorems.
 
 Bi-cross-validation (Wold 1978; Owen and Perry 2009): of rows that no fit has seen, a quarter of
-the features is left out, the rows are coded from the others, and what these codes say of the
-features left out is compared with what they are. Atoms and active atoms that the data don't
-support make it worse, as they are fitted to noise.
+the features, in random directions, is left out, the rows are coded from the others, and what these
+codes say of the features left out is compared with what they are. Atoms and active atoms that
+the data don't support make it worse, as they are fitted to noise.
 """
 
 from __future__ import annotations
@@ -189,6 +189,20 @@ def unseen(
     return error
 
 
+def _turned(trains: list[Floats], rng: np.random.Generator) -> Floats:
+    """Axes (n, r) of the space that rows lie in, in random directions.
+
+    Features are left out along these. Of rows that lie in a plane, as whitened ones may, a feature
+    follows from others whatever the atoms; and an atom of one feature can't be seen in others.
+    """
+    square = sum(train.T @ train for train in trains)
+    values, vectors = np.linalg.eigh(np.asarray(square))
+    # Arbitrary: what is less is rounding.
+    basis = vectors[:, values > 1e-8 * max(float(values[-1]), 1e-300)]
+    turn = np.linalg.qr(rng.standard_normal((basis.shape[1], basis.shape[1])))[0]
+    return np.asarray(basis @ turn)
+
+
 def _linearly(train: Floats, rows: Floats, parts: list[NDArray[np.intp]]) -> Floats:
     """As :func:`unseen`, of the linear prediction by mean and covariance of `train`."""
     mean = train.mean(axis=0)
@@ -348,16 +362,17 @@ def whole(
     """
     rng = np.random.default_rng(seed)
     m, n = len(own.atoms), held.shape[1]
+    axes = _turned(trains, rng)
     most = int(np.clip(_VALUES / (1.5 * m * n * max(k, 4)), 100, _ROWS))
-    first, tested = held[: min(most, len(held) // 2)], held[len(held) // 2 :][:most]
-    parts = np.array_split(rng.permutation(n), min(_PARTS, n))
-    ordered = [_in_order(each, first, k, signed) for each in halves]
+    first, tested = held[: min(most, len(held) // 2)], held[len(held) // 2 :][:most] @ axes
+    parts = np.array_split(np.arange(axes.shape[1]), min(_PARTS, axes.shape[1]))
+    ordered = [unit_rows(_in_order(each, first, k, signed) @ axes) for each in halves]
     least = min(map(len, ordered))
     sizes = sorted({*(round(share * m) for share in (*_FEWER, 1.0, *_MORE))})
     sizes = [size for size in sizes if 1 <= size <= least]
-    ks = _sparsities(k, min(m, n - len(parts[0])))
+    ks = _sparsities(k, min(m, axes.shape[1] - len(parts[0])))
     total = float(np.square(tested - tested.mean(axis=0)).sum())
-    linear = np.stack([_linearly(train, tested, parts) for train in trains])
+    linear = np.stack([_linearly(train @ axes, tested, parts) for train in trains])
     steps, done = 2 * (len(sizes) + len(ks)) + 8, 0
     by_size, by_k = np.zeros((2, len(sizes), len(tested))), np.zeros((2, len(ks), len(tested)))
     for fit, atoms in enumerate(ordered):
