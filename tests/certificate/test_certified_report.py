@@ -34,6 +34,10 @@ def test_the_report_has_the_verdict_of_each_atom(run):
     rows = re.findall(r'<tr data-i="(\d+)".*?<td>(\w+)</td></tr>', page)
     assert len(rows) == 24
     assert all(found["verdicts"][int(atom)] == verdict for atom, verdict in rows)
+    drawn = re.findall(r'<button[^>]* data-i="(\d+)"[^>]* data-v="(\w+)"', page)
+    assert sorted(drawn, key=lambda each: int(each[0])) == sorted(rows, key=lambda e: int(e[0]))
+    offered = re.findall(r"<option>(\w+)</option>", page)
+    assert set(offered) == set(found["verdicts"])
     assert found["summary"].splitlines()[0] in page
     assert all(state.sound is not False for state in verify(run / "run"))
     words = html.unescape(page)

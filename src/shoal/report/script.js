@@ -57,10 +57,11 @@
     stop = cell;
     stop.tabIndex = 0;
   };
+  const visible = () => [...grid.children].filter((cell) => !cell.hidden);
   const rowLength = () => {
-    const top = grid.children[0].offsetTop;
-    const next = [...grid.children].findIndex((cell) => cell.offsetTop !== top);
-    return next < 0 ? grid.children.length : next;
+    const list = visible();
+    const next = list.findIndex((cell) => cell.offsetTop !== list[0].offsetTop);
+    return next < 0 ? list.length : next;
   };
   grid.addEventListener("pointerover", (event) => {
     const cell = event.target.closest("[data-i]");
@@ -71,7 +72,7 @@
     if (cell) { hold(cell); point(cell); }
   });
   grid.addEventListener("keydown", (event) => {
-    const list = [...grid.children];
+    const list = visible();
     const at = list.indexOf(event.target);
     const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -rowLength(), ArrowDown: rowLength() };
     const to = { Home: 0, End: list.length - 1 }[event.key] ?? at + (moves[event.key] ?? NaN);
@@ -137,7 +138,7 @@
     address(`#atom=${cell.dataset.i}`);
   };
   const move = (by) => {
-    const list = [...grid.children];
+    const list = visible();
     const cell = list[list.indexOf(shown) + by];
     if (cell) { hold(cell); point(cell); enlarge(cell); }
   };
@@ -174,6 +175,20 @@
     field.setCustomValidity("No such atom is drawn here.");
     field.reportValidity();
   });
+
+  // Where a certificate is known: only the atoms with one verdict.
+  const only = document.getElementById("only");
+  const select = () => {
+    for (const each of [...grid.children, ...numbers.children]) {
+      each.hidden = only.value !== "" && each.dataset.v !== only.value;
+    }
+    const first = visible()[0];
+    if (first) { hold(first); point(first); }
+  };
+  if (only) {
+    only.addEventListener("change", select);
+    if (only.value) select();  // a browser may remember what was chosen
+  }
 
   const value = (element, key) => (key === "i" ? -Number(element.dataset.i) : Number(element.dataset.k.split(" ")[key]));
   const sort = (parent, key) => {
