@@ -72,7 +72,7 @@ lowest: $(INSTALLED)
 	$(BIN)/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct \
 		$(addprefix --find-links ,$(PIP_FIND_LINKS)) -e ".[parquet,zarr,hdf5]" $$(grep '^torch==' constraints.txt) \
 		"pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" "pandas>=2.2" "polars>=1"
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 build/lowest/bin/python -m pytest -q -k "not check" \
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 build/lowest/bin/python -m pytest -q -k "not check" -W ignore::DeprecationWarning \
 		-p no:cacheprovider tests/data/test_sources.py tests/network/test_inference.py \
 		src/shoal/estimators src/shoal/runs.py $(ARGS)
 
