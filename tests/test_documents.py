@@ -88,3 +88,15 @@ def test_every_public_name_says_what_it_is_and_its_parameters_are_those_of_its_s
         if found != given:
             wrong.append(f"{each}: documents {found}, takes {given}")
     assert not wrong, "\n".join(wrong)
+
+
+# Of the public callables, those whose text has an example that the tests run.
+WITH_EXAMPLE = 0.6
+
+
+def test_most_public_names_have_an_example_that_runs():
+    pytest.importorskip("sphinx")
+    with_example = {each: ">>>" in (inspect.getdoc(value) or "") for each, value in public()}
+    share = sum(with_example.values()) / len(with_example)
+    bare = ", ".join(each for each, has in with_example.items() if not has)
+    assert share >= WITH_EXAMPLE, f"{share:.0%}; none at {bare}"

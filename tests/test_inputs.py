@@ -277,7 +277,53 @@ def test_the_command_line_chooses_columns_and_says_what_is_left_out(tmp_path):
     assert "error: delimiter: found ';'; needed to be left out" in output
 
 
-def test_a_sweep_takes_a_table(tmp_path):
+def test_windows_of_a_recording_on_the_command_line(tmp_path):
+    from scipy.io import wavfile
+
+    sound = np.sin(np.arange(400) / 7).astype(np.float32)  # windows in a plane
+    wavfile.write(tmp_path / "a.wav", 8000, sound)
+    windows = ("--window", 40, "--hop", 20)
+    fit = ("fit", tmp_path / "a.wav", "-m", 2, "-k", 2, "-q", "-o", tmp_path / "run")
+    code, output = command(*fit, *windows)
+    assert code == 0, output
+    assert shoal.load_run(tmp_path / "run").n_features_in_ == 40
+    code, output = command(
+        "transform", tmp_path / "run", tmp_path / "a.wav", *windows, "-o", tmp_path / "codes.npz"
+    )
+    assert code == 0, output
+    with np.load(tmp_path / "codes.npz") as stored:
+        assert stored["shape"].tolist() == [19, 2]
+    code, output = command("score", tmp_path / "run", tmp_path / "a.wav", "--window", 41)
+    assert code == 2
+    assert "41" in output
+
+
+@pytest.mark.parametrize("option", ["--window", "--hop"])
+@pytest.mark.parametrize("other", ["a.npy", "a.csv", "pictures", "sample:digits"])
+def test_windows_of_what_is_no_recording_are_refused_in_one_line(tmp_path, other, option):
+    from PIL import Image
+
+    np.save(tmp_path / "a.npy", ROWS)
+    np.savetxt(tmp_path / "a.csv", ROWS, delimiter=",")
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "pictures/a.png")
+    spec = other if ":" in other else tmp_path / other
+    code, output = command("fit", spec, "-m", 3, "-k", 1, option, 8, "-o", tmp_path / "run")
+    assert code == 2
+    assert f"error: {option[2:]}: found" in output
+    assert "needed" in output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--window", "--hop"])
+def test_windows_of_no_samples_are_refused(tmp_path, option):
+    from scipy.io import wavfile
+
+    wavfile.write(tmp_path / "a.wav", 8000, np.zeros(4000, np.float32))
+    code, output = command("fit", tmp_path / "a.wav", option, 0, "-o", tmp_path / "run")
+    assert code == 2
+    assert f"error: {option[2:]}: found 0; needed an integer >= 1" in output
+
     FRAME.to_csv(tmp_path / "a.csv", index=False)
     words = ("sweep", tmp_path / "a.csv", "--penalty", "cae", "--strength", "0.1", "--epochs", 1)
     code, output = command(

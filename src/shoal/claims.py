@@ -124,20 +124,41 @@ def at_most(
 
 
 def at_least(claim: str, value: float, bound: float, note: str = "", error: float = 0.0) -> Check:
-    """`value` >= `bound`. A NaN never holds."""
+    """`value` >= `bound`. A NaN never holds.
+
+    Examples
+    --------
+    >>> from shoal.claims import at_least
+    >>> at_least("explains the data", 0.93, 0.9).holds
+    True
+    """
     return _check(claim, value, f">= {_say(bound)}", value >= bound, note, error, value - bound)
 
 
 def between(
     claim: str, value: float, low: float, high: float, note: str = "", error: float = 0.0
 ) -> Check:
-    """`low` <= `value` <= `high`. A NaN never holds."""
+    """`low` <= `value` <= `high`. A NaN never holds.
+
+    Examples
+    --------
+    >>> from shoal.claims import between
+    >>> between("share of active units", 0.2, 0.05, 0.15).holds
+    False
+    """
     needed, holds = f"{_say(low)} to {_say(high)}", low <= value <= high
     return _check(claim, value, needed, holds, note, error, min(value - low, high - value))
 
 
 def true(claim: str, holds: Any, note: str = "") -> Check:
-    """A yes or no, as 1 or 0."""
+    """A yes or no, as 1 or 0.
+
+    Examples
+    --------
+    >>> from shoal.claims import true
+    >>> true("all atoms are of length 1", True).holds
+    True
+    """
     return _check(claim, float(bool(holds)), "1", bool(holds), note, 0.0, math.inf)
 
 

@@ -160,6 +160,13 @@ def describe(part: Any, argument: str = "recipe") -> Any:
     ------
     ArgumentError
         At a part that is not registered, which a file can't hold.
+
+    Examples
+    --------
+    >>> from shoal.network.penalties import Contractive
+    >>> from shoal.parts import describe
+    >>> describe(Contractive(0.5))
+    {'kind': 'Contractive', 'strength': 0.5, 'kink': 0.0}
     """
     return _described(part, argument, "")
 
@@ -208,6 +215,13 @@ def restore(description: Any, kind: str | type | None = None) -> Any:
     ------
     ArgumentError
         That names the part, or the value in it, that is none or is of another type.
+
+    Examples
+    --------
+    >>> from shoal.network.penalties import Contractive
+    >>> from shoal.parts import describe, restore
+    >>> restore(describe(Contractive(0.5))) == Contractive(0.5)
+    True
     """
     found = _restored(description)
     if isinstance(kind, str) and type(found) not in _kinds[kind]:
@@ -244,5 +258,16 @@ def _hints(part: type) -> dict[str, Any]:
 
 
 def check_storable(part: Any, argument: str = "recipe") -> None:
-    """Refuse a part that can't be written to a run's files, before any work starts."""
+    """Refuse a part that can't be written to a run's files, before any work starts.
+
+    Examples
+    --------
+    >>> from shoal.network.penalties import Contractive
+    >>> from shoal.parts import check_storable
+    >>> check_storable(Contractive(0.5))
+    >>> check_storable(object())  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    shoal.vocabulary.ArgumentError: recipe: found a part of type object, which no file can hold...
+    """
     describe(part, argument)

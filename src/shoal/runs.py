@@ -96,6 +96,20 @@ def save_run(
         written down.
     sklearn.exceptions.NotFittedError
         Where the model has not been fitted.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from shoal import DictionaryAutoencoder, save_run
+    >>> X = np.random.default_rng(0).normal(size=(100, 4))
+    >>> model = DictionaryAutoencoder(4, 1, random_state=0).fit(X)
+    >>> with TemporaryDirectory() as folder:
+    ...     run = save_run(model, Path(folder) / "run", X)
+    ...     files = sorted(each.name for each in run.iterdir())
+    >>> files
+    ['atoms.png', 'config.json', 'dictionary.safetensors', 'history.jsonl', 'report.html']
     """
     if isinstance(folder, Claim):
         return _save(model, folder, X, command, seconds)
@@ -202,6 +216,19 @@ def load_run(
     ------
     RunError
         Where the folder is missing, incomplete, damaged, or of another version.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from shoal import DictionaryAutoencoder, load_run, save_run
+    >>> X = np.random.default_rng(0).normal(size=(100, 4))
+    >>> model = DictionaryAutoencoder(4, 1, random_state=0).fit(X)
+    >>> with TemporaryDirectory() as folder:
+    ...     again = load_run(save_run(model, Path(folder) / "run", X))
+    >>> bool((again.transform(X) == model.transform(X)).all())
+    True
     """
     contents = read_folder(folder)
     try:

@@ -68,7 +68,17 @@ def printable(text: str, longest: int = 400) -> str:
 
 
 class ShoalError(Exception):
-    """Base of every error that shoal raises on purpose; its text is one line."""
+    """Base of every error that shoal raises on purpose; its text is one line.
+
+    Examples
+    --------
+    >>> import shoal
+    >>> try:
+    ...     shoal.DictionaryAutoencoder(0).fit([[1.0, 2.0]])
+    ... except shoal.ShoalError as error:
+    ...     print(error)
+    n_components: found 0; needed an integer >= 1
+    """
 
     def __init__(self, *args: object) -> None:
         shown = (printable(each, 2000) if isinstance(each, str) else each for each in args)
@@ -86,6 +96,12 @@ class ArgumentError(ShoalError, ValueError):
         What was found.
     needed : str
         What would do.
+
+    Examples
+    --------
+    >>> from shoal import ArgumentError
+    >>> str(ArgumentError("k", "9", "a whole number of at most 8"))
+    'k: found 9; needed a whole number of at most 8'
     """
 
     def __init__(self, argument: str, found: str, needed: str) -> None:
@@ -97,7 +113,17 @@ class ArgumentError(ShoalError, ValueError):
 
 
 class SourceError(ArgumentError):
-    """A data source is missing, unreadable, of another type or inconsistent."""
+    """A data source is missing, unreadable, of another type or inconsistent.
+
+    Examples
+    --------
+    >>> import shoal
+    >>> try:
+    ...     shoal.open_source("missing.npy")
+    ... except shoal.SourceError as error:
+    ...     print(error.argument, error.found, sep=": ")
+    source: no file at 'missing.npy'
+    """
 
 
 class SourceWarning(UserWarning):
@@ -105,7 +131,17 @@ class SourceWarning(UserWarning):
 
 
 class RunError(ShoalError):
-    """A run folder is missing, incomplete, or would be overwritten."""
+    """A run folder is missing, incomplete, or would be overwritten.
+
+    Examples
+    --------
+    >>> import shoal
+    >>> try:
+    ...     shoal.load_run("no/such/run")
+    ... except shoal.RunError as error:
+    ...     print(error)
+    no/such/run: found nothing; needed a run folder, as `shoal fit` writes it
+    """
 
 
 class WriteError(RunError):
@@ -121,6 +157,14 @@ class Parameters(NamedTuple):
 
     In the tied autoencoder, the default and the subject of this library, the encoder E is the
     dictionary D. What isn't there is None: no encoder of its own, no thresholds, no offset.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.vocabulary import Parameters
+    >>> parameters = Parameters(torch.eye(3), torch.zeros(3))
+    >>> parameters.encoder is None, tuple(parameters.dictionary.shape)
+    (True, (3, 3))
     """
 
     dictionary: Tensor  # (m, n) D
@@ -168,6 +212,13 @@ def active(codes: Any) -> Any:
     """Where a unit is active: its code is not 0. Same shape as `codes`, boolean.
 
     Works on NumPy arrays and torch tensors alike.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal.vocabulary import active
+    >>> active(np.array([0.0, -0.5, 2.0])).tolist()
+    [False, True, True]
     """
     return codes != 0
 
@@ -181,7 +232,18 @@ def warn(text: str, kind: type[Warning] = UserWarning) -> None:
 
 
 def check_count(argument: str, value: Any, *, low: int = 1, high: int | None = None) -> int:
-    """`value` as an int in ``[low, high]``, or an `ArgumentError` that names `argument`."""
+    """`value` as an int in ``[low, high]``, or an `ArgumentError` that names `argument`.
+
+    Examples
+    --------
+    >>> from shoal.vocabulary import check_count
+    >>> check_count("k", 3, high=8)
+    3
+    >>> check_count("k", 0, high=8)
+    Traceback (most recent call last):
+        ...
+    shoal.vocabulary.ArgumentError: k: found 0; needed an integer from 1 to 8
+    """
     needed = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
     if isinstance(value, bool):
         raise ArgumentError(argument, repr(value), needed)
@@ -205,6 +267,16 @@ def check_number(
     """`value` as a finite float within the bounds, or an `ArgumentError`.
 
     `open_low` excludes `low` itself.
+
+    Examples
+    --------
+    >>> from shoal.vocabulary import check_number
+    >>> check_number("noise", 1, low=0)
+    1.0
+    >>> check_number("noise", -1, low=0)
+    Traceback (most recent call last):
+        ...
+    shoal.vocabulary.ArgumentError: noise: found -1; needed a finite number >= 0
     """
     bounds = []
     if low is not None:
@@ -224,7 +296,18 @@ def check_number(
 
 
 def check_choice(argument: str, value: Any, choices: Any) -> Any:
-    """`value` if it is one of `choices`, or an `ArgumentError` that lists them."""
+    """`value` if it is one of `choices`, or an `ArgumentError` that lists them.
+
+    Examples
+    --------
+    >>> from shoal.vocabulary import check_choice
+    >>> check_choice("model", "sparse", ("sparse", "nonnegative"))
+    'sparse'
+    >>> check_choice("model", "dense", ("sparse", "nonnegative"))
+    Traceback (most recent call last):
+        ...
+    shoal.vocabulary.ArgumentError: model: found 'dense'; needed one of 'sparse', 'nonnegative'
+    """
     options = list(choices)
     # By type first: to compare an array with a word gives an array.
     if not any(type(value) is type(option) and value == option for option in options):

@@ -177,6 +177,20 @@ class Opening(NamedTuple):
             rich_help_panel=_READING,
         ),
     ] = None
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples of a recording per row, for a .wav. Default: 256.",
+            rich_help_panel=_READING,
+        ),
+    ] = None
+    hop: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples from one window to the next, for a .wav. Default: half a window.",
+            rich_help_panel=_READING,
+        ),
+    ] = None
 
     def open(self, source: str, **more: Any) -> Source:
         """`source`, opened in this way."""
@@ -188,7 +202,7 @@ class Opening(NamedTuple):
     def refuse(self, needed: str) -> None:
         """Refuse them all, where nothing is read."""
         for name, value in self._asdict().items():
-            if value or value is False:
+            if value not in (None, []):
                 raise ArgumentError(name, str(value), needed)
 
 

@@ -46,7 +46,16 @@ _Given = TypeVar("_Given")
 
 
 class Truth(NamedTuple):
-    """What generated the data, when the file says so."""
+    """What generated the data, when the file says so.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal.data import Truth
+    >>> truth = Truth(np.eye(2), None)
+    >>> truth.dictionary.shape, truth.codes is None
+    ((2, 2), True)
+    """
 
     dictionary: NDArray  # (m, n)
     codes: NDArray | None  # (N, m)
@@ -88,6 +97,16 @@ class Source(ABC):
         Whether NaN stands for entries that are missing; else it is refused.
     path : Path or None
         The file or folder that holds the data, where it is one that was opened by its path.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal import open_source
+    >>> source = open_source(np.arange(12.0).reshape(4, 3))
+    >>> source.n_samples, source.n_features, source.name
+    (4, 3, 'array')
+    >>> [batch.shape for batch in source.batches(3)]
+    [(3, 3), (1, 3)]
     """
 
     array: NDArray | None = None

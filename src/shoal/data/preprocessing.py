@@ -42,6 +42,14 @@ class Moments(NamedTuple):
 
     `scatter` is the full matrix ``sum (y - mean)(y - mean)^T`` of shape (n, n), or only
     its diagonal of shape (n,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal.data import Moments
+    >>> rows = np.array([[0.0, 1.0], [2.0, 3.0]])
+    >>> Moments.of(rows, full=False)
+    Moments(n_samples=2, mean=array([1., 2.]), scatter=array([2., 2.]))
     """
 
     n_samples: int
@@ -229,6 +237,16 @@ class FittedPreprocessing:
         float64. ``mean`` (n,); ``std`` (n,) of scaling; ``eigenvectors`` (n, n) as columns, or
         (n, r) where fewer rows than features were fitted, ``variances`` (n,) descending and
         ``gain`` (n,) of whitening.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal.data import Preprocessing, open_source
+    >>> fitted = Preprocessing("center").fit(open_source(np.array([[0.0, 1.0], [2.0, 3.0]])))
+    >>> fitted.apply(np.array([[4.0, 4.0]]))
+    array([[3., 2.]])
+    >>> fitted.undo(np.array([[3.0, 2.0]]))
+    array([[4., 4.]])
     """
 
     spec: Preprocessing

@@ -34,6 +34,13 @@ class Matching(NamedTuple):
     cosines : ndarray of shape (m_true,)
         The cosine of each pair *before* the sign is applied, in [-1, 1]; 0 where nothing is
         assigned or either row is zero.
+
+    Examples
+    --------
+    >>> from shoal.diagnosis import match
+    >>> found = match([[0.0, 2.0], [-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
+    >>> found.permutation.tolist(), found.signs.tolist(), found.cosines.tolist()
+    ([1, 0], [-1, 1], [-1.0, 1.0])
     """
 
     permutation: Integers

@@ -62,6 +62,15 @@ class Recovery:
         The estimate's number of atoms, and n.
     sign_rule : {"free", "fixed"}
         What was asked for.
+
+    Examples
+    --------
+    >>> from shoal.diagnosis import recovery
+    >>> score = recovery([[0.0, 1.0], [0.6, 0.8]], [[1.0, 0.0], [0.0, 1.0]])
+    >>> score.permutation.tolist(), score.cosines.tolist()
+    ([1, 0], [0.6, 1.0])
+    >>> score.recovered(0.9), score.missing(0.9).tolist()
+    (0.5, [0])
     """
 
     permutation: Integers

@@ -51,6 +51,13 @@ class SupportRecovery:
     f1 : float
         2 TP / (2 TP + FP + FN), the harmonic mean of the two; 1 when nothing is active in
         either.
+
+    Examples
+    --------
+    >>> from shoal.diagnosis import support_recovery
+    >>> found = support_recovery([[1.0, 0.0], [0.5, 2.0]], [[1.0, 0.0], [0.0, 2.0]])
+    >>> found.n_samples, found.exact, found.recall
+    (2, 0.5, 1.0)
     """
 
     n_samples: int

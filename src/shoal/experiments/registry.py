@@ -52,7 +52,15 @@ def register(experiment: Experiment) -> Experiment:
 
 
 def names() -> tuple[str, ...]:
-    """The names of all experiments; the papers' come first."""
+    """The names of all experiments; the papers' come first.
+
+    Examples
+    --------
+    >>> import shoal.papers
+    >>> from shoal.experiments import names
+    >>> [name for name in names() if name.startswith("rangamani2017/table")]
+    ['rangamani2017/table1', 'rangamani2017/table2']
+    """
     return tuple(sorted(_EXPERIMENTS, key=lambda name: not isinstance(_EXPERIMENTS[name], Later)))
 
 
@@ -63,6 +71,13 @@ def find(name: str) -> Experiment:
     ------
     ArgumentError
         Where there is none; it lists those there are.
+
+    Examples
+    --------
+    >>> import shoal.papers
+    >>> from shoal.experiments import find
+    >>> find("nguyen2019/figure1").name
+    'nguyen2019/figure1'
     """
     if name not in names():
         raise ArgumentError("name", repr(name), "one of " + ", ".join(names()))

@@ -98,6 +98,13 @@ def world_of(dictionary: Any, laws: Any) -> GenerativeModel | SparseFeatures:
     ------
     ArgumentError
         If the description is not one, or doesn't fit the dictionary.
+
+    Examples
+    --------
+    >>> from shoal.generative import SparseCoding, laws_of, random_dictionary, world_of
+    >>> atoms = random_dictionary(8, 4, random_state=0)
+    >>> world_of(atoms, laws_of(SparseCoding(atoms, sparsity=2, noise=0.1)))
+    GenerativeModel(m=8, n=4, k=2, noise=0.1)
     """
     try:
         features = "forest" in laws

@@ -42,7 +42,16 @@ __all__ = [
 
 
 class Sample(NamedTuple):
-    """What a model drew, and the truth behind it."""
+    """What a model drew, and the truth behind it.
+
+    Examples
+    --------
+    >>> from shoal.generative import SparseCoding, random_dictionary
+    >>> world = SparseCoding(random_dictionary(8, 16, random_state=0), sparsity=2)
+    >>> drawn = world.sample(5, 0)
+    >>> drawn.data.shape, drawn.codes.shape, drawn.supports.shape
+    ((5, 16), (5, 8), (5, 2))
+    """
 
     data: Array
     """(N, n): the observations, in the type of the dictionary."""

@@ -16,7 +16,14 @@ __all__ = ["SYNTH_SIZES", "SynthSize", "spread_apart", "synth_sae_bench"]
 
 
 class SynthSize(NamedTuple):
-    """How large a world is, and how many atoms are learnt of it."""
+    """How large a world is, and how many atoms are learnt of it.
+
+    Examples
+    --------
+    >>> from shoal.generative import SYNTH_SIZES
+    >>> SYNTH_SIZES["1k"]
+    SynthSize(n_units=1024, n_features=512, roots=8, width=256, n_samples=60000)
+    """
 
     n_units: int  # F
     n_features: int  # n

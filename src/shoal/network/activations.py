@@ -70,17 +70,40 @@ class Activation(Protocol):
 
 
 def is_rowwise(activation: object) -> bool:
-    """Whether a row's codes depend on that row alone."""
+    """Whether a row's codes depend on that row alone.
+
+    Examples
+    --------
+    >>> from shoal.network.activations import BatchTopK, TopK, is_rowwise
+    >>> is_rowwise(TopK(2)), is_rowwise(BatchTopK(2))
+    (True, False)
+    """
     return bool(getattr(activation, "rowwise", True))
 
 
 def at_rest(activation: Any) -> Any:
-    """What stands for `activation` once training is over: itself, unless it is batch-wise."""
+    """What stands for `activation` once training is over: itself, unless it is batch-wise.
+
+    Examples
+    --------
+    >>> from shoal.network.activations import BatchTopK, ReLU, at_rest
+    >>> at_rest(BatchTopK(2))
+    JumpReLU(window=0.1, start=0.1, signed=False)
+    >>> at_rest(ReLU())
+    ReLU()
+    """
     return activation if is_rowwise(activation) else activation.at_rest
 
 
 def learns_threshold(activation: object) -> bool:
-    """Whether there is a threshold for each unit that is learned with the weights."""
+    """Whether there is a threshold for each unit that is learned with the weights.
+
+    Examples
+    --------
+    >>> from shoal.network.activations import JumpReLU, ReLU, learns_threshold
+    >>> learns_threshold(JumpReLU()), learns_threshold(ReLU())
+    (True, False)
+    """
     return bool(getattr(activation, "learns", False))
 
 
@@ -178,6 +201,13 @@ def k_largest(values: Tensor, k: int) -> Tensor:
 
     Ties at the k-th place go to the lowest index, on every device. With k >= m all are
     taken. `values` must be free of NaN.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.network.activations import k_largest
+    >>> k_largest(torch.tensor([[3.0, 1.0, 2.0]]), 2)
+    tensor([[ True, False,  True]])
     """
     m = values.shape[1]
     if k >= m:
@@ -481,6 +511,12 @@ class Gate(NamedTuple):
     The value of a unit is its magnitude |z| where `signed`, else z itself. A unit passes
     z on where its value is above `threshold` and, unless k is None, among the k largest of
     its row, ties to the lowest index. The slope is 1 where it passes.
+
+    Examples
+    --------
+    >>> from shoal.network.activations import TopK
+    >>> TopK(2).gate
+    Gate(k=2, threshold=0.0, signed=True)
     """
 
     k: int | None

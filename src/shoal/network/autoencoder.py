@@ -28,7 +28,17 @@ __all__ = [
 
 
 def preactivation(parameters: Parameters, data: Tensor) -> Tensor:
-    """z = y E^T + b for data (B, n): shape (B, m)."""
+    """z = y E^T + b for data (B, n): shape (B, m).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.vocabulary import Parameters
+    >>> from shoal.network import preactivation
+    >>> parameters = Parameters(torch.eye(2), torch.tensor([0.0, -1.0]))
+    >>> preactivation(parameters, torch.tensor([[3.0, 0.5]]))
+    tensor([[ 3.0000, -0.5000]])
+    """
     encoder = parameters.dictionary if parameters.encoder is None else parameters.encoder
     return torch.addmm(parameters.bias, data, encoder.T)  # (B, m)
 
@@ -41,12 +51,33 @@ def activate(parameters: Parameters, z: Tensor, activation: Activation) -> Activ
 
 
 def encode(parameters: Parameters, data: Tensor, activation: Activation) -> Tensor:
-    """The code x = sigma(y E^T + b) of data (B, n): shape (B, m)."""
+    """The code x = sigma(y E^T + b) of data (B, n): shape (B, m).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.vocabulary import Parameters
+    >>> from shoal.network import encode
+    >>> from shoal.network.activations import ReLU
+    >>> parameters = Parameters(torch.eye(2), torch.tensor([0.0, -1.0]))
+    >>> encode(parameters, torch.tensor([[3.0, 0.5]]), ReLU())
+    tensor([[3., 0.]])
+    """
     return activate(parameters, preactivation(parameters, data), activation).codes
 
 
 def reconstruct(parameters: Parameters, codes: Tensor) -> Tensor:
-    """y_hat = x D + c from codes (B, m): shape (B, n)."""
+    """y_hat = x D + c from codes (B, m): shape (B, n).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.vocabulary import Parameters
+    >>> from shoal.network import reconstruct
+    >>> parameters = Parameters(torch.eye(2), torch.tensor([0.0, -1.0]))
+    >>> reconstruct(parameters, torch.tensor([[3.0, 0.5]]))
+    tensor([[3.0000, 0.5000]])
+    """
     rebuilt = codes @ parameters.dictionary  # (B, n)
     return rebuilt if parameters.offset is None else rebuilt + parameters.offset
 

@@ -50,6 +50,13 @@ def sparse_codes(codes: Tensor, k: int | None = None) -> SparseCodes:
 
     Rows of more than `k` non-zeros keep the largest. By default k is the most that any
     row has, at least 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.network.inference import sparse_codes
+    >>> sparse_codes(torch.tensor([[0.0, 2.0, 0.0]]))
+    SparseCodes(indices=tensor([[1]]), values=tensor([[2.]]))
     """
     if k is not None:
         indices = codes.abs().topk(min(k, codes.shape[1]), dim=1).indices.sort(dim=1).values

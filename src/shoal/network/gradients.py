@@ -36,6 +36,16 @@ def sample_gradient(parameters: Parameters, data: Tensor, activation: Activation
     """Gradient of :func:`shoal.network.loss` at data (B, n), exact wherever it exists.
 
     Source: Nguyen et al. 2018, eq. (4), averaged over the batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.vocabulary import Parameters
+    >>> from shoal.network import sample_gradient
+    >>> from shoal.network.activations import ReLU
+    >>> parameters = Parameters(torch.eye(2), torch.tensor([0.0, -1.0]))
+    >>> sample_gradient(parameters, torch.tensor([[3.0, 2.0]]), ReLU()).bias
+    tensor([ 0., -1.])
     """
     return loss_and_gradient(parameters, data, activation)[1]
 
@@ -43,7 +53,19 @@ def sample_gradient(parameters: Parameters, data: Tensor, activation: Activation
 def loss_and_gradient(
     parameters: Parameters, data: Tensor, activation: Activation
 ) -> tuple[Tensor, Gradient]:
-    """:func:`shoal.network.loss` at data (B, n) and its gradient, for the price of the latter."""
+    """:func:`shoal.network.loss` at data (B, n) and its gradient, for the price of the latter.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.vocabulary import Parameters
+    >>> from shoal.network import loss_and_gradient
+    >>> from shoal.network.activations import ReLU
+    >>> parameters = Parameters(torch.eye(2), torch.tensor([0.0, -1.0]))
+    >>> loss, gradient = loss_and_gradient(parameters, torch.tensor([[3.0, 2.0]]), ReLU())
+    >>> loss, gradient.bias
+    (tensor(0.5000), tensor([ 0., -1.]))
+    """
     sums = kernels.choose(data, parameters, activation).step(parameters, data, activation)
     gradient = Gradient(sums.dictionary / sums.n_samples, sums.bias / sums.n_samples)
     return sums.losses.mean(), gradient
@@ -54,6 +76,18 @@ def approximate_gradient(parameters: Parameters, data: Tensor, activation: Activ
 
     For ReLU, hard threshold and k-largest it equals :func:`sample_gradient` almost
     everywhere; for smooth activations it differs. Dense; for theory, not for training.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.vocabulary import Parameters
+    >>> from shoal.network import approximate_gradient, sample_gradient
+    >>> from shoal.network.activations import ReLU
+    >>> parameters = Parameters(torch.eye(2), torch.tensor([0.0, -1.0]))
+    >>> rows = torch.tensor([[3.0, 2.0]])
+    >>> gradient = approximate_gradient(parameters, rows, ReLU())
+    >>> bool((gradient.bias == sample_gradient(parameters, rows, ReLU()).bias).all())
+    True
     """
     z = autoencoder.preactivation(parameters, data)  # (B, m)
     codes = activation(z).codes

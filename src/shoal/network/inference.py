@@ -39,7 +39,17 @@ __all__ = [
 
 
 def fast_encode(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> Tensor:
-    """:func:`shoal.network.encode`, or a pursuit's codes, by a kernel: opaque to autograd."""
+    """:func:`shoal.network.encode`, or a pursuit's codes, by a kernel: opaque to autograd.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.vocabulary import Parameters
+    >>> from shoal.network.inference import OrthogonalMatchingPursuit, fast_encode
+    >>> parameters = Parameters(torch.eye(2), torch.zeros(2))
+    >>> fast_encode(parameters, torch.tensor([[3.0, 0.5]]), OrthogonalMatchingPursuit(1))
+    tensor([[3., 0.]])
+    """
     codes: Tensor = kernels.choose(data, parameters, activation).encode(
         parameters, data, activation
     )

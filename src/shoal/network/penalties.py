@@ -227,7 +227,20 @@ def _squared_lengths(parameters: Parameters) -> Tensor:
 
 @dataclass(frozen=True)
 class NoPenalty:
-    """The plain autoencoder: Arpit et al. 2016, eq. (1)."""
+    """The plain autoencoder: Arpit et al. 2016, eq. (1).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.network.activations import ReLU
+    >>> from shoal.network.penalties import NoPenalty
+    >>> from shoal.vocabulary import Parameters
+    >>> parameters = Parameters(torch.eye(2), torch.zeros(2))
+    >>> rows = torch.tensor([[1.0, 2.0]])
+    >>> terms = NoPenalty()(parameters, rows, ReLU(), None)
+    >>> round(float(terms.penalty), 3)
+    0.0
+    """
 
     strength: float = 0.0
 
@@ -399,6 +412,18 @@ class SecondOrderDenoising:
 
     strength * E[sum_jk s'_j s'_k <W_j, W_k>^2 - sum_j <r, W_j> s''_j |W_j|^2]: eq. (7), all three
     terms, j = k in the first. For ReLU s'' is 0, as automatic differentiation has it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.network.activations import Sigmoid
+    >>> from shoal.network.penalties import SecondOrderDenoising
+    >>> from shoal.vocabulary import Parameters
+    >>> parameters = Parameters(torch.eye(2), torch.zeros(2))
+    >>> rows = torch.tensor([[1.0, 2.0]])
+    >>> terms = SecondOrderDenoising(0.5)(parameters, rows, Sigmoid(), None)
+    >>> round(float(terms.penalty), 3)
+    0.082
     """
 
     strength: float
@@ -516,6 +541,18 @@ class SlopePenalty(_Contraction):
         Of the atoms' length, at least 0.
     kink : float
         As for :class:`Contractive`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.network.activations import Sigmoid
+    >>> from shoal.network.penalties import SlopePenalty
+    >>> from shoal.vocabulary import Parameters
+    >>> parameters = Parameters(torch.eye(2), torch.zeros(2))
+    >>> rows = torch.tensor([[1.0, 2.0]])
+    >>> terms = SlopePenalty(0.5, q=1)(parameters, rows, Sigmoid(), None)
+    >>> round(float(terms.penalty), 3)
+    0.151
     """
 
     strength: float
@@ -546,6 +583,18 @@ class Contractive(_Contraction):
         averaged; 0 leaves it out, as automatic differentiation does. .05 to .2 for standardised
         data. The population objective has it: it is what makes the ReLU denoising autoencoder
         sparse.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.network.activations import Sigmoid
+    >>> from shoal.network.penalties import Contractive
+    >>> from shoal.vocabulary import Parameters
+    >>> parameters = Parameters(torch.eye(2), torch.zeros(2))
+    >>> rows = torch.tensor([[1.0, 2.0]])
+    >>> terms = Contractive(0.5)(parameters, rows, Sigmoid(), None)
+    >>> round(float(terms.penalty), 3)
+    0.025
     """
 
     strength: float
@@ -568,6 +617,18 @@ class Marginalized(_Contraction):
         As for :class:`Contractive`.
     variances : sequence of float, optional
         sigma_i^2 of each feature, times `strength`. By default 1. Without `kink`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.network.activations import Sigmoid
+    >>> from shoal.network.penalties import Marginalized
+    >>> from shoal.vocabulary import Parameters
+    >>> parameters = Parameters(torch.eye(2), torch.zeros(2))
+    >>> rows = torch.tensor([[1.0, 2.0]])
+    >>> terms = Marginalized(0.5)(parameters, rows, Sigmoid(), None)
+    >>> round(float(terms.penalty), 3)
+    0.025
     """
 
     strength: float
@@ -700,6 +761,18 @@ class KLSparse:
         lambda.
     rho : float
         The target, from 0 to .99.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.network.activations import Sigmoid
+    >>> from shoal.network.penalties import KLSparse
+    >>> from shoal.vocabulary import Parameters
+    >>> parameters = Parameters(torch.eye(2), torch.zeros(2))
+    >>> rows = torch.tensor([[1.0, 2.0]])
+    >>> terms = KLSparse(0.5)(parameters, rows, Sigmoid(), None)
+    >>> round(float(terms.penalty), 3)
+    1.72
     """
 
     strength: float
@@ -749,7 +822,20 @@ class KLSparse:
 
 @dataclass(frozen=True)
 class L1:
-    """strength * E sum_j |h_j|: the penalty of sparse coding, Arpit et al. 2016, eq. (2)."""
+    """strength * E sum_j |h_j|: the penalty of sparse coding, Arpit et al. 2016, eq. (2).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.network.activations import ReLU
+    >>> from shoal.network.penalties import L1
+    >>> from shoal.vocabulary import Parameters
+    >>> parameters = Parameters(torch.eye(2), torch.zeros(2))
+    >>> rows = torch.tensor([[1.0, 2.0]])
+    >>> terms = L1(0.5)(parameters, rows, ReLU(), None)
+    >>> round(float(terms.penalty), 3)
+    1.5
+    """
 
     strength: float
 

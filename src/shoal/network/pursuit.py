@@ -249,6 +249,15 @@ class IterativeHardThresholding(Pursuit):
     x <- H_k(x + mu D (y - x D)), H_k keeping the k largest; mu is the best step on the
     present support, halved while it makes the loss larger. Ends where a step changes the codes
     by less than `tolerance` of their length.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.vocabulary import Parameters
+    >>> from shoal.network.inference import IterativeHardThresholding, fast_encode
+    >>> parameters = Parameters(torch.eye(3), torch.zeros(3))
+    >>> fast_encode(parameters, torch.tensor([[3.0, -0.5, 2.0]]), IterativeHardThresholding(2))
+    tensor([[3., 0., 2.]])
     """
 
     max_iterations: int = 100
@@ -314,6 +323,15 @@ class OrthogonalMatchingPursuit(Pursuit):
     tolerance : float
         A row also stops once at most this share of its square is left, 0 for never: a target for
         the error in place of a number of atoms, which is then only the most.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal.vocabulary import Parameters
+    >>> from shoal.network.inference import OrthogonalMatchingPursuit, fast_encode
+    >>> parameters = Parameters(torch.eye(3), torch.zeros(3))
+    >>> fast_encode(parameters, torch.tensor([[3.0, -0.5, 2.0]]), OrthogonalMatchingPursuit(2))
+    tensor([[3., 0., 2.]])
     """
 
     tolerance: float = 0.0

@@ -172,6 +172,14 @@ def definition2(
     References
     ----------
     Nguyen, Wong, Hegde 2018, Definition 2.
+
+    Examples
+    --------
+    >>> from shoal.generative import SparseCoding, random_dictionary
+    >>> from shoal.theory.nguyen2019 import definition2
+    >>> world = SparseCoding(random_dictionary(8, 16, random_state=0), sparsity=2)
+    >>> definition2(world, world.dictionary).verdict
+    'promised'
     """
     facts = WorldFacts.of(world)
     allowed = _log_bound(facts) if delta is None else check_number("delta", delta, low=0.0)
@@ -262,6 +270,17 @@ def consistency(
     References
     ----------
     Nguyen, Wong, Hegde 2018, Theorem 3.
+
+    Examples
+    --------
+    >>> from shoal.generative import SparseCoding, random_dictionary
+    >>> from shoal.network.activations import HardThreshold
+    >>> from shoal.theory.nguyen2019 import consistency
+    >>> world = SparseCoding(random_dictionary(8, 64, random_state=0), sparsity=1)
+    >>> sigma = HardThreshold(0.5, signed=True)
+    >>> agreed = consistency(world, world.dictionary, sigma, n_samples=500)
+    >>> agreed.signs > 0.9
+    True
     """
     parameters = _parameters(aligned(world, dictionary), bias)
     left = check_count("n_samples", n_samples)
@@ -402,6 +421,14 @@ def theorem3(
     References
     ----------
     Nguyen, Wong, Hegde 2018, Theorem 3, Appendix A.
+
+    Examples
+    --------
+    >>> from shoal.generative import SparseCoding, random_dictionary
+    >>> from shoal.theory.nguyen2019 import theorem3
+    >>> world = SparseCoding(random_dictionary(8, 16, random_state=0), sparsity=2)
+    >>> theorem3(world, world.dictionary).verdict
+    'not promised'
     """
     chosen = check_choice("case", case or ("i" if is_signed(world) else "iii"), ("i", "ii", "iii"))
     weights = aligned(world, dictionary)
@@ -941,6 +968,14 @@ def claim3(world: GenerativeModel, dictionary: Any, bias: ArrayLike = 0.0) -> As
     References
     ----------
     Nguyen, Wong, Hegde 2018, Claim 3.
+
+    Examples
+    --------
+    >>> from shoal.generative import SparseCoding, random_dictionary
+    >>> from shoal.theory.nguyen2019 import claim3
+    >>> world = SparseCoding(random_dictionary(8, 16, random_state=0), sparsity=2)
+    >>> claim3(world, world.dictionary).verdict
+    'confirmed'
     """
     terms = _Terms(world, dictionary)
     measured = {
@@ -972,6 +1007,14 @@ def claim4(world: GenerativeModel, dictionary: Any, bias: ArrayLike = 0.0) -> As
     References
     ----------
     Nguyen, Wong, Hegde 2018, Claim 4.
+
+    Examples
+    --------
+    >>> from shoal.generative import SparseCoding, random_dictionary
+    >>> from shoal.theory.nguyen2019 import claim4
+    >>> world = SparseCoding(random_dictionary(8, 16, random_state=0), sparsity=2)
+    >>> claim4(world, world.dictionary).verdict
+    'confirmed'
     """
     terms = _Terms(world, dictionary)
     b = _parameters(terms.weights, bias).bias.numpy()
@@ -1032,6 +1075,14 @@ def remainder(world: GenerativeModel, dictionary: Any, bias: ArrayLike = 0.0) ->
     References
     ----------
     Nguyen, Wong, Hegde 2018, section B.3, before Claim 3.
+
+    Examples
+    --------
+    >>> from shoal.generative import SparseCoding, random_dictionary
+    >>> from shoal.theory.nguyen2019 import remainder
+    >>> world = SparseCoding(random_dictionary(8, 16, random_state=0), sparsity=2)
+    >>> remainder(world, world.dictionary).verdict
+    'holds beyond its hypotheses'
     """
     weights = aligned(world, dictionary)
     facts = WorldFacts.of(world)
@@ -1457,6 +1508,14 @@ def lemma2(
     References
     ----------
     Nguyen, Wong, Hegde 2018, Lemma 2.
+
+    Examples
+    --------
+    >>> from shoal.generative import SparseCoding, random_dictionary
+    >>> from shoal.theory.nguyen2019 import lemma2
+    >>> world = SparseCoding(random_dictionary(8, 16, random_state=0), sparsity=2)
+    >>> lemma2(world, world.dictionary).verdict
+    'holds beyond its hypotheses'
     """
     d = _Descent(world, dictionary, bias, gradient)
     k, n, k2 = d.facts.expected_k, d.facts.n_features, d.facts.kappa2

@@ -128,6 +128,15 @@ def aligned(world: GenerativeModel, dictionary: Any, *, unit: bool = True) -> Fl
     ------
     ArgumentError
         If W isn't a finite matrix of the world's shape, or where `unit` has rows that aren't.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal.generative import SparseCoding, random_dictionary
+    >>> from shoal.theory import aligned
+    >>> world = SparseCoding(random_dictionary(8, 16, random_state=0), sparsity=2)
+    >>> bool(np.allclose(aligned(world, -world.dictionary[::-1]), world.dictionary))
+    True
     """
     rows = check_dictionary(dictionary, tolerance=1e-4 if unit else np.inf).astype(np.float64)
     if rows.shape != world.dictionary.shape:
@@ -233,6 +242,14 @@ def unit_rows(rows: Floats) -> tuple[Floats, Floats]:
     ------
     ArgumentError
         If a row is 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal.theory import unit_rows
+    >>> rows, lengths = unit_rows(np.array([[3.0, 4.0]]))
+    >>> rows.tolist(), lengths.tolist()
+    ([[0.6, 0.8]], [5.0])
     """
     lengths = np.linalg.norm(rows, axis=1)
     if not (lengths > 0).all():

@@ -321,6 +321,16 @@ class Nearness:
         Above 0: the radius around each atom's start.
     spectral : float
         At least 1: the largest spectral norm, in units of the start's.
+
+    Examples
+    --------
+    >>> from shoal.training import Nearness
+    >>> Nearness(0.5)
+    Nearness(delta=0.5, spectral=2.0)
+    >>> Nearness(-1.0)
+    Traceback (most recent call last):
+        ...
+    shoal.vocabulary.ArgumentError: delta: found -1; needed a finite number > 0
     """
 
     delta: float

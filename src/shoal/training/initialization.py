@@ -302,7 +302,17 @@ INITIALIZERS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndar
 
 
 def check_init(init: str | np.ndarray, n_components: int, n_features: int) -> None:
-    """Refuse an `init` that :func:`initialize` could not use, before there is any data."""
+    """Refuse an `init` that :func:`initialize` could not use, before there is any data.
+
+    Examples
+    --------
+    >>> from shoal.training import check_init
+    >>> check_init("random", 4, 8)
+    >>> check_init("nowhere", 4, 8)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    shoal.vocabulary.ArgumentError: init: found 'nowhere'; needed one of 'data', 'random', ...
+    """
     if isinstance(init, str):
         check_choice("init", init, INITIALIZERS)
     else:
@@ -321,6 +331,15 @@ def initialize(
     """Unit atoms (m, n) from `init`: a name of :data:`INITIALIZERS` or an array (m, n).
 
     `sample` (N, n) holds data rows for those that start from data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal.training import initialize
+    >>> rng = np.random.default_rng(0)
+    >>> atoms = initialize("data", rng.normal(size=(50, 8)), 4, rng)
+    >>> atoms.shape, bool(np.allclose(np.linalg.norm(atoms, axis=1), 1))
+    ((4, 8), True)
     """
     if not isinstance(init, str):
         return from_array(init, n_components, sample.shape[1])
@@ -332,6 +351,14 @@ def normalized_start(m: int, n: int, rng: np.random.Generator, *, unit: bool = T
     """Weights from normalised initialisation, Glorot and Bengio 2010, and bias 0; float32.
 
     Uniform within sqrt(6 / (n + m)); brought to length 1 where `unit` says so.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from shoal.training import normalized_start
+    >>> start = normalized_start(4, 8, np.random.default_rng(0))
+    >>> tuple(start.dictionary.shape), start.bias.tolist()
+    ((4, 8), [0.0, 0.0, 0.0, 0.0])
     """
     bound = np.sqrt(6.0 / (n + m))
     rows = torch.from_numpy(rng.uniform(-bound, bound, size=(m, n)).astype(np.float32))

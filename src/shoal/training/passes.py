@@ -53,7 +53,19 @@ class Epoch(NamedTuple):
 
 
 def usage(parameters: Parameters, source: Source, activation: Activation) -> Usage:
-    """Activation fraction and dead units over all samples of `source`."""
+    """Activation fraction and dead units over all samples of `source`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shoal import open_source
+    >>> from shoal.network.activations import ReLU
+    >>> from shoal.training import usage
+    >>> from shoal.vocabulary import Parameters
+    >>> parameters = Parameters(torch.eye(2), torch.tensor([0.0, -9.0]))
+    >>> usage(parameters, open_source([[1.0, 2.0]]), ReLU())
+    Usage(activation_fraction=0.5, dead_fraction=0.5)
+    """
     counts = torch.zeros(len(parameters.bias), dtype=torch.float64)
     least, total = getattr(activation, "delta_min", 0.0), 0
     for batch in source.batches(1024):

@@ -71,6 +71,13 @@ class Polish:
         Rows at most.
     constraint : Constraint
         What keeps atoms in their set: of length 1, or without an entry below 0 as well.
+
+    Examples
+    --------
+    >>> from shoal.network.inference import OrthogonalMatchingPursuit
+    >>> from shoal.training import Polish
+    >>> Polish(OrthogonalMatchingPursuit(2), max_rounds=10).max_rounds
+    10
     """
 
     pursuit: Pursuit

@@ -59,6 +59,12 @@ class Revival:
     combined : float or None
         An atom that is as near as this to the span of two that are used more is replaced as well,
         where there is such a distance: what it stands for, they can.
+
+    Examples
+    --------
+    >>> from shoal.training import Revival
+    >>> Revival(idle=10)
+    Revival(every=3, idle=10, duplicate_cosine=0.9, tries=5, combined=None)
     """
 
     every: int = 3

@@ -99,6 +99,13 @@ class NormalizedStep(_AgainstTheGradient):
         Whether what all atoms have in common moves by some 1/L of that: Newton's step for
         X^T X = diag(s) + h h^T / B, which is what independent codes X (B, m) with sums of
         squares s and sums h have; and for h its bound, sqrt(count * s). For non-negative codes.
+
+    Examples
+    --------
+    >>> from shoal.training import NormalizedStep
+    >>> from shoal.training.schedules import Constant
+    >>> NormalizedStep(Constant(0.5))
+    NormalizedStep(schedule=Constant(value=0.5), shared=False)
     """
 
     schedule: Schedule
@@ -121,7 +128,15 @@ class NormalizedStep(_AgainstTheGradient):
 @register("rule")
 @dataclass(frozen=True)
 class FixedStep(_AgainstTheGradient):
-    """One step size zeta for all units, from a schedule."""
+    """One step size zeta for all units, from a schedule.
+
+    Examples
+    --------
+    >>> from shoal.training import FixedStep
+    >>> from shoal.training.schedules import Constant
+    >>> FixedStep(Constant(0.5))
+    FixedStep(schedule=Constant(value=0.5))
+    """
 
     schedule: Schedule
 
@@ -285,6 +300,12 @@ class Momentum:
     bias : bool
         Whether the encoder's bias moves; else it stays as it is at the start. Without one
         E a_j = 0 of centred data, whatever is trained: Arpit et al. 2016, eq. (3).
+
+    Examples
+    --------
+    >>> from shoal.training import Momentum
+    >>> Momentum(learning_rate=0.002)
+    Momentum(learning_rate=0.002, momentum=0.9, tangent=False, weight_decay=0.0, bias=True)
     """
 
     learning_rate: float = 0.001
@@ -356,6 +377,13 @@ class Adam:
     relative : bool
         Whether the learning rate is in units of 1/sqrt(n), the root mean square of the entries of
         an atom of length 1, so that it is the same angle for any number n of features.
+
+    Examples
+    --------
+    >>> from shoal.training import Adam
+    >>> from shoal.training.schedules import Constant
+    >>> Adam(Constant(0.01), beta1=0.5).beta1
+    0.5
     """
 
     schedule: Schedule = Constant(0.001)

@@ -47,6 +47,13 @@ class MomentumSettings:
         centred data, whatever is trained: Arpit et al. 2016, eq. (3).
     decoder_bias : bool
         Whether there is a b_d, y = h W + b_d, as in eq. (7); it starts at 0.
+
+    Examples
+    --------
+    >>> from shoal.training import MomentumSettings
+    >>> settings = MomentumSettings(learning_rate=0.002, n_epochs=20)
+    >>> settings.momentum, settings.batch_size
+    (0.9, 50)
     """
 
     learning_rate: float = 0.001
@@ -98,6 +105,15 @@ def arpit2016(
         Rows of the data.
     settings : MomentumSettings, optional
         How the descent goes; by default as in the paper.
+
+    Examples
+    --------
+    >>> from shoal.network.activations import Sigmoid
+    >>> from shoal.network.penalties import Contractive
+    >>> from shoal.training import arpit2016
+    >>> recipe = arpit2016(Sigmoid(), Contractive(0.5), n_samples=1000)
+    >>> recipe.n_steps, recipe.batch_size
+    (1000, 50)
     """
     settings = settings or MomentumSettings()
     return Recipe(

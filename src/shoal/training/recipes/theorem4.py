@@ -81,6 +81,13 @@ def nguyen2019(
     UserWarning
         Where the recipe is known to leave its basin: the ReLU's bias comes near 0, or
         non-negative codes have step * L >= 2. It says what would do.
+
+    Examples
+    --------
+    >>> from shoal.training import nguyen2019
+    >>> recipe = nguyen2019("sparse", "threshold", a1=1.0)
+    >>> recipe.activation, recipe.n_steps
+    (HardThreshold(threshold=0.5, signed=True), 50)
     """
     check_choice("model", model, MODELS)
     check_choice("activation", activation, ("threshold", "relu"))
