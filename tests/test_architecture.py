@@ -20,7 +20,7 @@ RUN = {"files", "run_folder"}
 # import from; None is any above it. `shoal/__init__.py` is the door, which the command line alone
 # stands behind. docs/architecture.md shows this table.
 ROOMS: dict[str, tuple[str, set[str] | None]] = {
-    "processes": ("what a fork takes from a process", set()),
+    "processes": ("what a fork takes from a process, and workers", set()),
     "signals": ("interrupts that leave what is whole", set()),
     "vocabulary": ("words: parameters, steps, errors, checks", set()),
     "parts": ("what registers itself, and is stored by its fields", {"vocabulary"}),
@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
     "estimators": ("the scikit-learn face", (CORE | {"signals"}) - {"generative"}),
     "certificate": (
         "how far each atom can be trusted",
-        (CORE | {"files", "claims", "theory", "estimators"}) - {"parts", "generative"},
+        (CORE | {"processes", "files", "claims", "theory", "estimators"}) - {"parts", "generative"},
     ),
     # Above the runs, which write one; it reads files, and knows nothing of what made them.
     "report": ("figures and pages from files alone", {"vocabulary"} | RUN),
@@ -61,7 +61,7 @@ ROOMS: dict[str, tuple[str, set[str] | None]] = {
     ),
     "sweeps": (
         "a penalty's strengths, one by one",
-        CORE | {"files", "claims", "report", "experiments"},
+        CORE | {"processes", "files", "claims", "report", "experiments"},
     ),
     "papers": (
         "the papers' tables and figures",

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -29,23 +30,20 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, **single, "PYTHONPATH": path, **more}
 
 
-@pytest.fixture(scope="module")
-def at_work():
+def module_of(name: str):
+    """A module beside this one, which processes of their own run as a script."""
     sys.path.insert(0, str(HERE))
     try:
-        import at_work
+        return import_module(name)
     finally:
         sys.path.remove(str(HERE))
-    return at_work
 
 
-@pytest.fixture(scope="module", params=SIZES)
-def found(request, tmp_path_factory):
-    """What each of several processes has found."""
-    folder, size = tmp_path_factory.mktemp("ranks"), request.param
-    words = [sys.executable, str(HERE / "at_work.py")]
+def found_by(name: str, size: int, *words: str):
+    """What each of `size` processes of that script has found; the last one kills itself."""
+    script = [sys.executable, str(HERE / f"{name}.py")]
     running = [
-        subprocess.Popen([*words, str(rank), str(size), str(folder)], env=environment())
+        subprocess.Popen([*script, str(rank), str(size), *words], env=environment())
         for rank in range(size)
     ]
     try:
@@ -53,8 +51,20 @@ def found(request, tmp_path_factory):
     finally:
         for each in running:
             each.kill()
-    assert codes == [0] * (size - 1) + [-signal.SIGKILL]  # the last one ends itself
+    assert codes == [0] * (size - 1) + [-signal.SIGKILL]
+    folder = Path(words[-1])
     return [json.loads((folder / f"found{rank}.json").read_text()) for rank in range(size)]
+
+
+@pytest.fixture(scope="module")
+def at_work():
+    return module_of("at_work")
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def found(request, tmp_path_factory):
+    """What each of several processes has found."""
+    return found_by("at_work", request.param, str(tmp_path_factory.mktemp("ranks")))
 
 
 def test_reproducible_fits_have_the_bits_of_one_process(found, at_work):

@@ -1,9 +1,5 @@
 """Processes that hold a shard of the atoms each: the codes and atoms of one that holds them all."""
 
-import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,37 +14,20 @@ from shoal.network.codes import sparse_codes
 from shoal.network.kernels import reference
 from shoal.training.ranks import check_shards, together
 from shoal.vocabulary import ArgumentError, Parameters
-from training.test_ranks import SIZES, environment
+from training.test_ranks import SIZES, found_by, module_of
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def at_work():
-    sys.path.insert(0, str(HERE))
-    try:
-        import shards_at_work
-    finally:
-        sys.path.remove(str(HERE))
-    return shards_at_work
+    return module_of("shards_at_work")
 
 
 @pytest.fixture(scope="module", params=SIZES)
 def found(request, tmp_path_factory):
     """What each of several processes has found, every two of which share the atoms."""
-    folder, size = tmp_path_factory.mktemp("shards"), request.param
-    words = [sys.executable, str(HERE / "shards_at_work.py")]
-    running = [
-        subprocess.Popen([*words, str(rank), str(size), "2", str(folder)], env=environment())
-        for rank in range(size)
-    ]
-    try:
-        codes = [each.wait(timeout=200) for each in running]
-    finally:
-        for each in running:
-            each.kill()
-    assert codes == [0] * (size - 1) + [-signal.SIGKILL]  # the last one ends itself
-    return [json.loads((folder / f"found{rank}.json").read_text()) for rank in range(size)]
+    return found_by("shards_at_work", request.param, "2", str(tmp_path_factory.mktemp("shards")))
 
 
 @pytest.fixture(scope="module")

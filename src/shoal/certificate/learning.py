@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, NamedTuple, Self
@@ -27,6 +25,7 @@ from shoal.certificate.refits import Coded, coded, learning
 from shoal.diagnosis._arrays import unit_rows
 from shoal.estimators import TiedAutoencoder
 from shoal.files import Claim, claim, write_bytes
+from shoal.processes import given, workers
 from shoal.vocabulary import RunError, WriteError
 
 __all__ = ["Kept", "Learnt", "Task", "learn_all"]
@@ -177,13 +176,9 @@ def _beside(
     finished: Callable[[int, Learnt], None],
     found: Mapping[int, Learnt],
 ) -> Generator[tuple[float, str], None, None]:
-    # Spawned, not forked: a fork of a process whose threads are at work can hang.
-    executor = ProcessPoolExecutor(
-        min(n_jobs, len(left)), get_context("spawn"), initializer=_begin, initargs=(recipe,)
-    )
-    try:
-        waiting: dict[Future[Learnt], int] = {}
-        todo = list(left)
+    waiting: dict[Future[Learnt], int] = {}
+    todo = list(left)
+    with workers(min(n_jobs, len(left)), recipe) as executor:
         while todo or waiting:
             # Not all at once: what waits for its turn would be copied to the queue by then.
             while todo and len(waiting) < n_jobs:
@@ -192,27 +187,10 @@ def _beside(
             yield len(found) / len(tasks), tasks[min(waiting.values())].what
             for future in wait(waiting, _LOOK, FIRST_COMPLETED).done:
                 finished(waiting.pop(future), future.result())
-    except BaseException:  # an interruption, or it is closed: nobody waits for the rest
-        for process in list((executor._processes or {}).values()):
-            process.terminate()
-        executor.shutdown(cancel_futures=True)
-        raise
-    executor.shutdown()
-
-
-_recipe: Recipe  # in a process of `_beside`
-
-
-def _begin(recipe: Recipe) -> None:
-    global _recipe
-    # An interruption reaches all processes of a terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    _recipe = recipe
 
 
 def _there(task: Task) -> Learnt:
-    steps = _following(_recipe, task)
+    steps = _following(given(), task)
     while True:
         try:
             next(steps)

@@ -46,7 +46,7 @@ def evaluate(model: TiedAutoencoder, X: Any) -> dict[str, Any]:
         Plain values for JSON: ``diagnosis`` (with ``codes``, the same for each way of
         inferring codes) and ``recovery`` (None where the truth isn't known).
     """
-    return evaluated(model, open_source(X)).record
+    return evaluated(model, open_source(X), each_atom=False).record
 
 
 class Evaluated(NamedTuple):
@@ -57,8 +57,8 @@ class Evaluated(NamedTuple):
     portraits: dict[str, Any] | None = None  # what the report says of each atom
 
 
-def evaluated(model: TiedAutoencoder, source: Source) -> Evaluated:
-    """:func:`evaluate`, with the encoder's statistics and each atom's portrait."""
+def evaluated(model: TiedAutoencoder, source: Source, *, each_atom: bool = True) -> Evaluated:
+    """:func:`evaluate`, with the encoder's statistics and, of `each_atom`, its portrait."""
     dictionary = {
         "coherence": coherence(_directions(model.components_)),
         "duplicate_atoms": [list(pair) for pair in duplicate_atoms(model.components_)],
@@ -79,19 +79,20 @@ def evaluated(model: TiedAutoencoder, source: Source) -> Evaluated:
     norms = row_norms(model.preprocessing_.apply(rows))
     few = {"rows": FEW, "square": held_by_few(norms)}
     results, inferred = {}, {}
-    portraits = Portraits(model.components_, index)
+    portraits = Portraits(model.components_, index) if each_atom else None
     for method in ("encoder", "pursuit"):
         if method not in model.methods:
             continue
         statistics, kept = model.statistics(), []
         for data, codes, rebuilt in model.iter_coded(sample, method):
             statistics.update(data, codes, rebuilt)
-            if method == "encoder":
+            if portraits is not None and method == "encoder":
                 portraits.update(data, codes, rebuilt)
             if true_codes is not None:
                 kept.append(sparse.csr_array(codes))
         results[method], inferred[method] = statistics.result(), kept
     encoder = results["encoder"]
+    told = None if portraits is None else portraits.result()
     diagnosis = {
         "n_samples": encoder.n_samples,
         **_numbers(encoder),
@@ -103,7 +104,7 @@ def evaluated(model: TiedAutoencoder, source: Source) -> Evaluated:
     }
     if source.truth is None:
         unknown = {"diagnosis": diagnosis, "recovery": None}
-        return Evaluated(unknown, encoder, portraits.result())
+        return Evaluated(unknown, encoder, told)
     found = _recovery(model, model.components_, source.truth.dictionary)
     record = _recovery_record(found)
     unpolished = getattr(model, "unpolished_components_", None)
@@ -118,7 +119,7 @@ def evaluated(model: TiedAutoencoder, source: Source) -> Evaluated:
             diagnosis["codes"][method]["support"] = support.to_dict()
         record["support"] = diagnosis["codes"]["encoder"]["support"]
     whole = {"diagnosis": diagnosis, "recovery": record}
-    return Evaluated(whole, encoder, portraits.result())
+    return Evaluated(whole, encoder, told)
 
 
 # Arbitrary: what a run's own picture of the loss is taken on. It shows wells and walls, not digits,

@@ -6,14 +6,12 @@ what differs along a curve is the penalty. What would be the same run twice is r
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import product
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from shoal.data import Source, open_source
 from shoal.network.activations import ACTIVATIONS, SmoothActivation
 from shoal.network.penalties import PENALTIES, Penalty
+from shoal.processes import given, workers
 from shoal.training.descent import begin
 from shoal.training.passes import epochs, held_units
 from shoal.training.recipes import MomentumSettings, arpit2016
@@ -296,38 +295,10 @@ def _here(fixed: _Fixed, runs: list[tuple[Point, int]]) -> Records:
 def _beside(fixed: _Fixed, runs: list[tuple[Point, int]], n_jobs: int) -> Records:
     if not runs:
         return
-    # Spawned, not forked: a fork of a process whose threads are at work can hang.
-    executor = ProcessPoolExecutor(
-        min(n_jobs, len(runs)), get_context("spawn"), initializer=_begin, initargs=(fixed,)
-    )
-    try:
+    with workers(min(n_jobs, len(runs)), fixed) as executor:
         for future in as_completed([executor.submit(_train_there, *each) for each in runs]):
             yield _whole(future.result())
-    except BaseException:  # an interruption, or the sweep is closed: nobody waits for the rest
-        _end_at_once(executor)
-        raise
-    executor.shutdown()
-
-
-def _end_at_once(executor: ProcessPoolExecutor) -> None:
-    # `terminate_workers` is public from Python 3.14 on.
-    for process in list((executor._processes or {}).values()):
-        process.terminate()
-    # Waits for the executor's own thread, which sees them end: two that wait for one process
-    # get in each other's way.
-    executor.shutdown(cancel_futures=True)
-
-
-_there: _Fixed  # in a process of `_beside`
-
-
-def _begin(fixed: _Fixed) -> None:
-    global _there
-    # An interruption reaches all processes of a terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    _there = fixed
 
 
 def _train_there(point: Point, seed: int) -> Record:
-    return _train(_there, point, seed)
+    return _train(given(), point, seed)
