@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from shoal.data.order import order_of
+from shoal.data.order import Scattered, order_of
 from shoal.vocabulary import ArgumentError, SourceError, check_count, printable
 
 if TYPE_CHECKING:
@@ -188,10 +188,11 @@ class Source(ABC):
         rng : numpy.random.Generator, optional
             Shuffles. None keeps the stored order. What the pass needs of it is drawn in
             this call, so that its state afterwards doesn't depend on when batches are
-            read. A `RowSource` permutes all rows, more than 2^24 of them by a key
-            (:mod:`shoal.data.order`); so does a `ChunkSource` of up to 64 MiB,
-            with the same order; a larger one permutes the chunks and shuffles rows within
-            a window of 64 MiB; a `StreamSource` keeps its order.
+            read. A `RowSource` permutes all rows, more than 2^24 of them by a key, and
+            more than 2^28 numbers in runs of 2^15 neighbouring ones of which 2048 at a time
+            are mixed (:mod:`shoal.data.order`); a `ChunkSource` of up to 64 MiB permutes
+            them in the order of a `RowSource`; a larger one permutes the chunks and
+            shuffles rows within a window of 64 MiB; a `StreamSource` keeps its order.
 
         Yields
         ------
@@ -225,7 +226,8 @@ class Source(ABC):
         part : tuple of int
             Which one, from 0, of how many contiguous parts of about one size.
         first : int
-            Batches before it are passed over: in no time where any row can be reached.
+            Batches before it are passed over: in no time where any row can be reached, and of
+            chunks without those being read that hold none of the others.
 
         Yields
         ------
@@ -366,6 +368,8 @@ class RowSource(Source):
         The caller's data, for `Source.array` and `Source.tensor`.
     fresh : bool
         Whether a slice gives a new array, which needs no copy.
+    soon : callable, optional
+        Told the first and the last row, exclusive, of a run of which some will be asked for.
     """
 
     def __init__(
@@ -377,10 +381,11 @@ class RowSource(Source):
         array: NDArray | None = None,
         tensor: Tensor | None = None,
         fresh: bool = False,
+        soon: Callable[[int, int], None] | None = None,
         **named: Any,
     ) -> None:
         super().__init__(shape, dtype, **named)
-        self._fetch, self._count, self._fresh = fetch, shape[0], fresh
+        self._fetch, self._count, self._fresh, self._soon = fetch, shape[0], fresh, soon
         self.array, self.tensor = array, tensor
 
     def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
@@ -389,7 +394,7 @@ class RowSource(Source):
     def _shares(
         self, size: int, rng: np.random.Generator | None, part: tuple[int, int], first: int
     ) -> Iterator[tuple[NDArray, int]]:
-        order = None if rng is None else order_of(self._count, rng)
+        order = None if rng is None else order_of(self._count, self.n_features, rng)
         made = np.asarray if self._fresh else np.array
 
         def read(where: slice) -> NDArray:
@@ -398,8 +403,14 @@ class RowSource(Source):
             return made(self._fetch(where), dtype=self.dtype, order="C")
 
         def all_read() -> Iterator[tuple[NDArray, int]]:
+            told = order.window_of(first * size) if isinstance(order, Scattered) else 0
             for at in range(first * size, self._count, size):
                 count = min(size, self._count - at)
+                if self._soon is not None and isinstance(order, Scattered):
+                    # The rows of this window and of the next one are on their way meanwhile.
+                    for run in order.runs(told, needed := order.window_of(at + count - 1) + 2):
+                        self._soon(*run)
+                    told = needed
                 where = part_of(count, part)
                 yield read(slice(at + where.start, at + where.stop)), count
 
@@ -462,25 +473,45 @@ class ChunkSource(Source):
             )
 
     def _batches(self, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
-        every = range(len(self._ends))
+        return self._from(0, size, rng)
+
+    def _shares(
+        self, size: int, rng: np.random.Generator | None, part: tuple[int, int], first: int
+    ) -> Iterator[tuple[NDArray, int]]:
+        batches = self._from(first * size, size, rng)
+        return ((batch[part_of(len(batch), part)], len(batch)) for batch in batches)
+
+    def _from(self, place: int, size: int, rng: np.random.Generator | None) -> Iterator[NDArray]:
+        """Batches from a place in the order on; chunks that lie wholly before aren't read."""
+        count, every = self.n_samples, np.arange(len(self._ends))
+        assert count is not None
         if rng is None:
-            pieces = chain.from_iterable(map(self._chunk, every))
-            return rebatch(pieces, size, self.dtype)
-        assert self.n_samples is not None
-        if self.n_samples <= self._window:
-            return self._permuted(size, rng.permutation(self.n_samples))
-        order = rng.permutation(len(self._ends))
+            return rebatch(self._pieces(every, place), size, self.dtype)
+        if count <= self._window:
+            return self._permuted(size, rng.permutation(count)[place:])
+        order = rng.permutation(len(every))
         child = np.random.default_rng(int(rng.integers(2**63)))
-        pieces = chain.from_iterable(map(self._chunk, order))
         window = max(self._window, size)
-        blocks = (
-            block[child.permutation(len(block))] for block in rebatch(pieces, window, self.dtype)
-        )
-        return rebatch(blocks, size, self.dtype)
+        begin = place - place % window
+
+        def mixed() -> Iterator[NDArray]:
+            for _ in range(0, begin, window):  # each window draws its own order
+                child.permutation(window)
+            for block in rebatch(self._pieces(order, begin), window, self.dtype):
+                yield block[child.permutation(len(block))]
+
+        return rebatch(_without(mixed(), place - begin), size, self.dtype)
+
+    def _pieces(self, order: NDArray[np.intp], place: int) -> Iterator[NDArray]:
+        """The rows of chunks in some order, from a place on."""
+        ends = np.cumsum(np.diff(self._ends, prepend=0)[order])
+        first = int(np.searchsorted(ends, place, side="right"))
+        before = int(ends[first - 1]) if first else 0
+        return _without(chain.from_iterable(map(self._chunk, order[first:])), place - before)
 
     def _permuted(self, size: int, order: NDArray[np.intp]) -> Iterator[NDArray]:
         """All rows in `order`, as a `RowSource` gives them; they are in memory meanwhile."""
-        rows = self._rows(np.arange(len(order)))
+        rows = self._rows(np.arange(self.n_samples or 0))
         for at in range(0, len(order), size):
             yield rows[order[at : at + size]]
 
@@ -761,6 +792,14 @@ def rebatch(pieces: Iterable[NDArray], size: int, dtype: np.dtype) -> Iterator[N
             count += len(piece) - start
     if held:
         yield _joined(held, dtype)
+
+
+def _without(pieces: Iterable[NDArray], count: int) -> Iterator[NDArray]:
+    """`pieces` but for their first `count` rows."""
+    for piece in pieces:
+        if count < len(piece):
+            yield piece[count:] if count else piece
+        count = max(0, count - len(piece))
 
 
 def _joined(parts: list[NDArray], dtype: np.dtype) -> NDArray:

@@ -157,8 +157,9 @@ class SharedBatch(Batch):
         flat = []
         mine = self._ranks.first_block
         for number, (low, block, evaluate) in enumerate(self._blocks):
-            sums = StepSums.zeros(parameters, 0)
-            if evaluate is not None:
+            if evaluate is None:
+                sums = StepSums.zeros(parameters, 0)
+            else:
                 found = evaluate(encoder, None, parameters, generator)
                 assert isinstance(found, StepSums)
                 sums = found

@@ -14,7 +14,7 @@ import os
 import stat
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -231,6 +231,14 @@ class Mapped:
             with reading(self._name, "a file that can be read"):
                 return self._run(*index.indices(len(self.view))[:2])
         return self.view[index]
+
+    def soon(self, first: int, stop: int) -> None:
+        """Have the system read some rows while other work goes on."""
+        if self.fresh and hasattr(os, "posix_fadvise"):
+            width = self.view.shape[1] * self.view.itemsize
+            where = self._start + first * width, (stop - first) * width
+            with suppress(OSError):  # it is only advice
+                os.posix_fadvise(self._file, *where, os.POSIX_FADV_WILLNEED)
 
     def _run(self, first: int, stop: int) -> NDArray:
         rows = np.empty((max(0, stop - first), self.view.shape[1]), self.view.dtype)

@@ -74,7 +74,13 @@ def _open(path: Path, options: Options) -> Source:
             rows = Mapped(file, dtype, shape, start, path.name, by_columns=by_columns)
     shape_of_a_row = options.get("feature_shape") or of_a_row
     source = RowSource(
-        rows, shape, dtype, fresh=rows.fresh, name=path.name, feature_shape=shape_of_a_row
+        rows,
+        shape,
+        dtype,
+        fresh=rows.fresh,
+        soon=rows.soon,
+        name=path.name,
+        feature_shape=shape_of_a_row,
     )
     if not by_columns or of_a_row is None:
         return source

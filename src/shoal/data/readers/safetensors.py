@@ -103,6 +103,7 @@ def _open(path: Path, options: Options) -> Source:
         shape,
         np.float32 if bits else rows.view.dtype,
         fresh=rows.fresh or bits,
+        soon=rows.soon,
         name=path.name,
         truth=truth,
         feature_shape=options.get("feature_shape") or of_a_row,
