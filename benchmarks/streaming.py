@@ -2,6 +2,7 @@
 
     python -m benchmarks.streaming                    # 1 GB, some minutes
     python -m benchmarks.streaming --gigabytes 20     # that much room on the disk
+    python -m benchmarks.streaming --gigabytes 4.5 --reads   # batches only: runs against rows
 
 A planted world is written to a `.npy`, batch by batch. Then a process fits it from where it lies,
 and another one as an array in memory (up to ``--in-memory`` gigabytes). Every 20 ms the parent
@@ -15,11 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,29 @@ def _fit(path: str, sizes: tuple[int, int, int], *, in_memory: bool) -> dict[str
     }
 
 
+def _reads(path: Path, batches: int = 300) -> None:
+    """The time of batches in two orders, with the file in the system's cache and without."""
+    from shoal.data import open_source, order
+
+    def one(cached: bool) -> float:
+        with open(path, "rb") as file:
+            if not cached:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while cached and file.read(2**24):
+                pass
+        begun = time.perf_counter()
+        flow = open_source(path).batches(8192, rng=np.random.default_rng(1))
+        count = sum(1 for _ in islice(flow, batches if cached else batches // 3))
+        return (time.perf_counter() - begun) / count
+
+    large = order.LARGE
+    print("order   cached   ms a batch of 8192 rows")
+    for cached in (False, True, True):
+        for name, order.LARGE in (("runs", large), ("rows", 2**62)):
+            print(f"{name:7} {cached!s:6} {1e3 * one(cached):10.2f}", flush=True)
+    order.LARGE = large
+
+
 def _watched(words: list[str]) -> dict[str, Any]:
     """What a process prints, and its peaks of memory in MB."""
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.streaming", *words],
@@ -89,6 +115,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--in-memory", type=float, default=8.0)
     parser.add_argument("--sizes", type=int, nargs=3, default=(64, 128, 3), metavar=("n", "m", "k"))
+    parser.add_argument("--reads", action="store_true", help="time of batches, not of fits")
     parser.add_argument("--folder", type=Path, help="where the file is to be; it is removed")
     parser.add_argument("--fit", choices=("file", "memory"), help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
@@ -107,6 +134,10 @@ def main() -> None:
             write_planted(file, _world(*asked.sizes), rows, 0, suffix=".npy")
         seconds = time.perf_counter() - start
         print(f"{rows} rows of {n} float32, {path.stat().st_size / 1e9:.2f} GB: {seconds:.0f} s")
+        if asked.reads:
+            os.sync()
+            _reads(path)
+            return
         kinds = ["file", *(["memory"] if asked.gigabytes <= asked.in_memory else [])]
         sizes = ["--sizes", *map(str, asked.sizes)]
         print("from    RssAnon MB  RssFile MB  VmHWM MB   all s  step ms  steps     mcc  rec@.95")

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of readers, of what a checkpoint holds, and of the command line.
+"""Coverage-guided fuzzing of readers, checkpoints, run folders and the command line.
 
     pip install atheris
     python -m tests.attacks.fuzz --inputs 100000 --seed 1
@@ -32,9 +32,10 @@ if __package__:
 else:
     from attacks.mutate import KINDS, read
 
-TARGETS = [*KINDS, "checkpoint", "command"]
+TARGETS = [*KINDS, "checkpoint", "run", "command", "commands"]
 _SECONDS, _MEGABYTES = 20, 1024
-_MODULES = ["shoal.data", "shoal.training.checkpoints", "shoal.cli", "shoal.vocabulary"]
+_MODULES = ["shoal.data", "shoal.training.checkpoints", "shoal.cli", "shoal.vocabulary",
+            "shoal.run_folder", "shoal.runs", "shoal.files"]  # fmt: skip
 
 Tried = Callable[[bytes], str]
 """From an input to how it ended; what isn't to be is raised."""
@@ -185,27 +186,127 @@ def _command(folder: Path) -> tuple[list[bytes], Tried]:
     def tried(data: bytes) -> str:
         drawn = atheris.FuzzedDataProvider(data)
         words = ["fit", drawn.PickValueInList(["x.npy", "y.csv", "x.npy", ""]), "-o", "run"]
-        for _ in range(drawn.ConsumeIntInRange(0, 6)):
-            if drawn.ConsumeProbability() < 0.9:
-                words.append(drawn.PickValueInList(options))
-            kind = drawn.ConsumeIntInRange(0, 9)
-            if kind < 7:
-                words.append(drawn.PickValueInList(_VALUES))
-            elif kind == 7:
-                words.append(drawn.ConsumeUnicode(12))
-        result = runner.invoke(app, words)
-        error = result.exception
-        if error is not None and not isinstance(error, SystemExit):
-            raise error
-        if result.exit_code == 0:
-            return "help" if "--help" in words else "ended"
-        lines = result.stderr.splitlines()
-        errors = [line for line in lines if line.startswith("error: ")]
-        if len(errors) != 1 or "Traceback" in result.stderr:
-            raise AssertionError(f"{words}: {result.stderr[:1000]!r}")
-        return "begun" if errors[0] == "error: begun" else "refused"
+        return _ended(runner, app, words + _words(drawn, options, 6))
 
     return [bytes(range(64)), b"\0" * 64, os.urandom(64)], tried
+
+
+# What they are used with. Those that learn at length, or open a browser, are left out.
+_COMMANDS = {
+    "transform": ["run", "x.npy", "-o", "codes.npz"],
+    "export": ["run", "-o", "exported"],
+    "info": ["run"],
+    "report": ["run", "x.npy"],
+    "compare": ["run", "run"],
+    "score": ["run", "x.npy"],
+    "generate": ["-n", "5", "-m", "6", "-k", "2", "-N", "20", "-o", "world.npz"],
+}
+
+
+def _commands(folder: Path) -> tuple[list[bytes], Tried]:
+    """Other commands, to their end: what they need, or odd values in its place, and options."""
+    import atheris
+    import numpy as np
+    import typer.main
+    from typer.testing import CliRunner
+
+    import shoal
+    from shoal.cli import app
+
+    os.chdir(folder)
+    rows = np.random.default_rng(0).normal(size=(40, 5))
+    np.save("x.npy", rows)
+    shoal.save_run(shoal.DictionaryAutoencoder(6, 2, random_state=0).fit(rows), "run", rows)
+    command: Any = typer.main.get_command(app)
+    options = {
+        name: ["--help"]
+        + [opt for each in command.commands[name].params for opt in each.opts if opt[0] == "-"]
+        for name in _COMMANDS
+    }
+    runner, names = CliRunner(), list(_COMMANDS)
+
+    def tried(data: bytes) -> str:
+        drawn = atheris.FuzzedDataProvider(data)
+        name = drawn.PickValueInList(names)
+        words = list(_COMMANDS[name])
+        if drawn.ConsumeProbability() < 0.3:
+            words[drawn.ConsumeIntInRange(0, len(words) - 1)] = drawn.PickValueInList(_VALUES)
+        return _ended(runner, app, [name, *words, *_words(drawn, options[name], 3)])
+
+    return [bytes(range(64)), b"\0" * 64, os.urandom(64)], tried
+
+
+def _words(drawn: Any, options: list[str], most: int) -> list[str]:
+    """Options and odd values, at most so many."""
+    words = []
+    for _ in range(drawn.ConsumeIntInRange(0, most)):
+        if drawn.ConsumeProbability() < 0.9:
+            words.append(drawn.PickValueInList(options))
+        kind = drawn.ConsumeIntInRange(0, 9)
+        if kind < 7:
+            words.append(drawn.PickValueInList(_VALUES))
+        elif kind == 7:
+            words.append(drawn.ConsumeUnicode(12))
+    return words
+
+
+def _ended(runner: Any, app: Any, words: list[str]) -> str:
+    """How a command ends; an error that isn't one line is raised."""
+    result = runner.invoke(app, words)
+    error = result.exception
+    if error is not None and not isinstance(error, SystemExit):
+        raise error
+    if result.exit_code == 0:
+        return "help" if "--help" in words else "ended"
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    if len(errors) != 1 or "Traceback" in result.stderr:
+        raise AssertionError(f"{words}: {result.stderr[:1000]!r}")
+    return "begun" if errors[0] == "error: begun" else "refused"
+
+
+def _run(folder: Path) -> tuple[list[bytes], Tried]:
+    """A run's configuration with values changed, or one of its files replaced by any bytes."""
+    import atheris
+    import numpy as np
+
+    import shoal
+    from shoal.report import read_run
+
+    rows = np.random.default_rng(0).normal(size=(40, 5))
+    kept: list[tuple[Path, dict[str, bytes]]] = []
+    for number, model in enumerate((
+        shoal.DictionaryAutoencoder(6, 2, preprocessing="whiten", random_state=0),
+        shoal.RegularizedAutoencoder(6, "cae", n_epochs=1, random_state=0),
+    )):  # fmt: skip
+        path = shoal.save_run(model.fit(rows), folder / f"run{number}", rows)
+        kept.append((path, {each.name: each.read_bytes() for each in sorted(path.iterdir())}))
+    small = [name for name in kept[0][1] if name.endswith((".json", ".safetensors", ".jsonl"))]
+
+    def tried(data: bytes) -> str:
+        drawn = atheris.FuzzedDataProvider(data)
+        path, files = kept[drawn.ConsumeIntInRange(0, 1)]
+        name = drawn.PickValueInList(small)
+        if drawn.ConsumeBool() or name not in files:
+            name = "config.json"
+            config = json.loads(files[name])
+            for _ in range(drawn.ConsumeIntInRange(1, 3)):
+                _change(config, drawn)
+            content = json.dumps(config).encode()
+        else:
+            content = bytearray(files[name])
+            at = drawn.ConsumeIntInRange(0, len(content))
+            content[at : at + drawn.ConsumeIntInRange(0, 20)] = drawn.ConsumeBytes(40)
+        (path / name).write_bytes(content)
+        try:
+            shoal.load_run(path).transform(rows)
+            read_run(path)
+        except shoal.RunError as error:
+            return _one_line(error)
+        finally:
+            (path / name).write_bytes(files[name])
+        return "read"
+
+    return [os.urandom(64) for _ in range(8)], tried
 
 
 def _child(target: str, count: int, seed: int, keep: Path) -> None:
@@ -224,12 +325,8 @@ def _child(target: str, count: int, seed: int, keep: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     folder = Path(tempfile.mkdtemp(prefix="shoal-fuzz-"))
-    if target == "checkpoint":
-        seeds, tried = _checkpoint(folder)
-    elif target == "command":
-        seeds, tried = _command(folder)
-    else:
-        seeds, tried = _reader(target, folder)
+    own = {"checkpoint": _checkpoint, "run": _run, "command": _command, "commands": _commands}
+    seeds, tried = own[target](folder) if target in own else _reader(target, folder)
     corpus = folder / "corpus"
     corpus.mkdir()
     for number, content in enumerate(seeds):
