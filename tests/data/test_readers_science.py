@@ -5,6 +5,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+import shoal
 from shoal import ShoalError, SourceError
 from shoal.data import open_source
 from shoal.vocabulary import ArgumentError
@@ -153,6 +154,79 @@ def test_sound_that_is_shorter_than_a_window_is_refused(tmp_path):
         open_source(tmp_path / "a.wav")
     with pytest.raises(ArgumentError, match="window"):
         open_source(tmp_path / "a.wav", window=0)
+
+
+def edf(path, levels):
+    """A recording (channels, samples) at 100 Hz, in records of a second."""
+    channels, samples = levels.shape
+
+    def field(*values, width):
+        return "".join(str(value).ljust(width)[:width] for value in values).encode()
+
+    ones = [1] * channels
+    head = field("0", width=8) + field("x", "x", width=80) + field("01.01.20", "00.00.00", width=8)
+    head += field(256 * (1 + channels), width=8) + field("", width=44)
+    head += field(samples // 100, 1, width=8) + field(channels, width=4)
+    head += field(*(f"EEG {i}" for i in range(channels)), width=16) + field(*ones, width=80)
+    head += field(*["uV" for _ in ones], width=8)
+    for limit in (-32768, 32767, -32768, 32767):
+        head += field(*[limit for _ in ones], width=8)
+    head += field(*["" for _ in ones], width=80) + field(*[100 for _ in ones], width=8)
+    head += field(*["" for _ in ones], width=32)
+    records = levels.reshape(channels, -1, 100).transpose(1, 0, 2)
+    path.write_bytes(head + records.astype("<i2").tobytes())
+
+
+@pytest.fixture
+def eeg():
+    return np.random.default_rng(3).integers(-3000, 3000, size=(3, 1000))
+
+
+@pytest.mark.parametrize("ending", ["edf", "fif"])
+def test_a_recording_is_cut_into_windows_of_all_its_channels(tmp_path, eeg, ending):
+    mne = pytest.importorskip("mne")
+    path = tmp_path / f"a_raw.{ending}"
+    if ending == "edf":
+        edf(path, eeg)
+    else:
+        info = mne.create_info([*"abc", "trigger"], 100.0, ["eeg"] * 3 + ["stim"])
+        levels = np.r_[1e-6 * eeg, np.ones((1, 1000))]
+        mne.io.RawArray(levels, info, verbose="error").save(path, fmt="double", verbose="error")
+    source = open_source(path, window=50, hop=25)
+    assert source.feature_shape == (3, 50)
+    found = rows(source)
+    assert found.shape == (39, 150)
+    np.testing.assert_allclose(found[2].reshape(3, 50), 1e-6 * eeg[:, 50:100], atol=1e-12)
+    few = source.rows([38, 0])
+    np.testing.assert_array_equal(few, found[[38, 0]])
+    with pytest.raises(SourceError, match="window of 1001"):
+        open_source(path, window=1001)
+
+
+def test_a_recording_of_volts_gives_a_dictionary(tmp_path, eeg):
+    pytest.importorskip("mne")
+    edf(tmp_path / "a.edf", eeg)
+    model = shoal.DictionaryAutoencoder(8, 2, random_state=0).fit(tmp_path / "a.edf")
+    assert model.components_.shape == (8, 3 * 128)
+    assert np.isfinite(model.components_).all()
+    assert model.score(tmp_path / "a.edf") > 0
+
+
+def test_a_damaged_recording_is_read_or_refused(tmp_path, eeg):
+    pytest.importorskip("mne")
+    edf(tmp_path / "a.edf", eeg)
+    whole = (tmp_path / "a.edf").read_bytes()
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        spoilt = bytearray(whole)
+        if number % 4:
+            at = rng.integers(900)
+            spoilt[at : at + 6] = rng.bytes(6)
+        else:
+            del spoilt[rng.integers(len(whole)) :]
+        (tmp_path / "b.edf").write_bytes(spoilt)
+        with suppress(ShoalError):
+            rows(open_source(tmp_path / "b.edf", window=10))
 
 
 def files(folder):

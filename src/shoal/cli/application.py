@@ -79,8 +79,8 @@ app = typer.Typer(
         shoal fit sample:patches -m 256 -k 2 --preprocess whiten -o runs/patches
 
     A SOURCE is a file (.npy, .npz, .safetensors, .parquet, .csv, .tsv, .zarr, .h5, .h5ad,
-    .mat, .wav), a folder of images, or a named sample (sample:patches, sample:digits). A RUN is the
-    folder that `fit` writes.
+    .mat, .wav, .edf, .fif), a folder of images, or a named sample (sample:patches, sample:digits).
+    A RUN is the folder that `fit` writes.
 
     Exit codes: 0 done; 1 failed at work (a full disk, no memory); 2 refused (bad input, a name that
     is taken); 130 interrupted; 143 terminated.""",

@@ -180,14 +180,14 @@ class Opening(NamedTuple):
     window: Annotated[
         int | None,
         typer.Option(
-            help="Samples of a recording per row, for a .wav. Default: 256.",
+            help="Samples of a recording per row. Default: 256 for a .wav, else 128.",
             rich_help_panel=_READING,
         ),
     ] = None
     hop: Annotated[
         int | None,
         typer.Option(
-            help="Samples from one window to the next, for a .wav. Default: half a window.",
+            help="Samples from one window to the next. Default: half a window.",
             rich_help_panel=_READING,
         ),
     ] = None

@@ -128,7 +128,9 @@ class Source(ABC):
         feature_names: Sequence[str] | None = None,
         left_out: Mapping[str, str] | None = None,
     ) -> None:
-        self.n_samples, self.n_features = shape
+        rows, columns = shape
+        self.n_samples = None if rows is None else int(rows)  # a reader may have counted in NumPy
+        self.n_features = int(columns)
         self.name, self.argument, self.truth = printable(name), argument, truth
         for count, word in ((self.n_samples, "rows"), (self.n_features, "columns")):
             if count == 0:

@@ -69,7 +69,8 @@ def open_source(
           ``.txt`` (a table, also packed as ``.csv.gz``; read once, a large one into a
           temporary file), a Zarr array or group (read by chunks), ``.h5`` and ``.hdf5`` (read by
           chunks), ``.h5ad`` (``X``, or ``key="layers/counts"``; sparse ones stay so), ``.mat``,
-          ``.wav`` (windows of a recording: ``window=256``, ``hop=128``), a picture (.png, .jpg,
+          ``.wav``, ``.edf``, ``.bdf``, ``.fif`` (windows of a recording, of all its channels:
+          ``window=256``, ``hop=128``), a picture (.png, .jpg,
           .tif, .bmp, .gif, .webp, .pgm, .ppm), or a folder of pictures (searched with its
           subfolders; cut into grey patches, see Notes);
         - ``sample:patches``, ``sample:digits``, with options as in
