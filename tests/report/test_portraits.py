@@ -1,14 +1,19 @@
 """What a report says of each atom: counted here once more, atom by atom."""
 
+import base64
+import io
 import json
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import shoal
+from shoal.estimators import portraits as portraits_module
 from shoal.estimators.evaluation import evaluated
 from shoal.estimators.portraits import BINS, Portraits
-from shoal.report import write_report
+from shoal.report import page, read_run, write_report
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +71,67 @@ def test_of_rows_with_gaps_or_a_dictionary_beyond_memory_nothing_is_told():
 def test_the_page_has_them_and_leaves_out_what_is_not_as_it_should_be(fitted, tmp_path):
     model, data = fitted
     folder = shoal.save_run(model, tmp_path / "run", data)
-    page = write_report(folder).read_text(encoding="utf-8")
-    told = json.loads(page.partition('id="portraits">')[2].partition("</script>")[0])
+    written = write_report(folder).read_text(encoding="utf-8")
+    told = json.loads(written.partition('id="portraits">')[2].partition("</script>")[0])
     assert {"histogram", "range", "lost", "together", "top", "quantiles"} == set(told["0"])
     assert told["0"]["lost"].endswith("%")
-    assert "portraits" not in page.partition("How it was made")[2].partition("<footer>")[0]
+    assert "portraits" not in written.partition("How it was made")[2].partition("<footer>")[0]
+
+
+def _shown(page):
+    from PIL import Image
+
+    told = json.loads(page.partition('id="shots">')[2].partition("</script>")[0])
+    url = page.rpartition(".shot {")[2].partition("base64,")[2].partition(")")[0]
+    return told, np.asarray(Image.open(io.BytesIO(base64.b64decode(url))))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    data = np.random.default_rng(0).normal(size=(300, 4, 6))
+    source = shoal.open_source(data)
+    model = shoal.DictionaryAutoencoder(10, 2, random_state=0).fit(data.reshape(300, 24))
+    return data, shoal.save_run(model, tmp_path / "run", source)
+
+
+def test_rows_that_are_pictures_are_drawn(pictures):
+    data, folder = pictures
+    told, sheet = _shown(write_report(folder).read_text(encoding="utf-8"))
+    place = len(told["numbers"]) // 2
+    row = data[told["numbers"][place]]
+    up, left = divmod(place, told["columns"])
+    drawn = sheet[4 * up : 4 * up + 4, 6 * left : 6 * left + 6]
+    expected = 255 * (row - row.min()) / (row.max() - row.min())
+    np.testing.assert_allclose(drawn, expected, atol=1)
+    top = json.loads((folder / "config.json").read_text())["portraits"]["atoms"][0]["top"]
+    assert told["numbers"][:8] == [number for number, _ in top]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"numbers": [1, "2"]},
+        {"numbers": []},
+        {"numbers": [1] * 10**6},
+        {"shape": [4, 7]},
+        {"shape": "x"},
+        {"levels": "!"},
+        {"levels": base64.b64encode(zlib.compress(bytes(10**8))).decode()},
+        {"levels": base64.b64encode(b"x").decode()},
+    ],
+)
+def test_rows_that_are_not_as_they_should_be_are_left_out(pictures, change):
+    _, folder = pictures
+    config = json.loads((folder / "config.json").read_text())
+    config["portraits"]["rows"] |= change
+    run = replace(read_run(folder), config=config)
+    assert page._shots(run) is None
+
+
+def test_no_more_rows_are_drawn_than_fit(monkeypatch):
+    monkeypatch.setattr(portraits_module, "_MOST_LEVELS", 50)
+    told = {"atoms": [{"top": [[7, 1.0], [2, 0.5]], "quantiles": [[5, 0.7]]}]}
+    rows, index = np.zeros((3, 24)), np.array([2, 5, 7])
+    found = portraits_module.pictured(told, rows, index, (4, 6))
+    assert found["numbers"] == [7, 2]
+    assert zlib.decompress(base64.b64decode(found["levels"])) == bytes(48)

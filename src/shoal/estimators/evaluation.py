@@ -21,7 +21,7 @@ from shoal.diagnosis import (
     support_recovery,
 )
 from shoal.estimators.base import TiedAutoencoder
-from shoal.estimators.portraits import Portraits
+from shoal.estimators.portraits import Portraits, pictured
 from shoal.vocabulary import ArgumentError
 
 __all__ = ["evaluate", "evaluated", "surroundings"]
@@ -93,6 +93,8 @@ def evaluated(model: TiedAutoencoder, source: Source, *, each_atom: bool = True)
         results[method], inferred[method] = statistics.result(), kept
     encoder = results["encoder"]
     told = None if portraits is None else portraits.result()
+    if told is not None and source.feature_shape is not None and len(source.feature_shape) > 1:
+        told["rows"] = pictured(told, rows, index, source.feature_shape)
     diagnosis = {
         "n_samples": encoder.n_samples,
         **_numbers(encoder),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-__all__ = ["Portraits", "strongest_and_quantiles"]
+__all__ = ["Portraits", "pictured", "strongest_and_quantiles"]
 
 # Arbitrary: atoms that are told of, bars of a histogram, atoms that fire with one; and the codes
 # that are kept at most, some 200 MB.
@@ -18,6 +21,8 @@ _MOST_CODES = 2**24
 # counted.
 _MOST_ENTRIES, _MOST_PAIRS = 2**26, 2**28
 TOP, QUANTILES = 8, 10
+# Arbitrary: numbers of the rows that are drawn, a byte each, in a page that is to stay below 5 MB.
+_MOST_LEVELS = 2**20
 
 
 class Portraits:
@@ -113,6 +118,24 @@ def strongest_and_quantiles(
         return list(zip(rows[at].tolist(), values[at].astype(float).tolist(), strict=True))
 
     return listed(slice(TOP)), listed(np.unique(places))
+
+
+def pictured(
+    told: dict[str, Any], rows: NDArray[Any], index: NDArray[np.intp], shape: Sequence[int]
+) -> dict[str, Any]:
+    """The rows that are told of, as pictures: the strongest of each atom first, as many as fit.
+
+    ``numbers`` says which, ``levels`` are theirs from 0 (the row's least) to 255, packed by zlib.
+    """
+    parts = (each[part] for part in ("top", "quantiles") for each in told["atoms"])
+    wanted = list(dict.fromkeys(row for part in parts for row, _ in part))
+    wanted = wanted[: _MOST_LEVELS // rows.shape[1]]
+    some = rows[np.searchsorted(index, wanted)].astype(np.float64)
+    low = some.min(axis=1, keepdims=True)
+    wide = np.maximum(some.max(axis=1, keepdims=True) - low, np.finfo(np.float64).tiny)
+    levels = (255 * ((some - low) / wide)).round().astype(np.uint8)
+    packed = base64.b64encode(zlib.compress(levels.tobytes(), 9)).decode("ascii")
+    return {"numbers": wanted, "shape": list(shape), "levels": packed}
 
 
 def _together(codes: Any, atoms: NDArray[np.intp]) -> list[list[list[float]]]:

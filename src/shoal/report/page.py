@@ -13,6 +13,7 @@ import io
 import math
 import os
 import re
+import zlib
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +23,7 @@ import numpy as np
 from shoal.files import write_bytes
 from shoal.report import figures, plots
 from shoal.report.landscape import landscape_svgs, landscape_words
-from shoal.report.run import Run, number, read_run
+from shoal.report.run import Run, number, picture_shape, read_run
 from shoal.report.words import (
     chips,
     compact,
@@ -292,6 +293,7 @@ def _context(run: Run, certificate: Mapping[str, Any] | None) -> dict[str, Any]:
         "trusted": trusted,
         "texts": _texts(run),
         "portraits": _portraits(run, {atom["index"] for atom in atoms}),
+        "shots": _shots(run),
         "landscape": _landscape(run),
         "tables": _tables(run),
         "command": run.config.get("command"),
@@ -429,6 +431,43 @@ def _portraits(run: Run, drawn: set[int]) -> dict[int, dict[str, Any]]:
             "quantiles": [[i, compact(code)] for i, code in _numbered(each.get("quantiles"))],
         }
     return found
+
+
+def _shots(run: Run) -> dict[str, Any] | None:
+    """A sheet of the rows that are drawn; None where what is given is no such thing."""
+    from PIL import Image
+
+    given = run.section("portraits").get("rows")
+    given = given if isinstance(given, dict) else {}
+    numbers, packed = given.get("numbers"), given.get("levels")
+    if not isinstance(numbers, list) or not all(type(each) is int for each in numbers):
+        return None
+    n = run.config["source"].get("n_features") if isinstance(run.config.get("source"), dict) else 0
+    shape = picture_shape(given.get("shape"), n) if type(n) is int else None
+    if shape is None or not numbers or not isinstance(packed, str):
+        return None
+    size = len(numbers) * n
+    try:
+        # No more than there should be, whatever it says.
+        raw = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), size + 1)
+    except (ValueError, zlib.error):
+        return None
+    if len(raw) != size:
+        return None
+    columns = math.ceil(math.sqrt(len(numbers)))
+    (h, w), colours = shape[:2], shape[2:]
+    lines = math.ceil(len(numbers) / columns)
+    tiles = np.zeros((lines * columns, h, w, *colours), np.uint8)
+    tiles[: len(numbers)] = np.frombuffer(raw, np.uint8).reshape(-1, h, w, *colours)
+    sheet = tiles.reshape(lines, columns, h, w, *colours).swapaxes(1, 2)
+    zoom = _zoom(40, max(h, w))
+    return {
+        "url": _data_url(_png(Image.fromarray(sheet.reshape(lines * h, columns * w, *colours)))),
+        "numbers": numbers,
+        "columns": columns,
+        "width": w * zoom,
+        "height": h * zoom,
+    }
 
 
 def _numbered(value: Any) -> list[tuple[int, float]]:

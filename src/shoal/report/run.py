@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Run",
     "number",
+    "picture_shape",
     "read_run",
 ]
 
@@ -111,7 +112,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         dictionary=np.where(finite, dictionary, 0).astype(np.float32),
         activation=_per_atom(tensors, "atom_activation", m),
         energy=_per_atom(tensors, "atom_energy", m),
-        feature_shape=_picture_shape(shape, n),
+        feature_shape=picture_shape(shape, n),
         broken_atoms=int((~finite).any(axis=1).sum()),
     )
 
@@ -123,7 +124,7 @@ def _per_atom(tensors: dict[str, NDArray[Any]], name: str, m: int) -> NDArray[np
     return np.nan_to_num(value.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _picture_shape(shape: Any, n: int) -> tuple[int, ...] | None:
+def picture_shape(shape: Any, n: int) -> tuple[int, ...] | None:
     """The shape as ``(h, w)`` or ``(h, w, 3)``; None where n features are no such picture.
 
     A shape that no longer fits (a preprocessing that reduced the features) isn't an error:

@@ -90,6 +90,9 @@
   // What is told of an atom where it is enlarged: its codes, what goes with it, rows that fire it.
   const data = document.getElementById("portraits");
   const portraits = data ? JSON.parse(data.textContent) : {};
+  const sheet = document.getElementById("shots");
+  const shots = sheet ? JSON.parse(sheet.textContent) : { numbers: [] };
+  const shotOf = new Map(shots.numbers.map((row, place) => [row, place]));
   const portray = (index) => {
     const panel = document.getElementById("portrait");
     const found = portraits[index];
@@ -122,9 +125,22 @@
       return [name, ` on ${share} of its rows `];
     }));
     if (!found.together.length) together.textContent = "–";
-    const rows = (list) => list.map(([row, code]) => `${row} (${code})`).join(", ");
-    top.textContent = rows(found.top);
-    quantiles.textContent = rows(found.quantiles);
+    // Rows are drawn where there are pictures of all of a list; of others there are the numbers.
+    const picture = ([row, code]) => {
+      const at = shotOf.get(row);
+      const shot = document.createElement("span");
+      shot.className = "shot";
+      shot.title = `row ${row}, code ${code}`;
+      shot.setAttribute("role", "img");
+      shot.setAttribute("aria-label", shot.title);
+      const [left, up] = [at % shots.columns, Math.floor(at / shots.columns)];
+      shot.style.backgroundPosition = `${-left * shots.width}px ${-up * shots.height}px`;
+      return shot;
+    };
+    const rows = (list) => list.every(([row]) => shotOf.has(row)) ? list.map(picture)
+      : [list.map(([row, code]) => `${row} (${code})`).join(", ")];
+    top.replaceChildren(...rows(found.top));
+    quantiles.replaceChildren(...rows(found.quantiles));
   };
 
   let shown = null;
