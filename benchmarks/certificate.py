@@ -321,9 +321,12 @@ def measured(found: list[Judged]) -> dict[str, float]:
     """Over all atoms: how many of those certified are true, and of the true ones certified."""
     evidence, true, mixture, _ = _together(found)
     certified, mixed = verdicts(evidence)
+    agreeing = evidence["match"] >= TRUE
     return {
         "precision": _of(true[certified]),
         "recall": _of(certified[true]),
+        "agreeing_precision": _of(true[agreeing]),
+        "agreeing_recall": _of(agreeing[true]),
         "mixture_precision": _of(mixture[mixed]),
         "mixture_recall": _of(mixed[mixture]),
         "certified": _of(certified),
