@@ -9,7 +9,7 @@ import shoal
 from shoal.certificate.evidence import locally_best, pull, together
 from shoal.certificate.learning import left_over
 from shoal.certificate.refits import Coded
-from shoal.certificate.whole import hypotheses, unseen
+from shoal.certificate.whole import _curve, hypotheses, unseen
 from shoal.generative import NonnegativeSparseCoding, SparseCoding, random_dictionary
 from shoal.theory import nguyen2019
 
@@ -209,3 +209,13 @@ def test_singular_values_are_those_of_the_atoms_that_fire_together():
     assert high[3] == pytest.approx(max(three.max(), 1.0))
     assert np.isnan(low[4:]).all()
     assert np.isnan(high[4:]).all()
+
+
+@pytest.mark.parametrize(
+    ("linear", "said"), [(0.05, "a few directions"), (0.6, "no such structure")]
+)
+def test_where_no_number_is_supported_it_says_why(linear, said):
+    errors, fits = np.full((2, 3, 100), 0.7), np.full((2, 100), linear)
+    curve = _curve([2, 4, 8], errors, fits, 100.0, "atoms", 4)
+    assert curve.chosen is None
+    assert said in curve.reason

@@ -32,6 +32,8 @@ Floats = NDArray[np.float64]
 # are enough for: what all of it costs is bounded whatever there is. A share of the variance that is
 # no reason for more atoms.
 _PARTS, _ROWS, _EXPLAINED, _VALUES, _TRIFLE = 4, 500, 2000, 2.5e8, 0.003
+# Arbitrary: what the covariance predicts of features left out from which on it hides all else.
+_NEARLY_ALL = 0.8
 _FEWER = (0.25, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MORE = (1.1, 1.25, 1.5)
 
@@ -242,10 +244,15 @@ def _curve(
     more = gain.mean() > gain.std() / np.sqrt(len(gain))
     there = f"{sizes[0]} to {sizes[-1]} {what} were tried"
     if explained[best] <= 0 or not more:
+        either = "Either the data have no such structure, or one with many more than were tried."
+        if covariance >= _NEARLY_ALL:
+            either = (
+                "That is no sign that there are none: a few directions hold nearly all of these "
+                "data, and there this test sees nothing else."
+            )
         reason = (
             f"{there}, and the best predict {explained[best]:.1%}, where the covariance alone "
-            f"predicts {covariance:.1%}: by this test no number of {what} is supported. Either the "
-            "data have no such structure, or one with many more than were tried."
+            f"predicts {covariance:.1%}: by this test no number of {what} is supported. {either}"
         )
         return Curve(sizes, explained.tolist(), sd.tolist(), None, None, reason)
     chosen = sizes[place]
