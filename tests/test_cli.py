@@ -151,6 +151,27 @@ def test_several_processes_are_for_fit_alone(here: Path) -> None:
     result = shoal_("generate", "sparse", "-o", "x.npz", **SEVERAL)
     assert result.exit_code == 2
     assert "torchrun: found 2 processes for generate; needed one process" in result.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["info", "nowhere"], 2)])
+@pytest.mark.parametrize("rank", [None, 0, 1])
+def test_one_of_several_processes_ends_as_it_stands(words, code, rank):
+    script = """
+import atexit, sys
+from shoal.cli import main
+atexit.register(print, "taken apart")
+main()
+"""
+    env = dict(os.environ)
+    if rank is not None:
+        env |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, env=env
+    )
+    assert done.returncode == code
+    assert ("taken apart" in done.stdout) == (rank is None)
+    if rank is None and not code:
+        assert done.stdout.strip()
     assert not Path("x.npz").exists()
     for name in SEVERAL:  # another program's variables
         left = {key: value for key, value in SEVERAL.items() if key != name}

@@ -7,8 +7,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Annotated, Any
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -142,4 +142,23 @@ def main() -> None:
     signals.install()
     if launched()[0] > 0:
         screen.leave_to_another()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if launched()[1] > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+            _leave(end.code)
+        raise
+
+
+def _leave(code: Any) -> NoReturn:
+    """End one of several processes as it stands, without taking the interpreter apart.
+
+    A thread of gloo may still hold a tensor; where it lets go of it while Python ends, the process
+    is aborted, and torchrun then ends all others before they have written.
+    """
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
