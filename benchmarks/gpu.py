@@ -21,16 +21,21 @@ import platform
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from shoal.network import TopK
 from shoal.network.autoencoder import encode, reconstruct
-from shoal.network.kernels import gpu
+from shoal.network.kernels import gpu, gpu_compiled
 from shoal.vocabulary import Parameters, __version__
 
 SIZES = [(65536, 768, 24576, 32), (65536, 1024, 65536, 64)]  # samples, features, atoms, k
@@ -120,6 +125,87 @@ def autograd_step(
         return leaves.dictionary.grad, leaves.bias.grad
 
     return call
+
+
+# Operators that only look at memory, or take some.
+IDLE = (
+    "view", "slice", "select", "t", "transpose", "split", "expand", "unsqueeze", "squeeze", "empty",
+    "empty_like", "new_empty", "detach", "alias", "_unsafe_view", "permute", "reshape", "flatten",
+    "unbind", "empty_strided", "lift_fresh", "promote_types",
+)  # fmt: skip
+# Operators that the host waits for. A mask as an index asks for its number of entries, too.
+WAITING = (
+    "nonzero", "_local_scalar_dense", "item", "masked_select", "masked_scatter", "unique",
+    "_unique2", "bincount", "repeat_interleave", "is_nonzero", "equal",
+)  # fmt: skip
+
+
+class Launches(TorchDispatchMode):
+    """Counts what is launched, by its name, and what the host would wait for; kernels apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+        self._launching = False
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = function.overloadpacket.__name__
+        indices = args[1] if name.startswith("index") and isinstance(args[1], list) else ()
+        masks = any(each is not None and each.dtype == torch.bool for each in indices)
+        between = name in ("_to_copy", "copy_") and len(_devices(args, kwargs)) > 1
+        if name in WAITING or masks or between:
+            self.waits[name] += 1
+        elif name not in IDLE:
+            self.found[name] += 1
+        return function(*args, **(kwargs or {}))
+
+    def __enter__(self) -> Any:
+        self._undo = ExitStack()
+        # In Triton's interpreter a launch is many operators: they don't count.
+        for kernel in [each for each in vars(gpu_compiled).values() if hasattr(each, "arg_names")]:
+            self._undo.callback(delattr, kernel, "run")
+            kernel.run = partial(self._run, kernel.run)
+        # These tell no mode of it.
+        for name in ("tolist", "numpy", "cpu"):
+            change = mock.patch.object(Tensor, name, self._noticed(name, getattr(Tensor, name)))
+            self._undo.enter_context(change)
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        self._undo.close()
+        super().__exit__(*raised)
+
+    def _noticed(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not self._launching:
+                self.waits[name] += 1
+            return method(*args, **kwargs)
+
+        return call
+
+    def _run(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.found["Triton"] += 1
+        self._launching = True
+        with _disable_current_modes():
+            found = run(*args, **kwargs)
+        self._launching = False
+        return found
+
+
+def _devices(args: Any, kwargs: Any) -> set[torch.device]:
+    found = {each.device for each in args if isinstance(each, Tensor)}
+    wanted = (kwargs or {}).get("device")
+    return found if wanted is None else found | {torch.device(wanted)}
+
+
+def launches(parameters: Parameters, data: Tensor, activation: TopK) -> Launches:
+    """What a step launches, and how often the host waits for it."""
+    with Launches() as seen:
+        gpu.step(parameters, data, activation)
+    return seen
 
 
 def measure(size: tuple[int, int, int, int], device: str) -> dict[str, Any]:

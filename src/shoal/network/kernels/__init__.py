@@ -88,7 +88,8 @@ def choose(
         known = data.device.type == "cpu" and parameters.threshold is None
         if not known or gate_of(encoder) is None:
             return reference
-    if data.dtype not in (torch.float32, torch.float64):
+    halves = (torch.bfloat16, torch.float16) if data.is_cuda else ()
+    if data.dtype not in (torch.float32, torch.float64, *halves):
         return reference
     return _sparse(data.device.type)
 
