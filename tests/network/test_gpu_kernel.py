@@ -16,6 +16,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from shoal.network import HardThreshold, ReLU, Sigmoid, Softplus, TopK, encode, kernels, loss
+from shoal.network.inference import (
+    IterativeHardThresholding,
+    OrthogonalMatchingPursuit,
+    SubspacePursuit,
+)
 from shoal.network.kernels import reference
 from shoal.vocabulary import Parameters, active
 
@@ -615,6 +620,74 @@ def test_halves_go_to_the_kernel(take):
     if DEVICE == "cuda":
         assert kernels.choose(data.bfloat16(), parameters, TopK(3)) is gpu
         assert kernels.choose(data.half(), parameters, TopK(3)) is gpu
+
+
+# --- pursuits --------------------------------------------------------------------------------
+
+
+def planted(k, n_samples=4, shape=(50, 24), seed=50):
+    """Unit atoms, and rows of k of them with some noise."""
+    generator = torch.Generator().manual_seed(seed)
+    atoms = torch.nn.functional.normalize(torch.randn(shape, generator=generator), dim=1)
+    units = torch.stack(
+        [torch.randperm(len(atoms), generator=generator)[:k] for _ in range(n_samples)]
+    )
+    values = 0.3 + torch.rand(units.shape, generator=generator)
+    noise = 0.02 * torch.randn(n_samples, shape[1], generator=generator)
+    data = torch.einsum("bk,bkn->bn", values, atoms[units]) + noise
+    return Parameters(atoms.to(DEVICE), torch.zeros(len(atoms), device=DEVICE)), data.to(DEVICE)
+
+
+PURSUITS = [
+    SubspacePursuit(3),
+    SubspacePursuit(3, signed=False),
+    OrthogonalMatchingPursuit(3),
+    OrthogonalMatchingPursuit(5, signed=False, tolerance=0.05),
+    IterativeHardThresholding(2),
+]
+
+
+@pytest.mark.parametrize("pursuit", PURSUITS, ids=str)
+def test_pursuits_are_the_dense_ones(take, pursuit):
+    take(BF16, dense=1 / 8)
+    parameters, data = planted(3)
+    parameters = parameters._replace(offset=torch.ones_like(data[0]))
+    data = data + 1
+    data[1] = 1  # nothing to explain
+    found = gpu.sparse_encode(parameters, data, pursuit)
+    expected = reference.sparse_encode(parameters, data, pursuit)
+    assert torch.equal(active(found.values), active(expected.values))
+    assert torch.equal(found.indices, expected.indices)
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-4, atol=1e-5)
+    sums = gpu.step(parameters, data, pursuit)
+    judge = reference.step(parameters, data, pursuit)
+    for name in ("dictionary", "bias", "losses", "counts", "energy", "offset"):
+        torch.testing.assert_close(getattr(sums, name), getattr(judge, name), rtol=1e-4, atol=1e-4)
+
+
+def test_a_pursuit_makes_no_matrix_of_atoms_by_atoms_nor_dense_scores(take):
+    take(BF16, dense=1 / 8)
+    parameters, data = planted(2, n_samples=3, shape=(300, 4))
+    expected = reference.sparse_encode(parameters, data, SubspacePursuit(2))
+    with Sizes() as sizes:
+        found = gpu.sparse_encode(parameters, data, SubspacePursuit(2))
+    assert sizes.largest <= 300 * 4 * 8  # the dictionary's
+    assert torch.equal(found.indices, expected.indices)
+
+
+def test_a_pursuit_looks_only_at_rows_that_get_better(take, monkeypatch):
+    take(BF16, dense=1 / 8)
+    looks = []
+    look = gpu._Look.__call__
+    monkeypatch.setattr(
+        gpu._Look,
+        "__call__",
+        lambda self, rows, *more: looks.append(len(rows)) or look(self, rows, *more),
+    )
+    gpu.sparse_encode(*planted(3, n_samples=6, seed=51), SubspacePursuit(3))
+    assert looks[0] == looks[1] == 6
+    assert looks == sorted(looks, reverse=True)
+    assert looks[-1] < 6
 
 
 # --- nobody waits ----------------------------------------------------------------------------

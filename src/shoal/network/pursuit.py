@@ -13,6 +13,7 @@ kernels have faster ones (:func:`shoal.network.fast_sparse_encode`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -25,6 +26,7 @@ from shoal.vocabulary import active, check_count, check_number
 
 __all__ = [
     "IterativeHardThresholding",
+    "Look",
     "OrthogonalMatchingPursuit",
     "Pursuit",
     "SubspacePursuit",
@@ -158,6 +160,15 @@ def _positive_least_squares(
     return found
 
 
+def _fitted(
+    dictionary: Tensor, data: Tensor, support: SparseCodes, *, signed: bool
+) -> tuple[SparseCodes, Tensor, Tensor]:
+    """The codes of data (B, n) on a support, what they leave (B, n), and its square (B,)."""
+    found = _positive_least_squares(dictionary, data, support, signed)
+    residual = data - found.reconstruct(dictionary)
+    return found, residual, residual.square().sum(dim=1)
+
+
 def _value(scores: Tensor, signed: bool) -> Tensor:
     return scores.abs() if signed else scores
 
@@ -175,6 +186,39 @@ def _shrunk(codes: Tensor, gram: Tensor, by: Tensor) -> Tensor:
     change = torch.linalg.solve(square, (by[order] * value.sign())[:, :, None]).squeeze(2)
     left = value - change
     return torch.zeros_like(codes).scatter_(1, order, torch.where(left * value > 0, left, 0.0))
+
+
+class Look:
+    """What rows (B, n) correlate with most, by a dense product: a kernel may know it sooner."""
+
+    def __init__(self, dictionary: Tensor) -> None:
+        self.dictionary = dictionary
+
+    def __call__(
+        self, rows: Tensor, k: int, signed: bool, without: SparseCodes | None = None
+    ) -> SparseCodes:
+        """The k units of largest value above 0 of each row, but for those active in `without`."""
+        scores = rows @ self.dictionary.T
+        if without is not None:
+            scores = torch.where(active(without.dense(len(self.dictionary))), 0.0, scores)
+        return _largest(scores, k, signed)
+
+    def best(self, rows: Tensor, signed: bool, taken: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest value (B,) of each row, and its unit, which is not one of `taken` (B, t)."""
+        score = rows @ self.dictionary.T  # (B, m)
+        if signed:
+            score.abs_()
+        if taken.shape[1]:
+            score.scatter_(1, taken, -torch.inf)
+        best, index = score.max(dim=1)
+        return best, index
+
+
+def _largest_of(codes: SparseCodes, k: int, signed: bool) -> SparseCodes:
+    """The k largest values of a list, ties to the lowest unit; others have the value 0."""
+    units, order = codes.indices.sort(dim=1)
+    kept = _largest(codes.values.gather(1, order), min(k, order.shape[1]), signed)
+    return SparseCodes(units.gather(1, kept.indices), kept.values)
 
 
 def _largest(scores: Tensor, k: int, signed: bool) -> SparseCodes:
@@ -210,35 +254,35 @@ class SubspacePursuit(Pursuit):
         check_count("max_iterations", self.max_iterations, low=0)
 
     def __call__(self, dictionary: Tensor, data: Tensor) -> SparseCodes:  # noqa: D102
-        k, m = self._taken(dictionary), len(dictionary)
+        return self.pursue(dictionary, data, Look(dictionary))
 
-        def fit(support: SparseCodes) -> tuple[SparseCodes, Tensor, Tensor]:
-            found = _positive_least_squares(dictionary, data, support, self.signed)
-            residual = data - found.reconstruct(dictionary)
-            return found, residual, residual.square().sum(dim=1)
-
-        best, residual, loss = fit(_largest(data @ dictionary.T, k, self.signed))
+    def pursue(self, dictionary: Tensor, data: Tensor, look: Look) -> SparseCodes:
+        """The codes, where `look` says what residuals correlate with."""
+        k = self._taken(dictionary)
+        fit = partial(_fitted, dictionary, signed=self.signed)
+        best, residual, loss = fit(data, look(data, k, self.signed))
+        found = SparseCodes(*(part.clone() for part in best))
         square = data.square().sum(dim=1)
+        rows = torch.arange(len(data), device=data.device)  # whose residual still gets smaller
         for _ in range(self.max_iterations):
-            scores = residual @ dictionary.T
-            scores = torch.where(active(best.dense(m)), 0.0, scores)
-            more = _largest(scores, min(k, m), self.signed)
+            more = look(residual, k, self.signed, best)
             both = SparseCodes(
                 torch.cat([best.indices, more.indices], dim=1),
                 torch.cat([best.values, more.values], dim=1),
             )
-            wide = _least_squares(dictionary, data, _without_twins(dictionary, both))
-            kept = _largest(wide.dense(m), k, self.signed)
-            trial, after, new_loss = fit(kept)
+            here = data[rows]
+            wide = _least_squares(dictionary, here, _without_twins(dictionary, both))
+            trial, after, new_loss = fit(here, _largest_of(wide, k, self.signed))
             # Rounding can make equals look better: it must be more than that.
-            better = loss - new_loss > 64 * dependence(data.dtype) * (square - loss)
-            if not bool(better.any()):
+            gain = 64 * dependence(data.dtype) * (square[rows] - loss)
+            better = (loss - new_loss > gain).nonzero().squeeze(1)
+            if not len(better):
                 break
-            row = better[:, None]
-            best = SparseCodes(*(torch.where(row, *pair) for pair in zip(trial, best, strict=True)))
-            residual = torch.where(row, after, residual)
-            loss = torch.where(better, new_loss, loss)
-        return _within(dictionary, data, best, self.signed)
+            rows, residual, loss = rows[better], after[better], new_loss[better]
+            best = SparseCodes(*(part[better] for part in trial))
+            for whole, part in zip(found, best, strict=True):
+                whole[rows] = part
+        return _within(dictionary, data, found, self.signed)
 
 
 @register("pursuit", "iht")
@@ -341,6 +385,10 @@ class OrthogonalMatchingPursuit(Pursuit):
         check_number("tolerance", self.tolerance, low=0.0, high=1.0)
 
     def __call__(self, dictionary: Tensor, data: Tensor) -> SparseCodes:  # noqa: D102
+        return self.pursue(dictionary, data, Look(dictionary))
+
+    def pursue(self, dictionary: Tensor, data: Tensor, look: Look) -> SparseCodes:
+        """The codes, where `look` says what residuals correlate with."""
         n_samples, n_features = data.shape
         k = self._taken(dictionary)
         basis = data.new_zeros(n_samples, k, n_features)  # orthonormal, spans the atoms taken
@@ -354,12 +402,7 @@ class OrthogonalMatchingPursuit(Pursuit):
         rounding = 32 * torch.finfo(data.dtype).eps * torch.linalg.vector_norm(data, dim=1)
         square = data.square().sum(dim=1)
         for taken in range(k):
-            score = residual @ dictionary.T  # (B, m)
-            if self.signed:
-                score.abs_()
-            if taken:
-                score.scatter_(1, indices[:, :taken], -torch.inf)
-            best, index = score.max(dim=1)
+            best, index = look.best(residual, self.signed, indices[:, :taken])
             indices[:, taken] = index
             atom = dictionary[index]  # (B, n)
             inside = torch.einsum("bkn,bn->bk", basis[:, :taken], atom)

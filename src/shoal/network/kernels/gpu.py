@@ -25,8 +25,13 @@ dense reference.
 
 All loops over rows are Triton kernels (:mod:`shoal.network.kernels.gpu_compiled`). They use no
 atomics: bits are the same every time. Data in half precision (bfloat16, float16) are read as they
-are, and all that is made of them is float32. Activations that aren't gates, and pursuits, are the
-reference's.
+are, and all that is made of them is float32. Activations that aren't gates are the reference's.
+
+**Pursuits** ask again and again what residuals correlate with most: that is a k-largest code, and
+the same product and kernels find it (:class:`_Look`). No m by m matrix is made, and none of the
+size of the scores but the coarse ones; rows whose residual gets no smaller are left out of the next
+look. Least squares on a row's few atoms are torch's. Subspace and matching pursuit are taken so,
+the others are the reference's.
 """
 
 from __future__ import annotations
@@ -39,18 +44,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shoal.network.activations import Activation, Gate, gate_of
+from shoal.network.activations import Activation, Gate, TopK, gate_of
 from shoal.network.codes import SparseCodes
 from shoal.network.kernels import gpu_compiled, recorded, reference
 from shoal.network.kernels.reference import StepSums
-from shoal.network.pursuit import Pursuit
+from shoal.network.pursuit import Look, OrthogonalMatchingPursuit, Pursuit, SubspacePursuit
 from shoal.vocabulary import Parameters, active
 
 __all__ = ["adam_", "coded_step", "corrected_encode", "encode", "sparse_encode", "step"]
 
 adam_ = reference.adam_
 corrected_encode = reference.corrected_encode
-coded_step = reference.coded_step
 
 # Working memory of a tile, about: some 8000 rows of 768 features and 24576 atoms, of which the
 # second cache holds the data and the residuals, 50 MB, for the sums of atoms.
@@ -65,6 +69,8 @@ _HALVES = (torch.bfloat16, torch.float16)
 @torch.no_grad()
 def step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> StepSums:
     """Loss, gradient and activity of a batch (B, n), summed over its samples."""
+    if isinstance(activation, Pursuit):
+        return coded_step(parameters, data, sparse_encode(parameters, data, activation))
     parameters, data, gate = _prepared(parameters, data, activation)
     if gate is None:
         return reference.step(parameters, data, activation)
@@ -79,7 +85,8 @@ def step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit)
 
         kind = (gate, encoder.precision, TILE_BYTES)
         found = recorded.call(kind, sums, (*parameters[:2], data))
-    return StepSums(*found, len(data))  # type: ignore[arg-type]
+    dictionary, bias, losses, counts, energy = found
+    return StepSums(dictionary, bias, losses, counts, energy, len(data))
 
 
 def _records(data: Tensor) -> bool:
@@ -107,6 +114,8 @@ def sparse_encode(
     end in zeros at unit 0.
     """
     parameters, data, gate = _prepared(parameters, data, activation)
+    if isinstance(activation, Pursuit) and _is_fast(parameters, activation):
+        return _pursued(parameters, data, activation)
     if gate is None:
         return reference.sparse_encode(parameters, data, activation)
     parts = []
@@ -134,6 +143,8 @@ def sparse_encode(
 def encode(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> Tensor:
     """The code x = sigma(y D^T + b) of data (B, n): shape (B, m)."""
     parameters, data, gate = _prepared(parameters, data, activation)
+    if isinstance(activation, Pursuit) and _is_fast(parameters, activation):
+        return _pursued(parameters, data, activation).dense(len(parameters.bias))
     if gate is None:
         return reference.encode(parameters, data, activation)
     n_atoms = len(parameters.bias)
@@ -147,8 +158,35 @@ def encode(parameters: Parameters, data: Tensor, activation: Activation | Pursui
     return dense
 
 
+@torch.no_grad()
+def coded_step(parameters: Parameters, data: Tensor, codes: SparseCodes) -> StepSums:
+    """The sums of :func:`step` for codes that are given, and don't depend on the atoms."""
+    parameters, data, _ = _prepared(parameters, data, None)
+    dictionary, (m, n) = parameters.dictionary, parameters.dictionary.shape
+    codes = SparseCodes(codes.indices, codes.values.to(dictionary.dtype))
+    sums = StepSums.zeros(parameters, len(data))
+    rows = max(1, TILE_BYTES // (8 * dictionary.element_size() * n * (codes.values.shape[1] + 4)))
+    with torch.cuda.device_of(data):
+        for start in range(0, len(data), rows):
+            where = slice(start, start + rows)
+            part = SparseCodes(*(each[where] for each in codes))
+            residual = data[where] - part.reconstruct(dictionary)
+            if parameters.offset is not None and sums.offset is not None:
+                residual -= parameters.offset
+                sums.offset.sub_(residual.sum(dim=0))
+            torch.sum(residual.square(), dim=1, out=sums.losses[where])
+            units = torch.where(active(part.values), part.indices, m)
+            gpu_compiled.atoms(
+                data[where], units, part.values.contiguous(), torch.zeros_like(part.values),
+                residual, dictionary=sums.dictionary, bias=sums.bias, counts=sums.counts,
+                energy=sums.energy,
+            )  # fmt: skip
+    sums.losses.mul_(0.5)
+    return sums
+
+
 def _prepared(
-    parameters: Parameters, data: Tensor, activation: Activation | Pursuit
+    parameters: Parameters, data: Tensor, activation: Activation | Pursuit | None
 ) -> tuple[Parameters, Tensor, Gate | None]:
     """Parameters and data as the kernels take them, and the gate: None leaves it to the reference.
 
@@ -156,7 +194,7 @@ def _prepared(
     """
     kind = torch.promote_types(parameters.bias.dtype, data.dtype)
     kind = torch.float32 if kind in _HALVES else kind
-    gate = None if isinstance(activation, Pursuit) else gate_of(activation)
+    gate = gate_of(activation)
     if kind not in (torch.float32, torch.float64):
         gate = None
     if gate is None or data.dtype not in _HALVES:
@@ -188,6 +226,7 @@ class _Encoder:
         # (it takes two or so); with a threshold, twice what makes a tile dense, as rows differ.
         self.room = min(n_atoms, 64 + (4 * self.k or int(2 * DENSE * n_atoms)))
         self.precision = _precision(data)
+        self.product: _Product | None = None
         self.floor = _float32_below(gate.threshold)
 
     def n_rows(self, data: Tensor) -> int:
@@ -208,7 +247,9 @@ class _Encoder:
         if len(data) == 0:
             return
         bias = self.parameters.bias
-        product = None if self.is_dense else _Product(self.parameters, self.precision)
+        product = self.product
+        if product is None and not self.is_dense:
+            product = self.product = _Product(self.parameters, self.precision)
         threshold = bias.new_full((1,), self.gate.threshold, dtype=torch.float64)
         start = 0
         for tile in data.split(self.n_rows(data)):
@@ -244,6 +285,70 @@ class _Encoder:
         return _Found(*found)
 
 
+# --- pursuits --------------------------------------------------------------------------------
+
+
+class _Look(Look):
+    """What residuals correlate with most, by the screened product."""
+
+    def __init__(self, dictionary: Tensor) -> None:
+        super().__init__(dictionary)
+        self.parameters = Parameters(dictionary, torch.zeros_like(dictionary[:, 0]))
+        self.product: _Product | None = None
+
+    def __call__(
+        self, rows: Tensor, k: int, signed: bool, without: SparseCodes | None = None
+    ) -> SparseCodes:
+        """The k units of largest value above 0 of each row, but for those active in `without`.
+
+        What is fitted correlates with these only by rounding, so they take no place among the k
+        from others of more.
+        """
+        activation = TopK(k, signed)
+        encoder = _Encoder(self.parameters, activation, activation.gate, rows)
+        encoder.product = self.product
+        parts = [found for _, _, found in encoder.tiles(rows.contiguous()) if found is not None]
+        self.product = encoder.product
+        units, values = (torch.cat([part[i] for part in parts]) for i in range(2))
+        on = active(values)
+        if without is not None:
+            there = torch.where(active(without.values), without.indices, -1)
+            on &= (units[:, :, None] != there[:, None, :]).all(dim=2)
+        return SparseCodes(torch.where(on, units, 0).long(), torch.where(on, values, 0.0))
+
+    def best(self, rows: Tensor, signed: bool, taken: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest value (B,) of each row, 0 where that is one of `taken`, and its unit."""
+        found = self(rows, 1, signed, SparseCodes(taken, torch.ones_like(taken)))
+        return found.values[:, 0].abs(), found.indices[:, 0]
+
+
+def _is_fast(parameters: Parameters, pursuit: Pursuit) -> bool:
+    # By exact type: a subclass may do anything.
+    known = type(pursuit) in (SubspacePursuit, OrthogonalMatchingPursuit)
+    return known and min(pursuit.k, parameters.dictionary.shape[1]) <= DENSE * len(parameters.bias)
+
+
+def _pursued(parameters: Parameters, data: Tensor, pursuit: Any) -> SparseCodes:
+    """The codes of a pursuit, units ascending, as wide as the fullest row."""
+    dictionary, (m, n) = parameters.dictionary, parameters.dictionary.shape
+    data = data if parameters.offset is None else data - parameters.offset
+    look, k = _Look(dictionary), min(pursuit.k, m, n)
+    # The atoms of a row, some copies of those of twice as many as it may have.
+    rows = max(1, 2 * TILE_BYTES // (8 * k * (n + k) * dictionary.element_size()))
+    with torch.cuda.device_of(data):
+        parts = [pursuit.pursue(dictionary, tile, look) for tile in data.split(rows) if len(tile)]
+    if not parts:
+        return SparseCodes(*(data.new_zeros(0, 1, dtype=kind) for kind in (torch.long, data.dtype)))
+    indices, values = (torch.cat(each) for each in zip(*parts, strict=True))
+    units, order = torch.where(active(values), indices, m).sort(dim=1)
+    width = max(1, int((units < m).sum(dim=1).amax()))
+    values = values.gather(1, order)[:, :width]
+    return SparseCodes(torch.where(active(values), units[:, :width], 0), values)
+
+
+# --- the product -----------------------------------------------------------------------------
+
+
 def _precision(data: Tensor) -> torch.dtype:
     """The type of the coarse product."""
     nvidia = data.is_cuda and not torch.version.hip
@@ -263,9 +368,6 @@ def _plain_float32(device: torch.device) -> bool:
         return backend.matmul.fp32_precision in ("none", "ieee")
     except AttributeError:  # torch < 2.9
         return torch.get_float32_matmul_precision() == "highest"
-
-
-# --- the screen ------------------------------------------------------------------------------
 
 
 class _Product:
