@@ -20,6 +20,7 @@ from shoal.network.inference import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
     SubspacePursuit,
+    ThresholdPursuit,
 )
 from shoal.network.kernels import reference
 from shoal.vocabulary import Parameters, active
@@ -643,6 +644,8 @@ PURSUITS = [
     SubspacePursuit(3, signed=False),
     OrthogonalMatchingPursuit(3),
     OrthogonalMatchingPursuit(5, signed=False, tolerance=0.05),
+    ThresholdPursuit(4),
+    ThresholdPursuit(4, signed=False, shrinkage=0.2),
     IterativeHardThresholding(2),
 ]
 
@@ -654,6 +657,9 @@ def test_pursuits_are_the_dense_ones(take, pursuit):
     parameters = parameters._replace(offset=torch.ones_like(data[0]))
     data = data + 1
     data[1] = 1  # nothing to explain
+    if isinstance(pursuit, ThresholdPursuit):
+        bars = 0.2 + 0.2 * torch.arange(len(parameters.bias), device=DEVICE) / len(parameters.bias)
+        parameters = parameters._replace(threshold=bars)
     found = gpu.sparse_encode(parameters, data, pursuit)
     expected = reference.sparse_encode(parameters, data, pursuit)
     assert torch.equal(active(found.values), active(expected.values))

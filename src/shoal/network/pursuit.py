@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from shoal.network.activations import k_largest
-from shoal.network.codes import SparseCodes, sparse_codes
+from shoal.network.codes import SparseCodes
 from shoal.parts import register
 from shoal.vocabulary import active, check_count, check_number
 
@@ -173,19 +173,15 @@ def _value(scores: Tensor, signed: bool) -> Tensor:
     return scores.abs() if signed else scores
 
 
-def _shrunk(codes: Tensor, gram: Tensor, by: Tensor) -> Tensor:
-    """Codes c (B, m) of least squares less G_SS^-1 (by sign(c)); 0 where the sign would change."""
-    taken = codes != 0
-    counts = max(1, int(taken.sum(dim=1).max()))
-    order = taken.to(torch.uint8).topk(counts, dim=1).indices  # (B, s)
-    on = taken.gather(1, order)
-    square = gram[order[:, :, None], order[:, None, :]]
-    square = torch.where(on[:, :, None] & on[:, None, :], square, 0.0)
-    square = square + torch.diag_embed((~on).to(square.dtype))
-    value = codes.gather(1, order)
-    change = torch.linalg.solve(square, (by[order] * value.sign())[:, :, None]).squeeze(2)
-    left = value - change
-    return torch.zeros_like(codes).scatter_(1, order, torch.where(left * value > 0, left, 0.0))
+def _shrunk(dictionary: Tensor, codes: SparseCodes, by: Tensor) -> Tensor:
+    """Codes c (B, k) of least squares less G_SS^-1 (by sign(c)); 0 where the sign would change."""
+    on = active(codes.values)
+    atoms = dictionary[codes.indices] * on.unsqueeze(-1)  # (B, k, n)
+    square = atoms @ atoms.mT + torch.diag_embed((~on).to(atoms.dtype))
+    toward = by[codes.indices] * codes.values.sign()
+    change = torch.linalg.solve(square, toward[:, :, None]).squeeze(2)
+    left = codes.values - change
+    return torch.where(left * codes.values > 0, left, 0.0)
 
 
 class Look:
@@ -203,11 +199,18 @@ class Look:
             scores = torch.where(active(without.dense(len(self.dictionary))), 0.0, scores)
         return _largest(scores, k, signed)
 
-    def best(self, rows: Tensor, signed: bool, taken: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest value (B,) of each row, and its unit, which is not one of `taken` (B, t)."""
+    def best(
+        self, rows: Tensor, signed: bool, taken: Tensor, less: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The largest value (B,) of each row, and its unit, which is not one of `taken` (B, t).
+
+        Values are what is above `less` (m,), if that is there.
+        """
         score = rows @ self.dictionary.T  # (B, m)
         if signed:
             score.abs_()
+        if less is not None:
+            score -= less
         if taken.shape[1]:
             score.scatter_(1, taken, -torch.inf)
         best, index = score.max(dim=1)
@@ -467,39 +470,53 @@ class ThresholdPursuit(Pursuit):
     def __call__(  # noqa: D102
         self, dictionary: Tensor, data: Tensor, threshold: Tensor | None = None
     ) -> SparseCodes:
+        return self.pursue(dictionary, data, Look(dictionary), threshold)
+
+    def pursue(
+        self, dictionary: Tensor, data: Tensor, look: Look, threshold: Tensor | None = None
+    ) -> SparseCodes:
+        """The codes, where `look` says what residuals correlate with."""
         k, (n_samples, _) = self._taken(dictionary), data.shape
         if threshold is None:
             threshold = torch.zeros_like(dictionary[:, 0])
         threshold = self.share * threshold
-        scores, gram = data @ dictionary.T, dictionary @ dictionary.T
-        rounding = dependence(data.dtype) * scores.abs().amax(dim=1)
-        taken = torch.zeros_like(scores, dtype=torch.bool)  # (B, m)
-        codes = torch.zeros_like(scores)
+        units = torch.full((n_samples, k), -1, device=data.device)
+        codes = data.new_zeros(n_samples, k)
 
-        def fitted(support: Tensor) -> Tensor:
-            counts = max(1, int(support.sum(dim=1).max()))
-            order = support.to(torch.uint8).topk(counts, dim=1).indices
-            listed = SparseCodes(order, support.gather(1, order).to(data.dtype))
-            return least_squares(dictionary, data, listed).dense(len(dictionary)) * support
+        def fit(rows: Tensor) -> Tensor:
+            """Fit the units of some rows; what they leave."""
+            on = units[rows] >= 0
+            support = SparseCodes(units[rows].clamp_min(0), on.to(data.dtype))
+            found = least_squares(dictionary, data[rows], support)
+            codes[rows] = torch.where(on, found.values, 0.0)
+            return data[rows] - found.reconstruct(dictionary)
 
-        going = torch.ones(n_samples, dtype=torch.bool, device=data.device)
-        for _ in range(k):
-            gain = _value(scores - codes @ gram, self.signed) - threshold / 2
-            best, unit = torch.where(taken, -torch.inf, gain).max(dim=1)
-            going = going & (best > rounding)
-            if not bool(going.any()):
+        rows = torch.arange(n_samples, device=data.device)  # that may take another unit
+        best, _ = look.best(data, True, units[:, :0])
+        residual, rounding = data, dependence(data.dtype) * best
+        for taken in range(k):
+            best, unit = look.best(residual, self.signed, units[rows, :taken], threshold / 2)
+            going = (best > rounding[rows]).nonzero().squeeze(1)
+            if not len(going):
                 break
-            taken[going, unit[going]] = True
-            codes = fitted(taken)
+            rows = rows[going]
+            units[rows, taken] = unit[going]
+            residual = fit(rows)
+        units, order = units.sort(dim=1)  # ties go to the lower unit
+        codes = codes.gather(1, order)
         floor = threshold.clamp_min(torch.finfo(data.dtype).tiny)
+        rows = torch.arange(n_samples, device=data.device)  # that may lose another
         while True:
-            share = torch.where(taken, _value(codes, self.signed) / floor, torch.inf)
-            least, unit = share.min(dim=1)
-            fails = least < 1
-            if not bool(fails.any()):
+            here = units[rows]
+            worth = _value(codes[rows], self.signed) / floor[here.clamp_min(0)]
+            least, place = torch.where(here >= 0, worth, torch.inf).min(dim=1)
+            fails = (least < 1).nonzero().squeeze(1)
+            if not len(fails):
                 break
-            taken[fails, unit[fails]] = False
-            codes = fitted(taken)
+            rows = rows[fails]
+            units[rows, place[fails]] = -1
+            fit(rows)
         if self.shrinkage:
-            codes = _shrunk(codes, gram, self.shrinkage * threshold)
-        return sparse_codes(codes)
+            at = SparseCodes(units.clamp_min(0), codes)
+            codes = _shrunk(dictionary, at, self.shrinkage * threshold)
+        return SparseCodes(units.clamp_min(0), codes)

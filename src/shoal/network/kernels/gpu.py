@@ -30,12 +30,13 @@ are, and all that is made of them is float32. Activations that aren't gates are 
 **Pursuits** ask again and again what residuals correlate with most: that is a k-largest code, and
 the same product and kernels find it (:class:`_Look`). No m by m matrix is made, and none of the
 size of the scores but the coarse ones; rows whose residual gets no smaller are left out of the next
-look. Least squares on a row's few atoms are torch's. Subspace and matching pursuit are taken so,
-the others are the reference's.
+look. Least squares on a row's few atoms are torch's. Iterative hard thresholding is the
+reference's.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -48,7 +49,13 @@ from shoal.network.activations import Activation, Gate, TopK, gate_of
 from shoal.network.codes import SparseCodes
 from shoal.network.kernels import gpu_compiled, recorded, reference
 from shoal.network.kernels.reference import StepSums
-from shoal.network.pursuit import Look, OrthogonalMatchingPursuit, Pursuit, SubspacePursuit
+from shoal.network.pursuit import (
+    Look,
+    OrthogonalMatchingPursuit,
+    Pursuit,
+    SubspacePursuit,
+    ThresholdPursuit,
+)
 from shoal.vocabulary import Parameters, active
 
 __all__ = ["adam_", "coded_step", "corrected_encode", "encode", "sparse_encode", "step"]
@@ -69,7 +76,7 @@ _HALVES = (torch.bfloat16, torch.float16)
 @torch.no_grad()
 def step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> StepSums:
     """Loss, gradient and activity of a batch (B, n), summed over its samples."""
-    if isinstance(activation, Pursuit):
+    if isinstance(activation, Pursuit) and _runs(data):
         return coded_step(parameters, data, sparse_encode(parameters, data, activation))
     parameters, data, gate = _prepared(parameters, data, activation)
     if gate is None:
@@ -87,6 +94,11 @@ def step(parameters: Parameters, data: Tensor, activation: Activation | Pursuit)
         found = recorded.call(kind, sums, (*parameters[:2], data))
     dictionary, bias, losses, counts, energy = found
     return StepSums(dictionary, bias, losses, counts, energy, len(data))
+
+
+def _runs(data: Tensor) -> bool:
+    """Whether Triton runs on it: on the device, or in its interpreter."""
+    return data.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _records(data: Tensor) -> bool:
@@ -114,7 +126,7 @@ def sparse_encode(
     end in zeros at unit 0.
     """
     parameters, data, gate = _prepared(parameters, data, activation)
-    if isinstance(activation, Pursuit) and _is_fast(parameters, activation):
+    if isinstance(activation, Pursuit) and _is_fast(parameters, activation) and _runs(data):
         return _pursued(parameters, data, activation)
     if gate is None:
         return reference.sparse_encode(parameters, data, activation)
@@ -143,7 +155,7 @@ def sparse_encode(
 def encode(parameters: Parameters, data: Tensor, activation: Activation | Pursuit) -> Tensor:
     """The code x = sigma(y D^T + b) of data (B, n): shape (B, m)."""
     parameters, data, gate = _prepared(parameters, data, activation)
-    if isinstance(activation, Pursuit) and _is_fast(parameters, activation):
+    if isinstance(activation, Pursuit) and _is_fast(parameters, activation) and _runs(data):
         return _pursued(parameters, data, activation).dense(len(parameters.bias))
     if gate is None:
         return reference.encode(parameters, data, activation)
@@ -162,6 +174,8 @@ def encode(parameters: Parameters, data: Tensor, activation: Activation | Pursui
 def coded_step(parameters: Parameters, data: Tensor, codes: SparseCodes) -> StepSums:
     """The sums of :func:`step` for codes that are given, and don't depend on the atoms."""
     parameters, data, _ = _prepared(parameters, data, None)
+    if not _runs(data):
+        return reference.coded_step(parameters, data, codes)
     dictionary, (m, n) = parameters.dictionary, parameters.dictionary.shape
     codes = SparseCodes(codes.indices, codes.values.to(dictionary.dtype))
     sums = StepSums.zeros(parameters, len(data))
@@ -195,7 +209,7 @@ def _prepared(
     kind = torch.promote_types(parameters.bias.dtype, data.dtype)
     kind = torch.float32 if kind in _HALVES else kind
     gate = gate_of(activation)
-    if kind not in (torch.float32, torch.float64):
+    if kind not in (torch.float32, torch.float64) or not _runs(data):
         gate = None
     if gate is None or data.dtype not in _HALVES:
         data = data.to(kind)
@@ -293,8 +307,9 @@ class _Look(Look):
 
     def __init__(self, dictionary: Tensor) -> None:
         super().__init__(dictionary)
-        self.parameters = Parameters(dictionary, torch.zeros_like(dictionary[:, 0]))
-        self.product: _Product | None = None
+        self.plain = Parameters(dictionary, torch.zeros_like(dictionary[:, 0]))
+        self.products: dict[int, _Product | None] = {}
+        self.lowered: Parameters | None = None
 
     def __call__(
         self, rows: Tensor, k: int, signed: bool, without: SparseCodes | None = None
@@ -304,11 +319,38 @@ class _Look(Look):
         What is fitted correlates with these only by rounding, so they take no place among the k
         from others of more.
         """
+        return self._found(self.plain, rows, k, signed, without)
+
+    def best(
+        self, rows: Tensor, signed: bool, taken: Tensor, less: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The largest value (B,) of each row, 0 where that is one of `taken`, and its unit."""
+        parameters, m = self.plain, len(self.dictionary)
+        if less is not None:
+            if self.lowered is None:  # a unit of either sign, where a value may have either
+                signs = (1, -1) if signed else (1,)
+                atoms = torch.cat([sign * self.dictionary for sign in signs])
+                self.lowered = Parameters(atoms, -less.repeat(len(signs)))
+            parameters, signed = self.lowered, False
+        at = torch.where(taken < 0, -1, taken)
+        there = torch.cat([at, torch.where(at < 0, -1, at + m)], dim=1)
+        without = SparseCodes(there, torch.ones_like(there))
+        found = self._found(parameters, rows, 1, signed, without)
+        return found.values[:, 0].abs(), found.indices[:, 0] % m
+
+    def _found(
+        self,
+        parameters: Parameters,
+        rows: Tensor,
+        k: int,
+        signed: bool,
+        without: SparseCodes | None,
+    ) -> SparseCodes:
         activation = TopK(k, signed)
-        encoder = _Encoder(self.parameters, activation, activation.gate, rows)
-        encoder.product = self.product
+        encoder = _Encoder(parameters, activation, activation.gate, rows)
+        encoder.product = self.products.get(id(parameters))
         parts = [found for _, _, found in encoder.tiles(rows.contiguous()) if found is not None]
-        self.product = encoder.product
+        self.products[id(parameters)] = encoder.product
         units, values = (torch.cat([part[i] for part in parts]) for i in range(2))
         on = active(values)
         if without is not None:
@@ -316,15 +358,10 @@ class _Look(Look):
             on &= (units[:, :, None] != there[:, None, :]).all(dim=2)
         return SparseCodes(torch.where(on, units, 0).long(), torch.where(on, values, 0.0))
 
-    def best(self, rows: Tensor, signed: bool, taken: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest value (B,) of each row, 0 where that is one of `taken`, and its unit."""
-        found = self(rows, 1, signed, SparseCodes(taken, torch.ones_like(taken)))
-        return found.values[:, 0].abs(), found.indices[:, 0]
-
 
 def _is_fast(parameters: Parameters, pursuit: Pursuit) -> bool:
     # By exact type: a subclass may do anything.
-    known = type(pursuit) in (SubspacePursuit, OrthogonalMatchingPursuit)
+    known = type(pursuit) in (SubspacePursuit, OrthogonalMatchingPursuit, ThresholdPursuit)
     return known and min(pursuit.k, parameters.dictionary.shape[1]) <= DENSE * len(parameters.bias)
 
 
@@ -336,7 +373,9 @@ def _pursued(parameters: Parameters, data: Tensor, pursuit: Any) -> SparseCodes:
     # The atoms of a row, some copies of those of twice as many as it may have.
     rows = max(1, 2 * TILE_BYTES // (8 * k * (n + k) * dictionary.element_size()))
     with torch.cuda.device_of(data):
-        parts = [pursuit.pursue(dictionary, tile, look) for tile in data.split(rows) if len(tile)]
+        more = (parameters.threshold,) if isinstance(pursuit, ThresholdPursuit) else ()
+        tiles = (tile for tile in data.split(rows) if len(tile))
+        parts = [pursuit.pursue(dictionary, tile, look, *more) for tile in tiles]
     if not parts:
         return SparseCodes(*(data.new_zeros(0, 1, dtype=kind) for kind in (torch.long, data.dtype)))
     indices, values = (torch.cat(each) for each in zip(*parts, strict=True))
