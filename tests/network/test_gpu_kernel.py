@@ -56,7 +56,7 @@ GATES = [
     HardThreshold(1e300),  # nobody is; no float32
     *([] if FEW else [HardThreshold(0.0), HardThreshold(0.7, signed=False), TopK(3)]),
 ]
-SHAPES = [(3, 7, 5), (1, 1, 1), (3, 70, 16)]  # B m n
+SHAPES = [(2, 7, 5), (1, 1, 1), (2, 70, 16)]  # B m n
 SHAPES += [] if FEW else [(1, 6, 4), (7, 1, 4), (6, 5, 1), (33, 90, 16)]
 
 every_gate = pytest.mark.parametrize("activation", GATES, ids=str)
@@ -132,7 +132,7 @@ def same_support(parameters, data, activation):
     assert torch.equal(found, expected)
 
 
-def agrees(parameters, data, activation):
+def agrees(parameters, data, activation, rounding=200):
     """All that the kernel gives equals the float64 reference and autograd, within rounding."""
     exact, y = wide(parameters), data.double()
     leaves = exact.map(lambda part: part.clone().requires_grad_())
@@ -145,7 +145,7 @@ def agrees(parameters, data, activation):
         assert one.device == data.device
         assert one.shape == judge.shape
         scale = float(judge.abs().max()) if judge.numel() else 0.0
-        torch.testing.assert_close(one.double(), judge, rtol=0, atol=200 * eps * scale)
+        torch.testing.assert_close(one.double(), judge, rtol=0, atol=rounding * eps * scale)
 
     sums = gpu.step(parameters, data, activation)
     for name in ("dictionary", "bias", "losses", "counts", "energy"):
@@ -156,7 +156,8 @@ def agrees(parameters, data, activation):
     assert sums.n_samples == len(data)
 
     codes = encode(exact, y, activation)
-    close(gpu.encode(parameters, data, activation), codes)
+    if not FEW or codes.shape[1] < 20:
+        close(gpu.encode(parameters, data, activation), codes)
     found = gpu.sparse_encode(parameters, data, activation)
     on = active(found.values)
     assert found.values.shape[1] == max(1, int(active(codes).sum(dim=1).max()))
@@ -188,47 +189,47 @@ def test_agrees_by_other_products(take, route):
 
 @every_gate
 def test_agrees_in_float64(take, activation):
-    for route in (BF16, F64):
+    for route in (BF16,) if FEW else (BF16, F64):
         take(route)
         agrees(*problem((2, 9, 5), dtype=F64), activation)
 
 
-@pytest.mark.parametrize("dense", [0.0, 1 / 8, 1.0])
+@pytest.mark.parametrize("dense", [1 / 8] if FEW else [0.0, 1 / 8, 1.0])
 @pytest.mark.parametrize(
     "share", [0.1, 0.5] if FEW else [0.0, 0.01, 0.1, 0.12, 0.13, 0.5, 0.9, 1.0]
 )
 def test_agrees_at_every_activity(take, dense, share):
     take(BF16, dense)
-    parameters, data = problem((3, 60, 12))
+    parameters, data = problem((2, 40, 12))
     z = data.double() @ parameters.dictionary.double().T + parameters.bias.double()
     height = z.abs().flatten().sort(descending=True).values
     at = int(share * (len(height) - 1))
     threshold = 0.0 if share == 1 else float(height[at : at + 2].mean())
     agrees(parameters, data, HardThreshold(threshold))
-    agrees(parameters, data, TopK(max(1, int(share * 60))))
+    agrees(parameters, data, TopK(max(1, int(share * 40))))
 
 
-@pytest.mark.parametrize("shape", [(2, 1100, 5), (2, 20, 300), (9, 9, 1)])
+@pytest.mark.parametrize("shape", [(1, 1030, 3), (1, 16, 300), (9, 9, 1)])
 def test_agrees_beyond_one_block(take, shape):
     take(BF16)
     for activation in (HardThreshold(9.0), TopK(4)):
         agrees(*problem(shape), activation)
 
 
-@pytest.mark.parametrize("size", [0, 1 << 14])
+@pytest.mark.parametrize("size", [0] if FEW else [0, 1 << 14])
 def test_atoms_on_chip_or_read_again_give_the_same(take, monkeypatch, size):
     take(BF16)
     monkeypatch.setattr(compiled, "ON_CHIP", size)
     agrees(*problem((2, 40, 300), seed=1), TopK(11))
 
 
-@pytest.mark.parametrize("tile", [1, 2**11])
+@pytest.mark.parametrize("tile", [1] if FEW else [1, 2**11])
 @pytest.mark.parametrize(
     "activation", [TopK(3), TopK(2, signed=False), HardThreshold(6.0)], ids=str
 )
 def test_the_cut_into_tiles_changes_no_decision(take, monkeypatch, tile, activation):
     take(BF16, dense=1 / 4)
-    parameters, data = problem((5, 40, 7), seed=1)
+    parameters, data = problem((4, 32, 7), seed=1)
     whole = gpu.step(parameters, data, activation)
     codes = gpu.encode(parameters, data, activation)
     monkeypatch.setattr(gpu, "TILE_BYTES", tile)
@@ -257,17 +258,17 @@ class Sizes(TorchDispatchMode):
 @pytest.mark.parametrize("activation", [TopK(3), HardThreshold(9.0), ReLU()], ids=str)
 def test_memory_does_not_grow_with_the_batch(take, monkeypatch, activation):
     take(BF16, dense=1 / 8)
-    monkeypatch.setattr(gpu, "TILE_BYTES", 2**14)
+    monkeypatch.setattr(gpu, "TILE_BYTES", 2**13)
     monkeypatch.setattr(recorded, "KEPT", 0)
-    parameters, data = problem((40, 100, 8), seed=2)
+    parameters, data = problem((24, 100, 8), seed=2)
     monkeypatch.setattr(compiled, "SETTLE_BYTES", 2**12)
     with Sizes() as sizes:
         gpu.step(parameters, data, activation)
-    assert sizes.largest <= 2**14  # of 16 000 bytes that scores of the batch would take
+    assert sizes.largest <= 2**13  # of 9 600 bytes that scores of the batch would take
     if not isinstance(activation, ReLU):
         with Sizes() as sizes:
             gpu.sparse_encode(parameters, data, activation)
-        assert sizes.largest <= 2**14
+        assert sizes.largest <= 2**13
 
 
 # --- the bound -------------------------------------------------------------------------------
@@ -421,10 +422,10 @@ def test_a_threshold_between_two_float32s(take, route, threshold):
 
 
 @one_route
-@pytest.mark.parametrize("activation", [*GATES[:4], TopK(30)], ids=str)
+@pytest.mark.parametrize("activation", [ReLU(), TopK(3, signed=False), TopK(30)], ids=str)
 def test_rows_and_atoms_of_zeros(take, route, activation):
     take(route)
-    parameters, data = problem((2, 40, 6), seed=9)
+    parameters, data = problem((2, 32, 6), seed=9)
     data[::2] = 0
     agrees(parameters, data, activation)
     parameters.dictionary[::3] = 0
@@ -485,10 +486,10 @@ def test_products_beyond_float32(take):
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_bad_row_does_not_touch_the_others(take, bad):
     take(BF16)
-    parameters, data = problem((6, 60, 6), seed=12)
+    parameters, data = problem((3, 50, 6), seed=12)
     spoilt = data.clone()
-    spoilt[4, 2] = bad
-    good = [row for row in range(6) if row != 4]
+    spoilt[1, 2] = bad
+    good = [row for row in range(3) if row != 1]
     for activation in (TopK(3), HardThreshold(1.0)):
         found = gpu.encode(parameters, spoilt, activation)[good]
         assert torch.equal(found, gpu.encode(parameters, data, activation)[good])
@@ -499,14 +500,14 @@ def test_a_bad_row_does_not_touch_the_others(take, bad):
 def offset_problem():
     """Atoms that don't see the mean of the data, which is all that a coarse product sees."""
     generator = torch.Generator().manual_seed(13)
-    parameters, data = problem((6, 200, 16), seed=13)
-    sixteenths = torch.randint(-32, 33, (200, 16), generator=generator).float() / 16
+    parameters, data = problem((5, 112, 16), seed=13)
+    sixteenths = torch.randint(-32, 33, (112, 16), generator=generator).float() / 16
     sixteenths[:, 0] -= sixteenths.sum(dim=1)
     return Parameters(sixteenths.to(DEVICE), parameters.bias), data
 
 
-@every_route
-@pytest.mark.parametrize("offset", [0.0, 30.0, 1e5])
+@one_route
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
 def test_decisions_that_a_coarse_product_cannot_make(take, monkeypatch, route, offset):
     take(route)
     parameters, data = offset_problem()
@@ -534,7 +535,7 @@ def test_rows_that_need_more_are_put_in_their_places(take):
     data[::4] += 1e5
     data[1::4] += 30
     for activation in (TopK(3), TopK(2, signed=False)):
-        agrees(parameters, data, activation)
+        agrees(parameters, data, activation, rounding=1000)  # sums of products of 1e10
 
 
 class NoRoom(gpu._Encoder):
@@ -567,7 +568,7 @@ def test_a_threshold_that_too_many_units_pass_is_left_to_the_reference(take, mon
 def test_what_chains_of_float32_sums_leave_open_is_decided_by_float64(take, signed):
     take(BF16)
     # Twins that differ in the last place of one number: float32 sums can't tell which is larger.
-    parameters, data = problem((6, 6, 300), seed=32)
+    parameters, data = problem((4, 6, 300), seed=32)
     atoms = parameters.dictionary
     twins = atoms.clone()
     twins[:, 7] = torch.nextafter(twins[:, 7], torch.full_like(twins[:, 7], math.inf))
@@ -575,7 +576,7 @@ def test_what_chains_of_float32_sums_leave_open_is_decided_by_float64(take, sign
     for k in (1, 3):
         same_support(both, data, TopK(k, signed))
     z = (data.double() @ wide(both).dictionary.T + both.bias.double()).abs()
-    gap = float(z.flatten().sort().values[30])
+    gap = float(z.flatten().sort().values[20])
     for threshold in (gap * (1 + 1e-12), gap * (1 - 1e-12)):
         same_support(both, data, HardThreshold(threshold, signed))
 
@@ -592,8 +593,9 @@ def test_what_is_no_number_is_seen(take, activation):
 # --- half precision --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [BF16, F16])
-@pytest.mark.parametrize("activation", [TopK(3), HardThreshold(1.5)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "activation"), [(BF16, TopK(3)), (F16, HardThreshold(1.5))], ids=str
+)
 def test_halves_are_treated_as_the_float32_numbers_that_they_are(take, dtype, activation):
     take(BF16)
     parameters, data = problem((2, 30, 9), seed=34)
@@ -717,7 +719,7 @@ def test_what_waits_is_noticed():
 @pytest.mark.parametrize("activation", [TopK(3), TopK(3, signed=False)], ids=str)
 def test_no_step_waits_for_the_device(take, monkeypatch, activation):
     take(BF16)
-    monkeypatch.setattr(gpu, "TILE_BYTES", 2**13)
+    monkeypatch.setattr(gpu, "TILE_BYTES", 2**12)
     parameters, data = offset_problem()
     data[::3] += 1e5  # no room for the candidates of some
     data[4] = torch.nan
@@ -811,7 +813,7 @@ def test_a_recorded_step_is_the_step(take, stub, monkeypatch):
     take(BF16)
     monkeypatch.setattr(gpu, "_records", lambda data: True)
     for seed in (40, 41, 42):
-        parameters, data = problem((3, 40, 8), seed=seed)
+        parameters, data = problem((1, 24, 8), seed=seed)
         found = gpu.step(parameters, data, TopK(3))
         monkeypatch.setattr(recorded, "KEPT", 0)
         expected = gpu.step(parameters, data, TopK(3))
@@ -1040,7 +1042,7 @@ def test_on_a_device_decisions():
     parameters, data = offset_problem()
     data[::4] += 1e5
     data[1::4] += 30
-    agrees(parameters, data, TopK(3))
+    agrees(parameters, data, TopK(3), rounding=1000)
 
 
 @cuda
