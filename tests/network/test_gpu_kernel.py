@@ -23,6 +23,7 @@ from shoal.network.inference import (
     ThresholdPursuit,
 )
 from shoal.network.kernels import reference
+from shoal.network.pursuit import Look
 from shoal.vocabulary import Parameters, active
 
 ROOT = str(Path(__file__).parents[2])
@@ -452,6 +453,13 @@ def test_decisions_at_every_scale(take, route, exponent):
             assert not (expected & ~found & (codes.abs() > 1e-45)).any()
 
 
+def test_a_unit_is_not_active_where_its_code_is_too_small_for_float32(take):
+    take(BF16)
+    parameters, data = problem((2, 40, 8), seed=10)
+    small = Parameters(1e-20 * parameters.dictionary, torch.zeros_like(parameters.bias))
+    assert not gpu.step(small, 1e-30 * data, TopK(3)).counts.any()
+
+
 @every_route
 def test_the_bound_is_needed_in_full(take, route):
     # Rounding to bfloat16 lifts unit 0 and lowers unit 1, each by all that the bound allows.
@@ -588,6 +596,9 @@ def test_what_is_no_number_is_seen(take, activation):
     data[2, 3] = torch.nan
     losses = gpu.step(parameters, data, activation).losses
     assert losses.isnan().tolist() == [False, False, True, False, False]
+    if isinstance(activation, ReLU):  # nor does a dictionary that is lost look like a good one
+        parameters.dictionary[5, 0] = torch.nan
+        assert gpu.step(parameters, data[:2], activation).losses.isnan().all()
 
 
 # --- half precision --------------------------------------------------------------------------
@@ -671,6 +682,26 @@ def test_pursuits_are_the_dense_ones(take, pursuit):
     judge = reference.step(parameters, data, pursuit)
     for name in ("dictionary", "bias", "losses", "counts", "energy", "offset"):
         torch.testing.assert_close(getattr(sums, name), getattr(judge, name), rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_taken_is_not_found_again(take):
+    take(BF16, dense=1 / 8)
+    parameters, data = planted(3, n_samples=2)
+    look, dense = gpu._Look(parameters.dictionary), Look(parameters.dictionary)
+    first = look(data, 2, True)
+    second = look(data, 6, True, without=first)
+    assert torch.equal(first.dense(50) != 0, dense(data, 2, True).dense(50) != 0)
+    assert not (active(first.dense(50)) & active(second.dense(50))).any()
+    assert active(second.values).sum(dim=1).tolist() == [4, 4]
+    bars = torch.linspace(0, 0.5, 50, device=DEVICE)
+    none = first.indices[:, :0]
+    for signed in (True, False):
+        for less in (None, bars):
+            value, unit = look.best(data, signed, none, less)
+            judge, expected = dense.best(data, signed, none, less)
+            torch.testing.assert_close(value, judge)
+            assert torch.equal(unit, expected)
+            assert not look.best(data, signed, unit[:, None], less)[0].any()
 
 
 def test_a_pursuit_makes_no_matrix_of_atoms_by_atoms_nor_dense_scores(take):
