@@ -998,6 +998,8 @@ POINTERS = {
     "i64": "order starts",
 }
 SCALARS = dict.fromkeys(("share", "floor", "summing", "chain", "tiny"), "fp32")
+# Triton takes a 1 for a constant.
+ONES = dict.fromkeys(("k", "m", "n_samples", "room", "width", "stride"), 1)
 # At 768 features, 24576 atoms and k = 32.
 KERNELS = {
     "_round_kernel": [{"SAMPLES": True, "out": "*fp32"}, {"SAMPLES": False, "out": "*fp64"}],
@@ -1005,11 +1007,12 @@ KERNELS = {
         {"BEST": True, "COLUMNS": 4096, "warps": 16},
         {"BEST": False, "COLUMNS": 1024},
     ],
-    "_settle_kernel": [{"BEST": True}, {"BEST": False}],
+    "_settle_kernel": [{"BEST": True}, {"BEST": False}, {"BEST": True, **ONES}],
     "_rows_kernel": [
         {"BEST": True, "STEP": True, "ON_CHIP": False, "ATOMS": 8, "WHOLE": 256},
         {"BEST": True, "STEP": True, "ON_CHIP": True, "ATOMS": 16, "WHOLE": 1024, "warps": 8},
         {"BEST": False, "STEP": False, "ON_CHIP": False, "ATOMS": 8, "WHOLE": 256},
+        {"BEST": True, "STEP": True, "ON_CHIP": False, "ATOMS": 8, "WHOLE": 256, **ONES},
     ],
     "_atoms_kernel": [{"counts": "*F"}],
 }
