@@ -5,6 +5,7 @@ is installed; on the device where there is one; and are compiled for one where t
 """
 
 import contextlib
+import gc
 import math
 import os
 import subprocess
@@ -89,6 +90,7 @@ def make_quick():
 
 
 if INTERPRETED:
+    gc.set_threshold(100_000, 50, 50)  # it makes many small things
     with contextlib.suppress(AttributeError):  # of another version
         make_quick()
 
@@ -256,16 +258,18 @@ class Sizes(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize("activation", [TopK(3), HardThreshold(9.0), ReLU()], ids=str)
+@pytest.mark.parametrize(
+    "activation", [TopK(3), ReLU()] if FEW else [TopK(3), HardThreshold(9.0), ReLU()], ids=str
+)
 def test_memory_does_not_grow_with_the_batch(take, monkeypatch, activation):
     take(BF16, dense=1 / 8)
     monkeypatch.setattr(gpu, "TILE_BYTES", 2**13)
     monkeypatch.setattr(recorded, "KEPT", 0)
-    parameters, data = problem((24, 100, 8), seed=2)
+    parameters, data = problem((22, 100, 8), seed=2)
     monkeypatch.setattr(compiled, "SETTLE_BYTES", 2**12)
     with Sizes() as sizes:
         gpu.step(parameters, data, activation)
-    assert sizes.largest <= 2**13  # of 9 600 bytes that scores of the batch would take
+    assert sizes.largest <= 2**13  # of 8 800 bytes that scores of the batch would take
     if not isinstance(activation, ReLU):
         with Sizes() as sizes:
             gpu.sparse_encode(parameters, data, activation)
@@ -639,7 +643,7 @@ def test_halves_go_to_the_kernel(take):
 # --- pursuits --------------------------------------------------------------------------------
 
 
-def planted(k, n_samples=4, shape=(50, 24), seed=50):
+def planted(k, n_samples=3, shape=(50, 24), seed=50):
     """Unit atoms, and rows of k of them with some noise."""
     generator = torch.Generator().manual_seed(seed)
     atoms = torch.nn.functional.normalize(torch.randn(shape, generator=generator), dim=1)
@@ -654,13 +658,16 @@ def planted(k, n_samples=4, shape=(50, 24), seed=50):
 
 PURSUITS = [
     SubspacePursuit(3),
-    SubspacePursuit(3, signed=False),
-    OrthogonalMatchingPursuit(3),
     OrthogonalMatchingPursuit(5, signed=False, tolerance=0.05),
-    ThresholdPursuit(4),
     ThresholdPursuit(4, signed=False, shrinkage=0.2),
     IterativeHardThresholding(2),
 ]
+if not FEW:
+    PURSUITS += [
+        SubspacePursuit(3, signed=False),
+        OrthogonalMatchingPursuit(3),
+        ThresholdPursuit(4),
+    ]
 
 
 @pytest.mark.parametrize("pursuit", PURSUITS, ids=str)
@@ -753,13 +760,17 @@ def test_no_step_waits_for_the_device(take, monkeypatch, activation):
     monkeypatch.setattr(gpu, "TILE_BYTES", 2**12)
     parameters, data = offset_problem()
     data[::3] += 1e5  # no room for the candidates of some
-    data[4] = torch.nan
+    data[-1] = torch.nan
     seen = launches(parameters, data, activation)
     assert not seen.waits
     assert seen.found["mm"] > 1
-    # A threshold asks how many, once a tile.
-    seen = launches(parameters, data, HardThreshold(8.0))
-    assert sum(seen.waits.values()) >= seen.found["mm"] > 1
+
+
+def test_a_threshold_asks_once_a_tile_how_many_are_active(take, monkeypatch):
+    take(BF16)
+    monkeypatch.setattr(gpu, "TILE_BYTES", 2**12)
+    seen = launches(*problem((3, 70, 6), seed=37), HardThreshold(5.0))
+    assert sum(seen.waits.values()) == seen.found["mm"] > 1
 
 
 def test_the_launches_of_a_step(take):
@@ -1033,7 +1044,7 @@ def test_triton_compiles_for_a_device(name, numbers, read, scores, monkeypatch, 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel = getattr(compiled, name)
     kinds = {"F": numbers, "Y": read, "S": scores}
-    for choice in KERNELS[name]:
+    for choice in KERNELS[name] if numbers == "fp32" else KERNELS[name][:1]:
         types = dict.fromkeys(kernel.arg_names, "i32") | SCALARS
         for kind, arguments in POINTERS.items():
             types |= dict.fromkeys(arguments.split(), "*" + kinds.get(kind, kind))

@@ -98,9 +98,14 @@ def _kth(keys, k):  # type: ignore[no-untyped-def]
 
     By bisection, on at least k keys.
     """
-    low = tl.min(keys, axis=0)
+    least = tl.min(keys, axis=0)
     high = tl.max(keys, axis=0) + 1
+    # Not from what stands for no entry, which is far below the others.
+    low = tl.min(tl.where(keys > least, keys, high - 1), axis=0)
     count = tl.sum((keys >= low).to(tl.int32), axis=0)
+    if count < k:
+        low = least
+        count = tl.sum((keys >= low).to(tl.int32), axis=0)
     while (count != k) & (low + 1 < high):
         middle = _middle(low, high)
         reached = tl.sum((keys >= middle).to(tl.int32), axis=0)
