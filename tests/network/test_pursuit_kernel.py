@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shoal.network.activations import Activated
 from shoal.network.codes import SparseCodes
 from shoal.network.inference import fast_least_squares
-from shoal.network.kernels import choose, cpu, gpu, pursuits, reference, repeated, use
+from shoal.network.kernels import choose, cpu, pursuits, reference, repeated, use
 from shoal.network.pursuit import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
@@ -564,7 +564,7 @@ def scattered(seed, n_samples, m, width, dtype, on=0.6):
     return SparseCodes(torch.from_numpy(indices), torch.from_numpy(values).to(dtype))
 
 
-every_kernel = pytest.mark.parametrize("kernel", [reference, cpu, gpu], ids=["dense", "cpu", "gpu"])
+every_kernel = pytest.mark.parametrize("kernel", [reference, cpu], ids=["dense", "cpu"])
 
 
 @every_kernel
@@ -664,17 +664,6 @@ def test_ties_of_activations_keep_their_part_of_the_encoder():
 
     found = cpu.step(parameters, data, line)
     assert active(found.bias).any()
-
-
-@every_pursuit
-def test_the_gpu_kernel_leaves_pursuits_to_the_reference(pursuit):
-    parameters, data = tied(unit_rows(54, 40, 24, F32)), gaussian(55, 90, 24, dtype=F32)
-    encoded = reference.encode(parameters, data, pursuit(3))
-    assert torch.equal(gpu.encode(parameters, data, pursuit(3)), encoded)
-    codes = gpu.sparse_encode(parameters, data, pursuit(3))
-    assert torch.equal(codes.dense(40), encoded)
-    sums = gpu.step(parameters, data, pursuit(3))
-    assert all(map(torch.equal, sums[:5], reference.step(parameters, data, pursuit(3))[:5]))
 
 
 @every_pursuit

@@ -13,18 +13,20 @@ kernels have faster ones (:func:`shoal.network.fast_sparse_encode`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from shoal.network.activations import k_largest
-from shoal.network.codes import SparseCodes, sparse_codes
+from shoal.network.codes import SparseCodes
 from shoal.parts import register
 from shoal.vocabulary import active, check_count, check_number
 
 __all__ = [
     "IterativeHardThresholding",
+    "Look",
     "OrthogonalMatchingPursuit",
     "Pursuit",
     "SubspacePursuit",
@@ -158,23 +160,68 @@ def _positive_least_squares(
     return found
 
 
+def _fitted(
+    dictionary: Tensor, data: Tensor, support: SparseCodes, *, signed: bool
+) -> tuple[SparseCodes, Tensor, Tensor]:
+    """The codes of data (B, n) on a support, what they leave (B, n), and its square (B,)."""
+    found = _positive_least_squares(dictionary, data, support, signed)
+    residual = data - found.reconstruct(dictionary)
+    return found, residual, residual.square().sum(dim=1)
+
+
 def _value(scores: Tensor, signed: bool) -> Tensor:
     return scores.abs() if signed else scores
 
 
-def _shrunk(codes: Tensor, gram: Tensor, by: Tensor) -> Tensor:
-    """Codes c (B, m) of least squares less G_SS^-1 (by sign(c)); 0 where the sign would change."""
-    taken = codes != 0
-    counts = max(1, int(taken.sum(dim=1).max()))
-    order = taken.to(torch.uint8).topk(counts, dim=1).indices  # (B, s)
-    on = taken.gather(1, order)
-    square = gram[order[:, :, None], order[:, None, :]]
-    square = torch.where(on[:, :, None] & on[:, None, :], square, 0.0)
-    square = square + torch.diag_embed((~on).to(square.dtype))
-    value = codes.gather(1, order)
-    change = torch.linalg.solve(square, (by[order] * value.sign())[:, :, None]).squeeze(2)
-    left = value - change
-    return torch.zeros_like(codes).scatter_(1, order, torch.where(left * value > 0, left, 0.0))
+def _shrunk(dictionary: Tensor, codes: SparseCodes, by: Tensor) -> Tensor:
+    """Codes c (B, k) of least squares less G_SS^-1 (by sign(c)); 0 where the sign would change."""
+    on = active(codes.values)
+    atoms = dictionary[codes.indices] * on.unsqueeze(-1)  # (B, k, n)
+    square = atoms @ atoms.mT + torch.diag_embed((~on).to(atoms.dtype))
+    toward = by[codes.indices] * codes.values.sign()
+    change = torch.linalg.solve(square, toward[:, :, None]).squeeze(2)
+    left = codes.values - change
+    return torch.where(left * codes.values > 0, left, 0.0)
+
+
+class Look:
+    """What rows (B, n) correlate with most, by a dense product: a kernel may know it sooner."""
+
+    def __init__(self, dictionary: Tensor) -> None:
+        self.dictionary = dictionary
+
+    def __call__(
+        self, rows: Tensor, k: int, signed: bool, without: SparseCodes | None = None
+    ) -> SparseCodes:
+        """The k units of largest value above 0 of each row, but for those active in `without`."""
+        scores = rows @ self.dictionary.T
+        if without is not None:
+            scores = torch.where(active(without.dense(len(self.dictionary))), 0.0, scores)
+        return _largest(scores, k, signed)
+
+    def best(
+        self, rows: Tensor, signed: bool, taken: Tensor, less: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The largest value (B,) of each row, and its unit, which is not one of `taken` (B, t).
+
+        Values are what is above `less` (m,), if that is there.
+        """
+        score = rows @ self.dictionary.T  # (B, m)
+        if signed:
+            score.abs_()
+        if less is not None:
+            score -= less
+        if taken.shape[1]:
+            score.scatter_(1, taken, -torch.inf)
+        best, index = score.max(dim=1)
+        return best, index
+
+
+def _largest_of(codes: SparseCodes, k: int, signed: bool) -> SparseCodes:
+    """The k largest values of a list, ties to the lowest unit; others have the value 0."""
+    units, order = codes.indices.sort(dim=1)
+    kept = _largest(codes.values.gather(1, order), min(k, order.shape[1]), signed)
+    return SparseCodes(units.gather(1, kept.indices), kept.values)
 
 
 def _largest(scores: Tensor, k: int, signed: bool) -> SparseCodes:
@@ -210,35 +257,35 @@ class SubspacePursuit(Pursuit):
         check_count("max_iterations", self.max_iterations, low=0)
 
     def __call__(self, dictionary: Tensor, data: Tensor) -> SparseCodes:  # noqa: D102
-        k, m = self._taken(dictionary), len(dictionary)
+        return self.pursue(dictionary, data, Look(dictionary))
 
-        def fit(support: SparseCodes) -> tuple[SparseCodes, Tensor, Tensor]:
-            found = _positive_least_squares(dictionary, data, support, self.signed)
-            residual = data - found.reconstruct(dictionary)
-            return found, residual, residual.square().sum(dim=1)
-
-        best, residual, loss = fit(_largest(data @ dictionary.T, k, self.signed))
+    def pursue(self, dictionary: Tensor, data: Tensor, look: Look) -> SparseCodes:
+        """The codes, where `look` says what residuals correlate with."""
+        k = self._taken(dictionary)
+        fit = partial(_fitted, dictionary, signed=self.signed)
+        best, residual, loss = fit(data, look(data, k, self.signed))
+        found = SparseCodes(*(part.clone() for part in best))
         square = data.square().sum(dim=1)
+        rows = torch.arange(len(data), device=data.device)  # whose residual still gets smaller
         for _ in range(self.max_iterations):
-            scores = residual @ dictionary.T
-            scores = torch.where(active(best.dense(m)), 0.0, scores)
-            more = _largest(scores, min(k, m), self.signed)
+            more = look(residual, k, self.signed, best)
             both = SparseCodes(
                 torch.cat([best.indices, more.indices], dim=1),
                 torch.cat([best.values, more.values], dim=1),
             )
-            wide = _least_squares(dictionary, data, _without_twins(dictionary, both))
-            kept = _largest(wide.dense(m), k, self.signed)
-            trial, after, new_loss = fit(kept)
+            here = data[rows]
+            wide = _least_squares(dictionary, here, _without_twins(dictionary, both))
+            trial, after, new_loss = fit(here, _largest_of(wide, k, self.signed))
             # Rounding can make equals look better: it must be more than that.
-            better = loss - new_loss > 64 * dependence(data.dtype) * (square - loss)
-            if not bool(better.any()):
+            gain = 64 * dependence(data.dtype) * (square[rows] - loss)
+            better = (loss - new_loss > gain).nonzero().squeeze(1)
+            if not len(better):
                 break
-            row = better[:, None]
-            best = SparseCodes(*(torch.where(row, *pair) for pair in zip(trial, best, strict=True)))
-            residual = torch.where(row, after, residual)
-            loss = torch.where(better, new_loss, loss)
-        return _within(dictionary, data, best, self.signed)
+            rows, residual, loss = rows[better], after[better], new_loss[better]
+            best = SparseCodes(*(part[better] for part in trial))
+            for whole, part in zip(found, best, strict=True):
+                whole[rows] = part
+        return _within(dictionary, data, found, self.signed)
 
 
 @register("pursuit", "iht")
@@ -341,6 +388,10 @@ class OrthogonalMatchingPursuit(Pursuit):
         check_number("tolerance", self.tolerance, low=0.0, high=1.0)
 
     def __call__(self, dictionary: Tensor, data: Tensor) -> SparseCodes:  # noqa: D102
+        return self.pursue(dictionary, data, Look(dictionary))
+
+    def pursue(self, dictionary: Tensor, data: Tensor, look: Look) -> SparseCodes:
+        """The codes, where `look` says what residuals correlate with."""
         n_samples, n_features = data.shape
         k = self._taken(dictionary)
         basis = data.new_zeros(n_samples, k, n_features)  # orthonormal, spans the atoms taken
@@ -354,12 +405,7 @@ class OrthogonalMatchingPursuit(Pursuit):
         rounding = 32 * torch.finfo(data.dtype).eps * torch.linalg.vector_norm(data, dim=1)
         square = data.square().sum(dim=1)
         for taken in range(k):
-            score = residual @ dictionary.T  # (B, m)
-            if self.signed:
-                score.abs_()
-            if taken:
-                score.scatter_(1, indices[:, :taken], -torch.inf)
-            best, index = score.max(dim=1)
+            best, index = look.best(residual, self.signed, indices[:, :taken])
             indices[:, taken] = index
             atom = dictionary[index]  # (B, n)
             inside = torch.einsum("bkn,bn->bk", basis[:, :taken], atom)
@@ -424,39 +470,53 @@ class ThresholdPursuit(Pursuit):
     def __call__(  # noqa: D102
         self, dictionary: Tensor, data: Tensor, threshold: Tensor | None = None
     ) -> SparseCodes:
+        return self.pursue(dictionary, data, Look(dictionary), threshold)
+
+    def pursue(
+        self, dictionary: Tensor, data: Tensor, look: Look, threshold: Tensor | None = None
+    ) -> SparseCodes:
+        """The codes, where `look` says what residuals correlate with."""
         k, (n_samples, _) = self._taken(dictionary), data.shape
         if threshold is None:
             threshold = torch.zeros_like(dictionary[:, 0])
         threshold = self.share * threshold
-        scores, gram = data @ dictionary.T, dictionary @ dictionary.T
-        rounding = dependence(data.dtype) * scores.abs().amax(dim=1)
-        taken = torch.zeros_like(scores, dtype=torch.bool)  # (B, m)
-        codes = torch.zeros_like(scores)
+        units = torch.full((n_samples, k), -1, device=data.device)
+        codes = data.new_zeros(n_samples, k)
 
-        def fitted(support: Tensor) -> Tensor:
-            counts = max(1, int(support.sum(dim=1).max()))
-            order = support.to(torch.uint8).topk(counts, dim=1).indices
-            listed = SparseCodes(order, support.gather(1, order).to(data.dtype))
-            return least_squares(dictionary, data, listed).dense(len(dictionary)) * support
+        def fit(rows: Tensor) -> Tensor:
+            """Fit the units of some rows; what they leave."""
+            on = units[rows] >= 0
+            support = SparseCodes(units[rows].clamp_min(0), on.to(data.dtype))
+            found = least_squares(dictionary, data[rows], support)
+            codes[rows] = torch.where(on, found.values, 0.0)
+            return data[rows] - found.reconstruct(dictionary)
 
-        going = torch.ones(n_samples, dtype=torch.bool, device=data.device)
-        for _ in range(k):
-            gain = _value(scores - codes @ gram, self.signed) - threshold / 2
-            best, unit = torch.where(taken, -torch.inf, gain).max(dim=1)
-            going = going & (best > rounding)
-            if not bool(going.any()):
+        rows = torch.arange(n_samples, device=data.device)  # that may take another unit
+        best, _ = look.best(data, True, units[:, :0])
+        residual, rounding = data, dependence(data.dtype) * best
+        for taken in range(k):
+            best, unit = look.best(residual, self.signed, units[rows, :taken], threshold / 2)
+            going = (best > rounding[rows]).nonzero().squeeze(1)
+            if not len(going):
                 break
-            taken[going, unit[going]] = True
-            codes = fitted(taken)
+            rows = rows[going]
+            units[rows, taken] = unit[going]
+            residual = fit(rows)
+        units, order = units.sort(dim=1)  # ties go to the lower unit
+        codes = codes.gather(1, order)
         floor = threshold.clamp_min(torch.finfo(data.dtype).tiny)
+        rows = torch.arange(n_samples, device=data.device)  # that may lose another
         while True:
-            share = torch.where(taken, _value(codes, self.signed) / floor, torch.inf)
-            least, unit = share.min(dim=1)
-            fails = least < 1
-            if not bool(fails.any()):
+            here = units[rows]
+            worth = _value(codes[rows], self.signed) / floor[here.clamp_min(0)]
+            least, place = torch.where(here >= 0, worth, torch.inf).min(dim=1)
+            fails = (least < 1).nonzero().squeeze(1)
+            if not len(fails):
                 break
-            taken[fails, unit[fails]] = False
-            codes = fitted(taken)
+            rows = rows[fails]
+            units[rows, place[fails]] = -1
+            fit(rows)
         if self.shrinkage:
-            codes = _shrunk(codes, gram, self.shrinkage * threshold)
-        return sparse_codes(codes)
+            at = SparseCodes(units.clamp_min(0), codes)
+            codes = _shrunk(dictionary, at, self.shrinkage * threshold)
+        return SparseCodes(units.clamp_min(0), codes)

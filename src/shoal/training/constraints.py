@@ -34,10 +34,11 @@ def unit_atoms(dictionary: Tensor, fallback: Tensor | None = None) -> Tensor:
     not finite) is taken from `fallback` (m, n) of unit rows, or left at 0 without one.
     """
     length = torch.linalg.vector_norm(dictionary, dim=1, keepdim=True)  # (m, 1)
-    shortest, longest = torch.aminmax(length)
-    if float(shortest) > 0 and float(longest) < torch.inf:  # not so where there is a NaN
-        plain: Tensor = dictionary / length
-        return plain
+    if not dictionary.is_cuda:  # there the answer would cost more than what it saves
+        shortest, longest = torch.aminmax(length)
+        if float(shortest) > 0 and float(longest) < torch.inf:  # not so where there is a NaN
+            plain: Tensor = dictionary / length
+            return plain
     sound = torch.isfinite(length) & (length > 0)
     unit = dictionary / torch.where(sound, length, torch.ones_like(length))
     other = torch.zeros_like(dictionary) if fallback is None else fallback

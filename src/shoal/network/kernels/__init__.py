@@ -80,15 +80,16 @@ def choose(
     on_cpu = data.device.type == "cpu"
     if not is_rowwise(encoder) and not (on_cpu and type(encoder) is BatchTopK):
         return reference
-    # A pursuit asks for no encoder; those on the CPU know of thresholds and an offset.
-    known = isinstance(encoder, Pursuit) and on_cpu
+    # A pursuit asks for no encoder, and the kernels for it know of thresholds and an offset.
+    known = isinstance(encoder, Pursuit) and (on_cpu or data.is_cuda)
     jumps = type(encoder) is JumpReLU and not encoder.signed
     known |= on_cpu and (jumps or type(encoder) is BatchTopK)
     if parameters is not None and not (known or parameters.tied):
         known = data.device.type == "cpu" and parameters.threshold is None
         if not known or gate_of(encoder) is None:
             return reference
-    if data.dtype not in (torch.float32, torch.float64):
+    halves = (torch.bfloat16, torch.float16) if data.is_cuda else ()
+    if data.dtype not in (torch.float32, torch.float64, *halves):
         return reference
     return _sparse(data.device.type)
 
