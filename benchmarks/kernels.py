@@ -16,9 +16,10 @@ Backends: `cpu` as the chooser has it, `cpu-unscreened` with a float32 product, 
 the hand-written dense step.
 
 The other sections print: `lazy`, products an iteration on a full batch that comes again;
-`memory` of a step, by the number of rows (Linux); `first`, seconds to the first result with an
-empty cache and with a filled one; `fit`, workload d (n=256, m=1024, k=8, N=200000, float32)
-with the kernels and with the reference.
+`memory` of a step, by the number of rows (Linux); `first`, seconds of a process's first fit with
+nothing compiled, with the kernels that a package brings (where there are any: run
+`src/shoal/network/kernels/ahead.py`) and with all kept by the fit before; `fit`, workload d
+(n=256, m=1024, k=8, N=200000, float32) with the kernels and with the reference.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ import shoal
 from shoal.generative import NonnegativeSparseCoding, SparseCoding, perturb, random_dictionary
 from shoal.network import HardThreshold, ReLU, Sigmoid, TopK, preactivation
 from shoal.network.activations import Activation
-from shoal.network.kernels import choose, cpu, reference, use
+from shoal.network.kernels import choose, compiling, cpu, reference, use
 from shoal.network.kernels.lazy import LazySteps
 from shoal.training import ExponentialDecay, NormalizedStep, UnitLength
 from shoal.vocabulary import Parameters, active
@@ -257,23 +258,46 @@ def memory() -> None:
 
 
 _FIRST = """
-import time, torch
-start = time.perf_counter()
-from shoal.network import TopK
-from shoal.network.kernels import cpu
-from shoal.vocabulary import Parameters
-data = torch.randn(4096, 64)
-parameters = Parameters(torch.nn.functional.normalize(torch.randn(256, 64)), torch.zeros(256))
-cpu.step(parameters, data, TopK(4))
-print(time.perf_counter() - start)
+import sys, time
+from pathlib import Path
+import numpy as np
+import torch
+if {nothing}:
+    from shoal.network.kernels import compiling
+    compiling.DELIVERED = Path("nowhere")
+from shoal import DictionaryAutoencoder
+from shoal.generative import SparseCoding, random_dictionary
+truth = random_dictionary(128, 64, random_state=0)
+data = SparseCoding(truth, sparsity=3, low=1.0, high=2.0).sample(20000, random_state=1).data
+wall, cpu = time.perf_counter(), time.process_time()
+model = DictionaryAutoencoder(128, 3, random_state=0)
+times = []
+for step in model.iter_fit(data.astype({dtype!r})):
+    times += [time.perf_counter() - wall, time.process_time() - cpu] if not times else []
+print(*times, time.perf_counter() - wall, time.process_time() - cpu)
 """
 
 
 def first() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for word in ("an empty", "a filled"):
-            seconds = float(child(_FIRST, NUMBA_CACHE_DIR=folder))
-            print(f"import and first step with {word} cache: {seconds:.1f} s", flush=True)
+    """The first fit of world a: with nothing, with what the package brought, with all kept."""
+    brought = compiling.DELIVERED.is_dir()
+    for dtype in ("float32", "float64"):
+        with tempfile.TemporaryDirectory() as folder:
+            cases = {"nothing kept or delivered": True, "all kept": True}
+            if brought:
+                cases = {"nothing kept, kernels delivered": False, **cases}
+            for word, nothing in cases.items():
+                if word != "all kept":
+                    folder = tempfile.mkdtemp(dir=folder)
+                code = _FIRST.format(nothing=nothing, dtype=dtype)
+                step, step_cpu, all_, all_cpu = map(
+                    float, child(code, NUMBA_CACHE_DIR=folder).split()
+                )
+                print(
+                    f"first fit of {dtype}, {word}: first step after {step:.1f} s (CPU "
+                    f"{step_cpu:.1f}), the whole fit {all_:.1f} s (CPU {all_cpu:.1f})",
+                    flush=True,
+                )
 
 
 def fit() -> None:

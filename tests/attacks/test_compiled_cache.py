@@ -143,6 +143,38 @@ def test_files_of_other_sources_are_not_used_and_go(kept, monkeypatch):
     assert files != [path]
 
 
+# --- functions that others are made of -------------------------------------------------------
+
+
+@compiling.within
+def twice(x, y):
+    return 2 * x + y
+
+
+@compiling.inline
+def thrice(x, y):
+    return 3 * x - y
+
+
+def test_parts_with_the_same_arguments_are_told_apart():
+    both = compiling.apart(lambda x, y: (twice(x, y), thrice(x, y), twice(y, 1)))
+    for numbers in ((3, 5), (3.5, 5.25)):
+        x, y = numbers
+        assert both(*numbers) == (2 * x + y, 3 * x - y, 2 * y + 1)
+
+
+def test_a_part_is_not_compiled_again_for_a_constant():
+    before = set(twice.overloads)
+    assert compiling.apart(lambda x: twice(x, 7) + twice(7, x) + twice(1, 2))(5) == 17 + 19 + 4
+    assert set(twice.overloads) - before <= {(numba.int64, numba.int64)}
+
+
+def test_a_part_by_itself_is_refused():
+    compiling.apart(lambda x: twice(x, x))(1)
+    with pytest.raises((KeyError, TypeError)):
+        twice(1, 1)
+
+
 # --- processes -------------------------------------------------------------------------------
 
 ALONE = """
@@ -204,13 +236,13 @@ def test_a_fit_outlives_damage_to_any_of_its_functions(tmp_path):
     before = torch.get_num_threads()
     exec(FIT, here)  # and so they are kept
     torch.set_num_threads(before)
-    folder = Path(compiled.accumulate._alone.stats.cache_path)
+    folder = Path(compiled.choose.one.stats.cache_path)
     there = numba.core.caching.UserProvidedCacheLocator.get_suitable_cache_subpath(
         compiled.__file__
     )
     shutil.copytree(folder, tmp_path / there)
-    # Small ones, so that it doesn't take long; two of them are called by others only.
-    names = ("matching_pursuit_alone", "_write", "_part")
+    # Small ones, so that it doesn't take long; two of them are called by another as well.
+    names = ("matching_pursuit", "offsets", "by_unit")
     damaged = [each for name in names for each in tmp_path.rglob(f"*.{name}-*.nbc")]
     assert len(damaged) >= 3
     for path in damaged:

@@ -5,13 +5,11 @@ where the arithmetic that the kernel promises can't tell: float64 where a row wa
 resolved, the data's own precision elsewhere.
 """
 
-import importlib.util
 import logging
 import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from hypothesis import strategies as st
 
 from shoal.network import HardThreshold, ReLU, Sigmoid, TopK, loss
 from shoal.network.activations import gate_of
-from shoal.network.kernels import choose, compiled, cpu, reference, use
+from shoal.network.kernels import choose, compiled, compiling, cpu, reference, use
 from shoal.vocabulary import ArgumentError, Parameters
 
 BF16, F32, F64 = torch.bfloat16, torch.float32, torch.float64
@@ -650,9 +648,10 @@ def test_the_kernel_has_norms_no_smaller_than_they_are():
             w = tensors(dtype, *arrays(name, dtype))[0].dictionary
             for screen in (BF16, F32):
                 low = w.to(screen)
-                found = compiled.largest_norms(cpu.flat(w), cpu.flat(low), *w.shape, 1)[0]
+                found = np.empty((1, 2))
+                compiled.largest_norms(cpu.flat(w), cpu.flat(low), *w.shape, 1, found)
                 wide = w.numpy().astype(np.longdouble)
-                for norm, of in zip(found, (wide, wide - low.double().numpy()), strict=True):
+                for norm, of in zip(found[0], (wide, wide - low.double().numpy()), strict=True):
                     true = np.sqrt(np.square(of).sum(axis=1)).max()
                     assert norm * (1 + 1e-5) >= true
                     assert norm <= true * (1 + 1e-5) + 1e-16
@@ -904,21 +903,30 @@ def test_precisions_are_not_mixed(screen):
             kernel(parameters, data.double(), TopK(3), **options)
 
 
-def test_a_failure_within_leaves_the_turn_to_others(monkeypatch):
-    def fail():
-        raise RuntimeError("no threads")
+def test_where_no_thread_is_to_be_had_the_caller_does_it_all(monkeypatch):
+    class Full:
+        def submit(self, *_):
+            raise RuntimeError("can't start new thread")
 
     parameters, data = tensors(F32, *arrays("gaussian", F32))
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    with monkeypatch.context() as patch:
-        patch.setattr(cpu, "_start_threads", fail)
-        with pytest.raises(RuntimeError, match="no threads"):
-            cpu.step(parameters, data, TopK(3))
-    torch.set_num_threads(before)
-    with ThreadPoolExecutor(1) as another:
-        assert another.submit(cpu._turn.acquire, blocking=False).result()
-        another.submit(cpu._turn.release).result()
+    expected = cpu.step(parameters, data, TopK(3))
+    monkeypatch.setattr(cpu, "n_parts", lambda: 3)
+    monkeypatch.setattr(compiling, "_team", Full())
+    found = cpu.step(parameters, data, TopK(3))
+    assert all(map(torch.equal, found[:5], expected[:5]))
+
+
+def test_a_failure_in_a_thread_reaches_the_caller():
+    def fail(*arguments):
+        if arguments[-1] == place:
+            raise KeyError(place)
+        done.append(arguments[-1])
+
+    for place in (0, 2):
+        done = []
+        with pytest.raises(KeyError):
+            compiling._together(fail, ("given",), 3)
+        assert sorted(done) == [part for part in range(3) if part != place]
 
 
 # --- the same again --------------------------------------------------------------------------
@@ -998,16 +1006,13 @@ from shoal.network import TopK, HardThreshold
 from shoal.network.kernels import cpu, choose
 from shoal.network.pursuit import *
 from shoal.vocabulary import Parameters
-import numba
 g = torch.Generator().manual_seed(0)
 data = torch.randn(3000, 64, generator=g)
 parameters = Parameters(torch.randn(200, 64, generator=g), torch.zeros(200))
 assert choose(data) is cpu
 cpu.step(parameters, data, TopK(5))
 assert torch.get_num_threads() == {threads}, torch.get_num_threads()
-with cpu.Threads() as parts:
-    assert parts == {threads} and (parts == 1 or numba.get_num_threads() == parts), parts
-assert numba.get_num_threads() == 2
+assert cpu.n_parts() == {threads}
 for dtype in (torch.float32, torch.float64):
     for screen in (None, torch.bfloat16):
         for activation in (TopK(5), TopK(1, signed=False), HardThreshold(22.0)):
@@ -1015,8 +1020,7 @@ for dtype in (torch.float32, torch.float64):
             many = [cpu.step(*both, activation, screen=screen) for _ in range(2)]
             mine = torch.get_num_threads()
             torch.set_num_threads(3 - mine)
-            with cpu.Threads() as parts:
-                assert parts == 3 - mine, parts
+            assert cpu.n_parts() == 3 - mine
             few = cpu.step(*both, activation, screen=screen)
             torch.set_num_threads(mine)
             assert all(map(torch.equal, many[0][:5], many[1][:5])), "again"
@@ -1070,9 +1074,7 @@ assert len(found) == 24 and len(set(found)) == 1, found
 
 
 def test_first_calls_at_once():
-    # The layer that numba has everywhere ends a process in which two callers meet.
-    layer = {"NUMBA_THREADING_LAYER": "workqueue"}
-    run(FIRST, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="2", **layer)
+    run(FIRST, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="2")
 
 
 ABSENT = """
@@ -1101,21 +1103,6 @@ assert "numba" in said[0] or "llvmlite" in said[0], said
 
 def test_without_numba():
     run(ABSENT.format(blocked=["numba"]))
-
-
-LAYER = """
-import numpy as np, torch, shoal
-torch.set_num_threads(2)
-X = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
-shoal.DictionaryAutoencoder(12, 2, random_state=0).fit(X)
-print(torch.get_num_threads())
-"""
-
-
-def test_without_the_threads_that_were_asked_for():
-    if importlib.util.find_spec("tbb"):
-        pytest.skip("they are there")
-    assert run(LAYER, NUMBA_THREADING_LAYER="tbb", OMP_NUM_THREADS="2") == "2\n"
 
 
 MEMORY = """

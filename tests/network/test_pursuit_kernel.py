@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shoal.network.activations import Activated
 from shoal.network.codes import SparseCodes
 from shoal.network.inference import fast_least_squares
-from shoal.network.kernels import choose, cpu, gpu, pursuits, reference, repeated, use
+from shoal.network.kernels import choose, compiling, cpu, gpu, pursuits, reference, repeated, use
 from shoal.network.pursuit import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
@@ -102,10 +102,16 @@ def check(pursuit, dictionary, data, *, strays=None, supports=True):
 
 # --- the parts -------------------------------------------------------------------------------
 
+# They are compiled with what calls them: here by themselves.
+_largest, _left, _fit_signs = (
+    compiling.apart(part.py_func)
+    for part in (pursuits._largest, pursuits._left, pursuits._fit_signs)
+)
+
 
 def largest(a, i, m, k, signed):
     units, keys = np.full(k + 2, -7), np.full(k + 2, -7.0, a.dtype)
-    count = pursuits._largest(a, i, m, k, signed, units, keys)
+    count = _largest(a, i, m, k, signed, units, keys)
     assert (units[k:] == -7).all(), "beyond its list"
     assert (keys[k:] == -7).all()
     return units[:count].tolist(), keys[:count].tolist()
@@ -166,7 +172,7 @@ def test_what_is_left_to_correlate_with(real, m, count):
     gram, z = rng.normal(size=(m, m)).astype(real), rng.normal(size=2 * m + 3).astype(real)
     units, codes = rng.integers(0, m, 4), rng.normal(size=4).astype(real)
     rest = np.full(m + 2, -7, real)
-    pursuits._left(z, m + 3, gram.reshape(-1), m, units, codes, count, rest)
+    _left(z, m + 3, gram.reshape(-1), m, units, codes, count, rest)
     expected = z[m + 3 :] - codes[:count] @ gram[units[:count]]
     np.testing.assert_allclose(rest[:m], expected, rtol=0, atol=20 * np.finfo(real).eps)
     assert (rest[m:] == -7).all()
@@ -179,7 +185,7 @@ def fitted(dictionary, data, units, signed=True):
     units, count = np.array([*units, -7]), len(units)
     factor, codes = np.full((count, count), np.nan, real), np.full(count, np.nan, real)
     dependent = real.type(1e-5 if real == np.float32 else 1e-10)
-    count, explained = pursuits._fit_signs(
+    count, explained = _fit_signs(
         z, 1, gram, len(dictionary), units, count, factor, codes, signed, dependent
     )
     return codes[:count], explained, units[:count].tolist()
