@@ -7,7 +7,6 @@ fails, or SHOAL_AHEAD=0 is set, the package is built without: it does the same, 
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from setuptools import build_meta
@@ -33,10 +32,7 @@ def get_requires_for_build_editable(config_settings=None):
 def _compile():
     if os.environ.get("SHOAL_AHEAD") == "0":
         return
-    with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"NUMBA_CACHE_DIR": folder}
-        ended = subprocess.run([sys.executable, str(_SCRIPT)], env=environment, check=False)
-    if ended.returncode:
+    if subprocess.run([sys.executable, str(_SCRIPT)], check=False).returncode:
         print("kernels are not compiled ahead; shoal will do it when it is first used")
 
 

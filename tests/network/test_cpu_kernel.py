@@ -738,6 +738,65 @@ def test_every_sum_at_odd_sizes(sparse, n, dtype):
 
 
 @every_dtype
+def in_both_ways(monkeypatch, parameters, data, activation):
+    """The sums of a step in one call, whose it must be, and in several."""
+    one = cpu._small_step(parameters, data, activation)
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu, "_small_step", lambda *_: None)
+        return one, cpu.step(parameters, data, activation)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+@pytest.mark.parametrize("rows", [4, 5, 7, 64])
+@pytest.mark.parametrize(("m", "n", "k"), [(8, 32, 1), (17, 33, 2), (64, 48, 8), (130, 65, 5)])
+def test_a_small_step_has_the_bits_of_any_other(monkeypatch, m, n, k, rows, bias, signed):
+    rng = np.random.default_rng([m, rows])
+    # Sums that no rounding tells apart from those in float64, so that every way must agree.
+    w, y = (rng.integers(-9, 10, size).astype(float) for size in ((m, n), (rows, n)))
+    y[rows // 2] = 0
+    w[m // 2] = w[1]
+    parameters, data = tensors(F32, w, bias * rng.integers(-3, 4, m).astype(float), y)
+    one, several = in_both_ways(monkeypatch, parameters, data, TopK(k, signed=signed))
+    assert all(map(torch.equal, one[:5], several[:5]))
+    judged = judged_sums(parameters, data, TopK(k, signed=signed))
+    check_sums(one, judged, F32)
+
+
+@pytest.mark.skipif(cpu.screening(F32, 64) is None, reason="nothing is screened")
+def test_a_small_step_decides_as_screening_does(monkeypatch):
+    resolved = 0
+    for seed, name in enumerate(CASES):
+        w, b, y = CASES[name](np.random.default_rng(seed), float(torch.finfo(F32).tiny))
+        parameters, data = tensors(F32, w, b, y)
+        wide = torch.zeros(len(data), 32 - min(32, data.shape[1]))
+        data = torch.cat([data, wide], dim=1)
+        wide = torch.zeros(len(b), data.shape[1] - parameters.dictionary.shape[1])
+        parameters = Parameters(torch.cat([parameters.dictionary, wide], dim=1), parameters.bias)
+        for activation in (TopK(2), TopK(2, signed=False)):
+            one, several = in_both_ways(monkeypatch, parameters, data, activation)
+            screen = cpu.screening(F32, data.shape[1])
+            encoder = cpu.Encoder(parameters, gate_of(activation), screen, 2)
+            if one is not None and encoder._chosen(data, screen).counts.min() >= 0:
+                resolved += 1
+                assert all(map(torch.equal, one[:5], several[:5])), name
+    assert resolved > 4
+
+
+def test_a_small_step_leaves_what_it_can_not_resolve():
+    rng = np.random.default_rng(0)
+    arrays = rng.normal(size=(64, 40)), np.zeros(64), rng.normal(size=(50, 40))
+    parameters, data = tensors(F32, *arrays)
+    assert cpu._small_step(parameters, data, TopK(4)) is not None
+    for activation in (TopK(9), HardThreshold(1.0), ReLU()):
+        assert cpu._small_step(parameters, data, activation) is None
+    assert cpu._small_step(parameters, data[:3], TopK(4)) is None
+    for value in (np.nan, np.inf, 3e38, 1e37):
+        data[3, 5] = value
+        assert cpu._small_step(parameters, data, TopK(4)) is None
+        cpu.step(parameters, data, TopK(4))
+
+
 def test_a_row_with_far_more_active_units_than_the_probed_ones(sparse, dtype):
     # Rows that tell the density are evenly spread; the busy ones are between them.
     rng = np.random.default_rng(3)
@@ -908,7 +967,7 @@ def test_where_no_thread_is_to_be_had_the_caller_does_it_all(monkeypatch):
         def submit(self, *_):
             raise RuntimeError("can't start new thread")
 
-    parameters, data = tensors(F32, *arrays("gaussian", F32))
+    parameters, data = tensors(F64, *arrays("gaussian", F64))
     expected = cpu.step(parameters, data, TopK(3))
     monkeypatch.setattr(cpu, "n_parts", lambda: 3)
     monkeypatch.setattr(compiling, "_team", Full())

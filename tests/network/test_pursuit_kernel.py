@@ -20,6 +20,7 @@ from shoal.network.pursuit import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
     SubspacePursuit,
+    dependence,
     least_squares,
 )
 from shoal.vocabulary import Parameters, active
@@ -152,6 +153,22 @@ def test_the_largest_wherever_it_is(real, m):
         assert largest(a, 0, m, 3, False)[0] == rest[:3]
         a[place] = 2
         assert largest(a, 0, m, 3, False)[0] == [place, *rest][:3]
+
+
+@every_real
+@pytest.mark.parametrize("m", [256, 263, 271, 300])
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_the_largest_of_many(real, m, levels):
+    rng = np.random.default_rng([m, levels])
+    for k in (1, 2, 8, 16, 17):
+        for signed in (True, False):
+            a = rng.integers(-levels, levels + 1, m).astype(real)
+            assert largest(a, 0, m, k, signed) == expected_largest(a, k, signed)
+            few = np.where(rng.random(m) < 0.02, a, -np.abs(a) if not signed else 0 * a)
+            assert largest(few, 0, m, k, signed) == expected_largest(few, k, signed)
+            few[rng.integers(0, m, 20)] = np.nan
+            known = np.where(np.isnan(few), real(0), few)
+            assert largest(few, 0, m, k, signed) == expected_largest(known, k, signed)
 
 
 @every_real
@@ -447,6 +464,27 @@ def test_a_row_does_not_depend_on_how_the_batch_is_cut(pursuit, monkeypatch):
         assert_sums(cpu.step(tied(dictionary), data, chosen), sums, F64)
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_row_of_which_enough_is_explained_is_done(signed):
+    # Iterations that can't gain what would count are left out: codes are those of all of them.
+    dictionary = unit_rows(31, 80, 40, F32)
+    rng = np.random.default_rng(31)
+    codes = np.zeros((400, 80), np.float32)
+    for row in codes:
+        row[rng.choice(80, 4, replace=False)] = [*rng.uniform(1, 2, 3), rng.uniform(0, 0.2)]
+    data = torch.from_numpy(codes) @ dictionary
+    data += torch.linspace(0, 0.02, 400)[:, None] * gaussian(32, 400, 40, dtype=F32)
+    pursuer = cpu.Pursuer(tied(dictionary), SubspacePursuit(4, signed))
+    given = cpu.flat(data @ dictionary.T), pursuer.gram, 80, 4, signed
+    found = []
+    for rows in (data, torch.full_like(data, 1e9)):  # such rows are never done
+        out = np.zeros((400, 4), int), np.zeros((400, 4), np.float32), np.zeros(400, int)
+        dependent = np.float32(dependence(F32))
+        pursuits.subspace_pursuit(cpu.flat(rows), 40, *given, 10, dependent, 1, *out)
+        found.append(out)
+    assert all(map(np.array_equal, *found))
+
+
 def run_kernel(pursuit, signed, dtype, parts):
     """The kernel's own codes from given scores, in as many `parts`."""
     dictionary, data = unit_rows(25, 45, 24, dtype), gaussian(26, 90, 24, dtype=dtype)
@@ -456,7 +494,8 @@ def run_kernel(pursuit, signed, dtype, parts):
     out = np.zeros((90, 6), int), np.zeros((90, 6), scores.dtype), np.zeros(90, int)
     real = scores.dtype.type
     if pursuit is SubspacePursuit:
-        pursuits.subspace_pursuit(*first, 10, real(1e-6), parts, *out)
+        rows = cpu.flat(data), data.shape[1]
+        pursuits.subspace_pursuit(*rows, *first, 10, real(1e-6), parts, *out)
     elif pursuit is OrthogonalMatchingPursuit:
         squares = cpu.flat(data.square().sum(dim=1))
         pursuits.matching_pursuit(*first, real(1e-6), squares, real(0), parts, *out)

@@ -17,6 +17,7 @@ import sys
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -29,11 +30,12 @@ FUNCTIONS = {
     "compiled.choose": "L B B1 L F R R R i i i f b b i i J M I i",
     "compiled.choose_again": "R R R i i f b i J I F F b J M I i",
     "compiled.accumulate_alone": "R R i i J M I b R R R I R",
+    "compiled.small_step": "R R R i i i f b R R R R R",
     "compiled.residuals": "R R R i J M I b i R R M J i",
     "compiled.offsets": "J I",
     "compiled.by_unit": "J M I M i J I R R i",
     "compiled.unit_sums": "R i i R I I R R i R R I R i",
-    "pursuits.subspace_pursuit": "R R i i b i r i J M I i",
+    "pursuits.subspace_pursuit": "R i R R i i b i r i J M I i",
     "pursuits.matching_pursuit": "R R i i b r R r i J M I i",
     "pursuits.hard_thresholding": "R R i i b i r i J M I i",
     "pursuits.threshold_pursuit": "R R i i b R r r i J M I i",
@@ -84,6 +86,11 @@ def _kinds(letters: str, real: str) -> list[tuple[Any, ...]]:
     return list(dict.fromkeys(found))
 
 
+def _begin(folder: str) -> None:
+    """Of a process: what another one keeps is without what is delivered."""
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(folder) / str(os.getpid()))
+
+
 def deliver(task: tuple[str, str]) -> str:
     """Compile a function for real numbers of a precision, and write it."""
     modules = _imported()
@@ -104,7 +111,10 @@ def main() -> None:
     folder.mkdir()
     tasks = [(name, real) for real in REALS for name in FUNCTIONS]
     # A process for each core: numba compiles one function at a time.
-    with get_context("spawn").Pool(os.cpu_count()) as pool:
+    with (
+        TemporaryDirectory() as kept,
+        get_context("spawn").Pool(os.cpu_count(), _begin, (kept,)) as pool,
+    ):
         for _ in pool.imap_unordered(deliver, tasks):
             pass
     print(f"{len(list(folder.iterdir()))} compiled kernels in {folder}")

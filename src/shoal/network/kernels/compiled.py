@@ -68,7 +68,7 @@ from shoal.network.kernels.vector import (
     total,
 )
 
-__all__ = ["PADDING", "accumulate", "choose", "choose_again", "largest_norms"]
+__all__ = ["PADDING", "accumulate", "choose", "choose_again", "largest_norms", "small_step"]
 
 BLOCK = 4 * LANES
 
@@ -690,6 +690,179 @@ def accumulate_alone(
     _sums(
         y, n, m, r, first, sample, codes, slopes, 1, gradient, bias_gradient, active, energy, 0
     )  # fmt: skip
+
+
+@inline
+def _store_block(out, at, a, b, c, d, room):
+    """Four vectors in a row, or so many of their numbers as there is room for."""
+    if room >= BLOCK:
+        store(out, at, a)
+        store(out, at + LANES, b)
+        store(out, at + 2 * LANES, c)
+        store(out, at + 3 * LANES, d)
+    else:
+        store_part(out, at, a, min(LANES, room))
+        store_part(out, at + LANES, b, min(LANES, max(0, room - LANES)))
+        store_part(out, at + 2 * LANES, c, min(LANES, max(0, room - 2 * LANES)))
+        store_part(out, at + 3 * LANES, d, min(LANES, max(0, room - 3 * LANES)))
+
+
+@within
+def _products(y, rows, n, w, m, out):
+    """All <y, w> of rows y (T n), T >= 4, and w (m n), into `out` (T m): four rows at once."""
+    zero = splat(y, 0.0)
+    width = (m + BLOCK - 1) // BLOCK * BLOCK
+    columns = np.empty(n * width, y.dtype)
+    for t in range(n):
+        for j in range(m):
+            columns[t * width + j] = w[j * n + t]
+        for j in range(m, width):
+            columns[t * width + j] = 0
+    for begin in range(0, rows, 4):
+        i = min(begin, rows - 4)  # some of the last ones twice
+        y0, y1, y2, y3 = i * n, i * n + n, i * n + 2 * n, i * n + 3 * n
+        for j in range(0, width, BLOCK):
+            a0, a1, a2, a3 = zero, zero, zero, zero
+            b0, b1, b2, b3 = zero, zero, zero, zero
+            c0, c1, c2, c3 = zero, zero, zero, zero
+            d0, d1, d2, d3 = zero, zero, zero, zero
+            for t in range(n):
+                p = t * width + j
+                w0, w1 = load(y, columns, p), load(y, columns, p + LANES)
+                w2, w3 = load(y, columns, p + 2 * LANES), load(y, columns, p + 3 * LANES)
+                x = splat(y, y[y0 + t])
+                a0, a1 = multiply_add(x, w0, a0), multiply_add(x, w1, a1)
+                a2, a3 = multiply_add(x, w2, a2), multiply_add(x, w3, a3)
+                x = splat(y, y[y1 + t])
+                b0, b1 = multiply_add(x, w0, b0), multiply_add(x, w1, b1)
+                b2, b3 = multiply_add(x, w2, b2), multiply_add(x, w3, b3)
+                x = splat(y, y[y2 + t])
+                c0, c1 = multiply_add(x, w0, c0), multiply_add(x, w1, c1)
+                c2, c3 = multiply_add(x, w2, c2), multiply_add(x, w3, c3)
+                x = splat(y, y[y3 + t])
+                d0, d1 = multiply_add(x, w0, d0), multiply_add(x, w1, d1)
+                d2, d3 = multiply_add(x, w2, d2), multiply_add(x, w3, d3)
+            _store_block(out, i * m + j, a0, a1, a2, a3, m - j)
+            _store_block(out, i * m + m + j, b0, b1, b2, b3, m - j)
+            _store_block(out, i * m + 2 * m + j, c0, c1, c2, c3, m - j)
+            _store_block(out, i * m + 3 * m + j, d0, d1, d2, d3, m - j)
+
+
+@inline
+def _length(a, i, n):
+    """|a| of a row and room for what is lost of it: see :func:`_norms`."""
+    square = splat(a, 0.0)
+    full = n - n % LANES
+    for t in range(0, full, LANES):
+        v = load(a, a, i + t)
+        square = multiply_add(v, v, square)
+    if full < n:
+        v = load_part(a, a, i + full, n - full)
+        square = multiply_add(v, v, square)
+    return np.sqrt(np.float64(total(square))) + n * _LOST
+
+
+@within
+def _choose_few(y, w, bias, rows, n, m, k, threshold, signed, indices, values, counts):
+    """What :func:`choose` finds for k <= LANES, screened by a product in the rows' precision.
+
+    The k-th largest maximum of LANES sets of units is a bound on the k-th largest score, so near
+    that no guess is worth more. False where a row is left unresolved.
+    """
+    scores, bars = np.empty(rows * m, y.dtype), np.empty(rows, np.float64)
+    _products(y, rows, n, w, m, scores)
+    atom, offset = 0.0, 0.0
+    for j in range(m):
+        atom, offset = max(atom, _length(w, j * n, n)), max(offset, abs(bias[j]))
+    # Loops without branches to mispredict: a processor is at several rows at once.
+    best = np.empty(LANES, y.dtype)
+    for i in range(rows):
+        size = _length(y, i * n, n)
+        near = size * atom + offset
+        e = n * 2.0**-23 * size * atom + 2.0**-21 * near + n * 2.0**-124 * (1 + size + atom)
+        e *= 1 + n * 2.0**-22 + 2.0**-20
+        highest = splat(y, -np.inf)
+        for j in range(0, m - m % LANES, LANES):
+            v, _ = _values(scores, i * m, bias, j, signed)
+            highest = maximum(v, highest)
+        store(best, 0, highest)
+        reached = -np.inf
+        for q in range(LANES):
+            above = count_bits(at_least(highest, splat(best, best[q])))
+            reached = max(reached, np.float64(best[q]) if above >= k else -np.inf)
+        least = -np.inf if signed or threshold < 0 else -e
+        bars[i] = max(reached - 2 * e, least) if near <= 2.0**120 else np.nan
+    units, zero, like = np.empty(m + PADDING, np.int64), y.dtype.type(0), values[0]
+    listed, found = np.empty((rows, LANES), np.int64), np.empty((rows, LANES), np.float64)
+    exact, wide = np.empty(m + PADDING, np.float64), np.empty(m + PADDING, np.float64)
+    for i in range(rows):
+        if np.isnan(bars[i]):
+            return False
+        count = _collect(scores, i * m, bias, m, zero, signed, bars[i], units)
+        counts[i] = count
+        if count <= LANES:
+            for q in range(LANES):
+                listed[i, q] = units[q]
+            for q in range(count, (count + 3) // 4 * 4):
+                listed[i, q] = 0
+            continue
+        _projections(exact, y, i * n, w, units, count, n, exact)
+        for q in range(count):
+            exact[q] += bias[units[q]]
+        kept, _ = _active(units, exact, count, k, threshold, signed, wide, like)
+        counts[i] = -kept - 1
+        _write(units, exact, kept, indices[i], values[i])
+    for i in range(rows):  # four at once, some of them for nothing
+        if counts[i] >= 0:
+            whole = (counts[i] + 3) // 4 * 4
+            _projections(exact, y, i * n, w, listed[i], whole, n, found[i])
+    for i in range(rows):
+        count = counts[i]
+        if count < 0:
+            counts[i] = -count - 1
+            continue
+        for q in range(count):
+            found[i, q] += bias[listed[i, q]]
+        if count > k:
+            kept, _ = _active(listed[i], found[i], count, k, threshold, signed, wide, like)
+            counts[i] = kept
+            _write(listed[i], found[i], kept, indices[i], values[i])
+            continue
+        kept = 0
+        for q in range(count):  # they are the k largest
+            z = found[i, q]
+            code = like.dtype.type(z)
+            indices[i, kept], values[i, kept] = listed[i, q], code
+            kept += ((abs(z) if signed else z) > threshold) & (code != 0)
+        counts[i] = kept
+    return True
+
+
+@apart
+def small_step(
+    y, w, bias, n, m, k, threshold, signed, losses, gradient, bias_gradient, active, energy
+):  # fmt: skip
+    """A whole step on rows y (T n), T >= 4, in one call: product, choice and sums.
+
+    What comes out doesn't differ from that of other ways, as the product only screens. Sums are
+    written, not added to; False where a row is left unresolved, and they are none.
+    """
+    rows = len(losses)
+    dtype = y.dtype
+    indices, values = np.empty((rows, k), np.int64), np.empty((rows, k), dtype)
+    counts, counted = np.empty(rows, np.int64), np.empty(m, np.int64)
+    if not _choose_few(y, w, bias, rows, n, m, k, threshold, signed, indices, values, counts):
+        return False
+    for j in range(m):
+        bias_gradient[j], energy[j], counted[j] = 0, 0, 0
+    for j in range(m * n):
+        gradient[j] = 0
+    accumulate_alone(
+        y, w, n, m, indices, values, counts, True, losses, gradient, bias_gradient, counted, energy
+    )  # fmt: skip
+    for j in range(m):
+        active[j] = counted[j]
+    return True
 
 
 def ordered(indices, values, counts, back, parts, starts):

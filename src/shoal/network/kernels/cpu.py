@@ -76,6 +76,11 @@ _PROBE_ROWS = 32
 _PROBED, _SPARE = 128, 1.25
 # With fewer features, screening saves less than it costs.
 _SCREEN_FEATURES = 32
+# A step is made in one call with so many multiplications at most in its product, so many rows at
+# least and so many active units at most.
+_SMALL_WORK, _SMALL_ROWS, _SMALL_K = 1 << 23, 4, 8
+# With fewer units, screening in bfloat16 leaves many rows open: its bits are those of a product.
+_SMALL_UNITS = 32
 # A row of which more than this fraction of the units stay open is cheaper to redo as a product.
 _OPEN = 1 / 8
 # Where more than this fraction of a tile's rows had to be redone, screening stops.
@@ -243,8 +248,8 @@ class Pursuer:
         dependent = real(dependence(tile.dtype))
         parts = n_parts()
         if isinstance(pursuit, SubspacePursuit):
-            limit = pursuit.max_iterations
-            pursuits.subspace_pursuit(*first, limit, dependent, parts, *out)
+            rows, limit = (flat(tile), tile.shape[1]), pursuit.max_iterations
+            pursuits.subspace_pursuit(*rows, *first, limit, dependent, parts, *out)
         elif isinstance(pursuit, IterativeHardThresholding):
             limits = pursuit.max_iterations, real(pursuit.tolerance)
             pursuits.hard_thresholding(*first, *limits, parts, *out)
@@ -534,6 +539,8 @@ def _step(
     *,
     held: bool,
 ) -> StepSums:
+    if screen == "auto" and (found := _small_step(parameters, data, activation)) is not None:
+        return found
     if _jumps(activation):
         return _jump_step(parameters, data.detach(), activation, screen, held=held)
     sums = Sums(parameters, len(data), tied=not isinstance(activation, Pursuit), held=held)
@@ -543,6 +550,39 @@ def _step(
         else:
             sums.add(where, tile, codes)
     return sums.result()
+
+
+def _small_step(
+    parameters: Parameters, data: Tensor, activation: Activation | Pursuit
+) -> StepSums | None:
+    """The same in one compiled call, where it is so little that all else would take longer."""
+    if type(activation) is not TopK or not parameters.tied or data.dtype != torch.float32:
+        return None
+    dictionary, bias = parameters.dictionary, parameters.bias
+    (m, n), rows, k = dictionary.shape, len(data), activation.k
+    if not _SMALL_ROWS <= rows <= _SMALL_WORK // (m * n) or k > min(_SMALL_K, DENSE * m):
+        return None
+    if dictionary.dtype != data.dtype or bias.dtype != data.dtype or n < _SCREEN_FEATURES:
+        return None
+    if m < _SMALL_UNITS:
+        return None
+    gate = gate_of(activation)
+    assert gate is not None
+    losses, gradient = np.empty(rows, np.float32), np.empty((m, n), np.float32)
+    slope, active, energy = (np.empty(m, np.float32) for _ in range(3))
+    resolved = compiled.small_step(
+        _plain(data), _plain(dictionary), _plain(bias), n, m, k, float(gate.threshold), gate.signed,
+        losses, gradient.reshape(-1), slope, active, energy,
+    )  # fmt: skip
+    if not resolved:
+        return None
+    parts = map(torch.from_numpy, (gradient, slope, losses, active, energy))
+    return StepSums(*parts, n_samples=rows)
+
+
+def _plain(tensor: Tensor) -> np.ndarray:
+    """A tensor as a flat array."""
+    return tensor.detach().numpy().reshape(-1)
 
 
 def _jump_step(

@@ -16,8 +16,11 @@ from shoal.network.kernels.vector import (
     LANES,
     absolute,
     at_least,
+    count_bits,
     first_bit,
+    lane_of,
     load,
+    maximum,
     multiply_add,
     select,
     splat,
@@ -32,6 +35,10 @@ __all__ = [
     "subspace_pursuit",
     "threshold_pursuit",
 ]
+
+
+# Arbitrary: units from which on a pass for a bound is worth it.
+_MANY = 256
 
 
 @inline
@@ -51,15 +58,34 @@ def _insert(unit, value, units, keys, count, k):
     return min(count + 1, k)
 
 
+@inline
+def _reached(a, i, full, k, signed):
+    """A number that k of a[i : i + full] reach, and few more: the k-th largest of LANES maxima."""
+    none = splat(a, -np.inf)
+    best, more = none, none
+    for t in range(0, full - LANES, 2 * LANES):
+        v, w = load(a, a, i + t), load(a, a, i + t + LANES)
+        best = maximum(select(signed, absolute(v), v), best)
+        more = maximum(select(signed, absolute(w), w), more)
+    best = maximum(more, best)
+    level = -np.inf
+    for lane in range(LANES):
+        x = lane_of(best, lane)
+        level = max(level, x if count_bits(at_least(best, splat(a, x))) >= k else -np.inf)
+    return level
+
+
 @within
 def _largest(a, i, m, k, signed, units, keys):
     """The units of the k largest values of a[i : i + m] above 0, descending; how many.
 
     The value is the magnitude where `signed`. Ties go to the lowest index.
     """
-    count, low = 0, a.dtype.type(0)
-    bar = splat(a, low)
+    count, low, start = 0, a.dtype.type(0), a.dtype.type(0)
     full = m - m % LANES
+    if m >= _MANY and k <= LANES:  # else most of the first ones go into the list, for a while
+        start = max(start, a.dtype.type(_reached(a, i, full, k, signed)))
+    bar = splat(a, start)
     for t in range(0, full, LANES):
         v = load(a, a, i + t)
         bits = at_least(select(signed, absolute(v), v), bar)
@@ -67,14 +93,14 @@ def _largest(a, i, m, k, signed, units, keys):
             j = t + first_bit(bits)
             bits &= bits - np.uint64(1)
             x = abs(a[i + j]) if signed else a[i + j]
-            if x > low:
+            if x > low and x >= start:
                 count = _insert(j, x, units, keys, count, k)
                 if count == k:
                     low = keys[k - 1]
                     bar = splat(a, low)
     for j in range(full, m):
         x = abs(a[i + j]) if signed else a[i + j]
-        if x > low:
+        if x > low and x >= start:
             count = _insert(j, x, units, keys, count, k)
             if count == k:
                 low = keys[k - 1]
@@ -222,14 +248,28 @@ def _write(units, codes, count, indices, values):
     return kept
 
 
+@inline
+def _dot(a, i, b, j, n):
+    """The product of a[i : i + n] and b[j : j + n]."""
+    full = n - n % LANES
+    v = splat(a, 0.0)
+    for t in range(0, full, LANES):
+        v = multiply_add(load(a, a, i + t), load(a, b, j + t), v)
+    found = total(v)
+    for t in range(full, n):
+        found += a[i + t] * b[j + t]
+    return found
+
+
 @shared
 def subspace_pursuit(
-    z, gram, m, k, signed, iterations, dependent, parts, indices, values, counts, part
+    y, n, z, gram, m, k, signed, iterations, dependent, parts, indices, values, counts, part
 ):
     """Dai and Milenkovic 2009, Algorithm 1, from the k-largest code of the scores z (T m).
 
-    Codes go to the first entries of the rows of `indices` and `values` (T, capacity >= k), with
-    units ascending, and their number to `counts` (T,).
+    A row of y (T n) is done once so little of it is left that no gain would count. Codes go to the
+    first entries of the rows of `indices` and `values` (T, capacity >= k), with units ascending,
+    and their number to `counts` (T,).
     """
     dtype = z.dtype
     rest = np.empty(m, dtype)
@@ -244,7 +284,10 @@ def subspace_pursuit(
         count, explained = _fit_signs(
             z, at, gram, m, units, count, factor, codes, signed, dependent
         )
+        enough = _dot(y, i * n, y, i * n, n) / (1 + 32 * dependent)
         for _ in range(iterations):
+            if explained >= enough:
+                break
             _left(z, at, gram, m, units, codes, count, rest)
             for q in range(count):
                 rest[units[q]] = 0
@@ -268,19 +311,6 @@ def subspace_pursuit(
                 units[q], codes[q] = best[q], trial[q]
         count = _within(z, at, gram, m, units, count, factor, codes, signed, dependent, explained)
         counts[i] = _write(units, codes, count, indices[i], values[i])
-
-
-@inline
-def _dot(a, i, b, j, n):
-    """The product of a[i : i + n] and b[j : j + n]."""
-    full = n - n % LANES
-    v = splat(a, 0.0)
-    for t in range(0, full, LANES):
-        v = multiply_add(load(a, a, i + t), load(a, b, j + t), v)
-    found = total(v)
-    for t in range(full, n):
-        found += a[i + t] * b[j + t]
-    return found
 
 
 @shared
