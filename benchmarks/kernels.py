@@ -1,7 +1,7 @@
 """What a training step and an encoding cost, in encoder products.
 
     python -m benchmarks.kernels [--only small,wide] [--activation k-largest] [--rounds 9]
-                                 [--sections step,dense,lazy,memory,first,fit] [--json FILE]
+                                 [--sections step,dense,small,lazy,memory,first,fit] [--json FILE]
 
 Planted data and a dictionary half-way to the truth, float32, with as many threads as torch is
 given. Contestants take turns in one process; numbers are medians. `--json` writes the sections
@@ -15,11 +15,12 @@ with `encoder_ms` the float32 torch product of that shape into memory that is th
 Backends: `cpu` as the chooser has it, `cpu-unscreened` with a float32 product, and `reference`,
 the hand-written dense step.
 
-The other sections print: `lazy`, products an iteration on a full batch that comes again;
-`memory` of a step, by the number of rows (Linux); `first`, seconds of a process's first fit with
-nothing compiled, with the kernels that a package brings (where there are any: run
-`src/shoal/network/kernels/ahead.py`) and with all kept by the fit before; `fit`, workload d
-(n=256, m=1024, k=8, N=200000, float32) with the kernels and with the reference.
+The other sections print: `small`, steps of few rows in milliseconds; `lazy`, products an iteration
+on a full batch that comes again; `memory` of a step, by the number of rows (Linux); `first`,
+seconds of a process's first fit with nothing compiled, with the kernels that a package brings
+(where there are any: run `src/shoal/network/kernels/ahead.py`) and with all kept by the fit
+before; `fit`, workload d (n=256, m=1024, k=8, N=200000, float32) with the kernels and with the
+reference.
 """
 
 from __future__ import annotations
@@ -186,6 +187,35 @@ def compare(
     return rows
 
 
+def small() -> None:
+    """Steps in one compiled call against the same in several; least of many, as they are short."""
+    for shape in (
+        (256, 32, 48, 2), (256, 64, 128, 3), (256, 64, 256, 4), (256, 100, 256, 5),
+        (512, 64, 256, 4), (1024, 64, 128, 3),
+    ):  # fmt: skip
+        parameters, data = world(shape, signed=True)
+        activation = TopK(shape[-1])
+        product = torch.empty(len(data), shape[2])
+        times: dict[str, list[float]] = {"one": [], "several": [], "product": []}
+        whole = cpu._small_step
+        for _ in range(200):
+            for name, taken in times.items():
+                cpu._small_step = whole if name == "one" else lambda *_: None
+                start = time.perf_counter()
+                if name == "product":
+                    torch.mm(data, parameters.dictionary.T, out=product)
+                else:
+                    cpu.step(parameters, data, activation)
+                taken.append(1e3 * (time.perf_counter() - start))
+        cpu._small_step = whole
+        one, several, alone = (min(taken) for taken in times.values())
+        print(
+            f"small step {shape}: in one call {one:.3f} ms, in several {several:.3f} ms, the "
+            f"product alone {alone:.3f} ms",
+            flush=True,
+        )
+
+
 def lazy() -> None:
     """Full-batch descent with a decaying step; what its iterations cost."""
     for n, m, k, n_samples in ((64, 256, 4, 20_000), (256, 1024, 8, 40_000)):
@@ -323,7 +353,7 @@ def fit() -> None:
         )
 
 
-SECTIONS = {"lazy": lazy, "memory": memory, "first": first, "fit": fit}
+SECTIONS = {"small": small, "lazy": lazy, "memory": memory, "first": first, "fit": fit}
 
 
 def main() -> None:
@@ -331,7 +361,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SHAPES), help="of " + ", ".join(SHAPES))
     parser.add_argument("--activation", default="", help="a part of an activation's name")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--sections", default="step,dense,lazy,memory,first")
+    parser.add_argument("--sections", default="step,dense,small,lazy,memory,first")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     sections = given.sections.split(",")

@@ -12,7 +12,6 @@ It is run where a package is built, without PyTorch.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from importlib import import_module
 from multiprocessing import get_context
@@ -107,8 +106,14 @@ def deliver(task: tuple[str, str]) -> str:
 def main() -> None:
     """The command."""
     folder = HERE / "delivered"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
+    made_from = _imported()["compiling"]._made_from()
+    for old in folder.iterdir():  # those of another Python may stay, if they are of these sources
+        if (
+            made_from not in old.name
+            or f".py{sys.version_info[0]}{sys.version_info[1]}." in old.name
+        ):
+            old.unlink()
     tasks = [(name, real) for real in REALS for name in FUNCTIONS]
     # A process for each core: numba compiles one function at a time.
     with (

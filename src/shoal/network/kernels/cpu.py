@@ -576,8 +576,8 @@ def _small_step(
     )  # fmt: skip
     if not resolved:
         return None
-    parts = map(torch.from_numpy, (gradient, slope, losses, active, energy))
-    return StepSums(*parts, n_samples=rows)
+    own = torch.from_numpy
+    return StepSums(own(gradient), own(slope), own(losses), own(active), own(energy), rows)
 
 
 def _plain(tensor: Tensor) -> np.ndarray:
