@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+FOLDER = HERE / "delivered"
 
 # Arguments, a letter each: real numbers r (R an array, M a matrix of them), floats f (F, G),
 # whole numbers i (I, J), flags b; scores L and the bias B in their precision.
@@ -93,22 +94,24 @@ def _begin(folder: str) -> None:
 def deliver(task: tuple[str, str]) -> str:
     """Compile a function for real numbers of a precision, and write it."""
     modules = _imported()
+    modules["compiling"].DELIVERED = (
+        HERE / "nowhere"
+    )  # what another process has written is no source
     name, real = task
     home, _, function = name.partition(".")
     shared = getattr(modules[home], function)
     compiled = getattr(shared, "one", shared)
     for kinds in _kinds(FUNCTIONS[name], real):
         compiled.compile(kinds)
-        compiled._cache.deliver(kinds, compiled.overloads[kinds])
+        compiled._cache.deliver(kinds, compiled.overloads[kinds], FOLDER)
     return name
 
 
 def main() -> None:
     """The command."""
-    folder = HERE / "delivered"
-    folder.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     made_from = _imported()["compiling"]._made_from()
-    for old in folder.iterdir():  # those of another Python may stay, if they are of these sources
+    for old in FOLDER.iterdir():  # those of another Python may stay, if they are of these sources
         if (
             made_from not in old.name
             or f".py{sys.version_info[0]}{sys.version_info[1]}." in old.name
@@ -122,7 +125,7 @@ def main() -> None:
     ):
         for _ in pool.imap_unordered(deliver, tasks):
             pass
-    print(f"{len(list(folder.iterdir()))} compiled kernels in {folder}")
+    print(f"{len(list(FOLDER.iterdir()))} compiled kernels in {FOLDER}")
 
 
 if __name__ == "__main__":

@@ -144,14 +144,14 @@ class _Cache(FunctionCache):
             text = "compiled kernels can't be kept, so that each process compiles its own: %s"
             _say_once("unkept", logging.WARNING, text, error)
 
-    def deliver(self, types: Any, compiled: Any) -> None:
-        """Write what a package brings of a function."""
+    def deliver(self, types: Any, compiled: Any, folder: Path) -> None:
+        """Write what a package brings of a function, which was compiled by this process."""
         name = self._file_name(types, compiled.codegen, delivered=True)
         data = self._impl.reduce(compiled)
         module = compiled.library._get_module_for_linking()
         (library, *_), *rest = data
         data = ((library, "bitcode", module.as_bitcode()), *rest)
-        (DELIVERED / name).write_bytes(self._file._dump(data))
+        (folder / name).write_bytes(self._file._dump(data))
 
 
 def _remove(path: Path) -> None:
