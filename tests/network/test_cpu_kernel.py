@@ -740,6 +740,7 @@ def test_every_sum_at_odd_sizes(sparse, n, dtype):
 @every_dtype
 def in_both_ways(monkeypatch, parameters, data, activation):
     """The sums of a step in one call, whose it must be, and in several."""
+    monkeypatch.setattr(cpu, "_SMALL_UNITS", 1)
     one = cpu._small_step(parameters, data, activation)
     with monkeypatch.context() as patch:
         patch.setattr(cpu, "_small_step", lambda *_: None)

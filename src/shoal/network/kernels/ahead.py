@@ -94,9 +94,8 @@ def _begin(folder: str) -> None:
 def deliver(task: tuple[str, str]) -> str:
     """Compile a function for real numbers of a precision, and write it."""
     modules = _imported()
-    modules["compiling"].DELIVERED = (
-        HERE / "nowhere"
-    )  # what another process has written is no source
+    # What another process has written is no source.
+    vars(modules["compiling"])["DELIVERED"] = HERE / "nowhere"
     name, real = task
     home, _, function = name.partition(".")
     shared = getattr(modules[home], function)

@@ -8,7 +8,6 @@ its name says all that it was made from, and whatever is wrong with it costs a c
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -73,7 +72,7 @@ class _File(IndexDataCacheFile):
         content = path.read_bytes()
         if sha256(content[:-32]).digest() != content[-32:]:
             raise ValueError("damaged")
-        return pickle.loads(content[:-32])
+        return self._load_data(str(path))
 
 
 class _Cache(FunctionCache):
