@@ -737,7 +737,6 @@ def test_every_sum_at_odd_sizes(sparse, n, dtype):
             check_sums(cpu.step(parameters, data, gate, screen=None), judged, dtype)
 
 
-@every_dtype
 def in_both_ways(monkeypatch, parameters, data, activation):
     """The sums of a step in one call, whose it must be, and in several."""
     monkeypatch.setattr(cpu, "_SMALL_UNITS", 1)
@@ -798,6 +797,7 @@ def test_a_small_step_leaves_what_it_can_not_resolve():
         cpu.step(parameters, data, TopK(4))
 
 
+@every_dtype
 def test_a_row_with_far_more_active_units_than_the_probed_ones(sparse, dtype):
     # Rows that tell the density are evenly spread; the busy ones are between them.
     rng = np.random.default_rng(3)
