@@ -1,7 +1,7 @@
 """What a training step and an encoding cost, in encoder products.
 
     python -m benchmarks.kernels [--only small,wide] [--activation k-largest] [--rounds 9]
-                                 [--sections step,dense,lazy,memory,first,fit] [--json FILE]
+                                 [--sections step,dense,small,lazy,memory,first,fit] [--json FILE]
 
 Planted data and a dictionary half-way to the truth, float32, with as many threads as torch is
 given. Contestants take turns in one process; numbers are medians. `--json` writes the sections
@@ -15,10 +15,12 @@ with `encoder_ms` the float32 torch product of that shape into memory that is th
 Backends: `cpu` as the chooser has it, `cpu-unscreened` with a float32 product, and `reference`,
 the hand-written dense step.
 
-The other sections print: `lazy`, products an iteration on a full batch that comes again;
-`memory` of a step, by the number of rows (Linux); `first`, seconds to the first result with an
-empty cache and with a filled one; `fit`, workload d (n=256, m=1024, k=8, N=200000, float32)
-with the kernels and with the reference.
+The other sections print: `small`, steps of few rows in milliseconds; `lazy`, products an iteration
+on a full batch that comes again; `memory` of a step, by the number of rows (Linux); `first`,
+seconds of a process's first fit with nothing compiled, with the kernels that a package brings
+(where there are any: run `src/shoal/network/kernels/ahead.py`) and with all kept by the fit
+before; `fit`, workload d (n=256, m=1024, k=8, N=200000, float32) with the kernels and with the
+reference.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ import shoal
 from shoal.generative import NonnegativeSparseCoding, SparseCoding, perturb, random_dictionary
 from shoal.network import HardThreshold, ReLU, Sigmoid, TopK, preactivation
 from shoal.network.activations import Activation
-from shoal.network.kernels import choose, cpu, reference, use
+from shoal.network.kernels import choose, compiling, cpu, reference, use
 from shoal.network.kernels.lazy import LazySteps
 from shoal.training import ExponentialDecay, NormalizedStep, UnitLength
 from shoal.vocabulary import Parameters, active
@@ -185,6 +187,35 @@ def compare(
     return rows
 
 
+def small() -> None:
+    """Steps in one compiled call against the same in several; least of many, as they are short."""
+    for shape in (
+        (256, 32, 48, 2), (256, 64, 128, 3), (256, 64, 256, 4), (256, 100, 256, 5),
+        (512, 64, 256, 4), (1024, 64, 128, 3),
+    ):  # fmt: skip
+        parameters, data = world(shape, signed=True)
+        activation = TopK(shape[-1])
+        product = torch.empty(len(data), shape[2])
+        times: dict[str, list[float]] = {"one": [], "several": [], "product": []}
+        whole = cpu._small_step
+        for _ in range(200):
+            for name, taken in times.items():
+                cpu._small_step = whole if name == "one" else lambda *_: None
+                start = time.perf_counter()
+                if name == "product":
+                    torch.mm(data, parameters.dictionary.T, out=product)
+                else:
+                    cpu.step(parameters, data, activation)
+                taken.append(1e3 * (time.perf_counter() - start))
+        cpu._small_step = whole
+        one, several, alone = (min(taken) for taken in times.values())
+        print(
+            f"small step {shape}: in one call {one:.3f} ms, in several {several:.3f} ms, the "
+            f"product alone {alone:.3f} ms",
+            flush=True,
+        )
+
+
 def lazy() -> None:
     """Full-batch descent with a decaying step; what its iterations cost."""
     for n, m, k, n_samples in ((64, 256, 4, 20_000), (256, 1024, 8, 40_000)):
@@ -257,23 +288,46 @@ def memory() -> None:
 
 
 _FIRST = """
-import time, torch
-start = time.perf_counter()
-from shoal.network import TopK
-from shoal.network.kernels import cpu
-from shoal.vocabulary import Parameters
-data = torch.randn(4096, 64)
-parameters = Parameters(torch.nn.functional.normalize(torch.randn(256, 64)), torch.zeros(256))
-cpu.step(parameters, data, TopK(4))
-print(time.perf_counter() - start)
+import sys, time
+from pathlib import Path
+import numpy as np
+import torch
+if {nothing}:
+    from shoal.network.kernels import compiling
+    compiling.DELIVERED = Path("nowhere")
+from shoal import DictionaryAutoencoder
+from shoal.generative import SparseCoding, random_dictionary
+truth = random_dictionary(128, 64, random_state=0)
+data = SparseCoding(truth, sparsity=3, low=1.0, high=2.0).sample(20000, random_state=1).data
+wall, cpu = time.perf_counter(), time.process_time()
+model = DictionaryAutoencoder(128, 3, random_state=0)
+times = []
+for step in model.iter_fit(data.astype({dtype!r})):
+    times += [time.perf_counter() - wall, time.process_time() - cpu] if not times else []
+print(*times, time.perf_counter() - wall, time.process_time() - cpu)
 """
 
 
 def first() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for word in ("an empty", "a filled"):
-            seconds = float(child(_FIRST, NUMBA_CACHE_DIR=folder))
-            print(f"import and first step with {word} cache: {seconds:.1f} s", flush=True)
+    """The first fit of world a: with nothing, with what the package brought, with all kept."""
+    brought = compiling.DELIVERED.is_dir()
+    for dtype in ("float32", "float64"):
+        with tempfile.TemporaryDirectory() as folder:
+            cases = {"nothing kept or delivered": True, "all kept": True}
+            if brought:
+                cases = {"nothing kept, kernels delivered": False, **cases}
+            for word, nothing in cases.items():
+                if word != "all kept":
+                    folder = tempfile.mkdtemp(dir=folder)
+                code = _FIRST.format(nothing=nothing, dtype=dtype)
+                step, step_cpu, all_, all_cpu = map(
+                    float, child(code, NUMBA_CACHE_DIR=folder).split()
+                )
+                print(
+                    f"first fit of {dtype}, {word}: first step after {step:.1f} s (CPU "
+                    f"{step_cpu:.1f}), the whole fit {all_:.1f} s (CPU {all_cpu:.1f})",
+                    flush=True,
+                )
 
 
 def fit() -> None:
@@ -299,7 +353,7 @@ def fit() -> None:
         )
 
 
-SECTIONS = {"lazy": lazy, "memory": memory, "first": first, "fit": fit}
+SECTIONS = {"small": small, "lazy": lazy, "memory": memory, "first": first, "fit": fit}
 
 
 def main() -> None:
@@ -307,7 +361,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SHAPES), help="of " + ", ".join(SHAPES))
     parser.add_argument("--activation", default="", help="a part of an activation's name")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--sections", default="step,dense,lazy,memory,first")
+    parser.add_argument("--sections", default="step,dense,small,lazy,memory,first")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     sections = given.sections.split(",")

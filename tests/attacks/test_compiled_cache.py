@@ -16,7 +16,14 @@ import shoal
 
 numba = pytest.importorskip("numba")
 
-from shoal.network.kernels import compiled, compiling  # noqa: E402
+from numba.core.dispatcher import _FunctionCompiler as _Compiler  # noqa: E402
+
+from shoal.network.kernels import ahead, compiled, compiling, pursuits, untied  # noqa: E402
+from shoal.network.kernels.compiling import _Cache  # noqa: E402
+
+
+def _forbidden(*_):
+    raise AssertionError("compiled")
 
 
 def cubes(numbers):
@@ -143,6 +150,135 @@ def test_files_of_other_sources_are_not_used_and_go(kept, monkeypatch):
     assert files != [path]
 
 
+# --- what a package brings ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def delivered(kept, tmp_path, monkeypatch):
+    """:func:`kept`'s function as a package brings it, and nothing that was kept."""
+    monkeypatch.setattr(compiling, "DELIVERED", tmp_path / "delivered")
+    compiling.DELIVERED.mkdir()
+    function = compiling.apart(cubes)
+    function(NUMBERS)
+    ((kinds, found),) = function.overloads.items()
+    function._cache.deliver(kinds, found, compiling.DELIVERED)
+    for path in Path(function.stats.cache_path).glob("*.nbc"):
+        path.unlink()
+    (path,) = compiling.DELIVERED.iterdir()
+    return path
+
+
+def test_what_is_delivered_is_finished_and_kept(kept, delivered, monkeypatch):
+    monkeypatch.setattr(_Compiler, "compile", _forbidden)
+    hits, files = kept()
+    assert (hits, len(files)) == (1, 1)
+    delivered.unlink()
+    assert kept() == (1, files)
+
+
+@pytest.mark.parametrize("how", ["pipe", "other", "twice", 0.5, 5, "folder"], ids=str)
+def test_a_damaged_delivery_costs_a_compilation(kept, delivered, caplog, how):
+    damage(delivered, how)
+    with caplog.at_level(logging.WARNING, "shoal"):
+        assert kept()[0] == 0
+    assert str(delivered) in caplog.records[0].getMessage()
+    assert kept()[0] == 1
+
+
+def test_what_was_delivered_for_other_sources_is_not_used(kept, delivered, monkeypatch):
+    monkeypatch.setattr(compiling, "_made_from", lambda: "0" * 12)
+    assert kept()[0] == 0
+
+
+def test_every_compiled_function_is_delivered():
+    for home in (compiled, pursuits, untied):
+        found = {
+            name: getattr(each, "one", each)
+            for name, each in vars(home).items()
+            if isinstance(each, compiling.shared) or isinstance(getattr(each, "_cache", 0), _Cache)
+        }
+        # Not what is another module's, or has a second name.
+        names = {each: (each.py_func.__module__, each.py_func.__name__) for each in found.values()}
+        own = {k: each for k, each in found.items() if names[each] == (home.__name__, k)}
+        listed = {
+            name.partition(".")[2]: letters.split()
+            for name, letters in ahead.FUNCTIONS.items()
+            if home.__name__.endswith(name.partition(".")[0])
+        }
+        assert {name: each.py_func.__code__.co_argcount for name, each in own.items()} == {
+            name: len(letters) for name, letters in listed.items()
+        }
+
+
+FRESH = """
+import sys
+import numba.core.event as event
+compiled = []
+class Compiled(event.Listener):
+    def on_start(self, told):
+        compiled.append(told.data["dispatcher"])
+    def on_end(self, told):
+        pass
+event.register("numba:compile", Compiled())
+from pathlib import Path
+from shoal.network.kernels import compiling
+compiling.DELIVERED = Path({folder!r})
+for dtype in (np.float32, np.float64):
+    shoal.DictionaryAutoencoder(64, 3, random_state=0).fit(X.astype(dtype))
+assert compiled == [], compiled
+"""
+
+
+@pytest.mark.skipif(not os.environ.get("SHOAL_ATTACKS"), reason="SHOAL_ATTACKS is not set")
+def test_a_first_fit_compiles_nothing_that_is_delivered(tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead, "FOLDER", tmp_path / "delivered")
+    script = f"import sys; sys.path.insert(0, {str(Path(ahead.__file__).parent)!r})\n"
+    script += "import ahead\nfrom pathlib import Path\n"
+    script += f"ahead.FOLDER = Path({str(ahead.FOLDER)!r}); ahead.FOLDER.mkdir()\n"
+    script += "for name in ahead.FUNCTIONS:\n    for real in ahead.REALS:\n"
+    script += "        ahead.deliver((name, real))\n"
+    process = started(script, NUMBA_CACHE_DIR=str(tmp_path / "one"))
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors
+    begin = FIT.replace("size=(200, 16)", "size=(3000, 40)").partition("model =")[0]
+    script = begin + FRESH.format(folder=str(ahead.FOLDER))
+    process = started(script, NUMBA_CACHE_DIR=str(tmp_path / "two"))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+
+# --- functions that others are made of -------------------------------------------------------
+
+
+@compiling.within
+def twice(x, y):
+    return 2 * x + y
+
+
+@compiling.inline
+def thrice(x, y):
+    return 3 * x - y
+
+
+def test_parts_with_the_same_arguments_are_told_apart():
+    both = compiling.apart(lambda x, y: (twice(x, y), thrice(x, y), twice(y, 1)))
+    for numbers in ((3, 5), (3.5, 5.25)):
+        x, y = numbers
+        assert both(*numbers) == (2 * x + y, 3 * x - y, 2 * y + 1)
+
+
+def test_a_part_is_not_compiled_again_for_a_constant():
+    before = set(twice.overloads)
+    assert compiling.apart(lambda x: twice(x, 7) + twice(7, x) + twice(1, 2))(5) == 17 + 19 + 4
+    assert set(twice.overloads) - before <= {(numba.int64, numba.int64)}
+
+
+def test_a_part_by_itself_is_refused():
+    compiling.apart(lambda x: twice(x, x))(1)
+    with pytest.raises((KeyError, TypeError)):
+        twice(1, 1)
+
+
 # --- processes -------------------------------------------------------------------------------
 
 ALONE = """
@@ -204,13 +340,13 @@ def test_a_fit_outlives_damage_to_any_of_its_functions(tmp_path):
     before = torch.get_num_threads()
     exec(FIT, here)  # and so they are kept
     torch.set_num_threads(before)
-    folder = Path(compiled.accumulate._alone.stats.cache_path)
+    folder = Path(compiled.choose.one.stats.cache_path)
     there = numba.core.caching.UserProvidedCacheLocator.get_suitable_cache_subpath(
         compiled.__file__
     )
     shutil.copytree(folder, tmp_path / there)
-    # Small ones, so that it doesn't take long; two of them are called by others only.
-    names = ("matching_pursuit_alone", "_write", "_part")
+    # Small ones, so that it doesn't take long; two of them are called by another as well.
+    names = ("matching_pursuit", "offsets", "by_unit")
     damaged = [each for name in names for each in tmp_path.rglob(f"*.{name}-*.nbc")]
     assert len(damaged) >= 3
     for path in damaged:

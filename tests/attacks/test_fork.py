@@ -98,15 +98,10 @@ assert np.array_equal(codes, model.transform(X))
 """
 
 
-@pytest.mark.parametrize(
-    ("threads", "layer"),
-    [(2, "omp"), pytest.param(2, "workqueue", marks=rare), pytest.param(1, "omp", marks=rare)],
-)
-def test_children_and_their_children_do_all_that_their_parent_does(threads, layer):
-    ends(
-        START + BY_HAND.format(threads=threads),
-        NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="2",
-    )  # fmt: skip
+@pytest.mark.parametrize("threads", [2, pytest.param(1, marks=rare)])
+def test_children_and_their_children_do_all_that_their_parent_does(threads):
+    script = START + BY_HAND.format(threads=threads)
+    ends(script, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="2")
 
 
 POOLS = """

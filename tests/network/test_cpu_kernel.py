@@ -5,13 +5,11 @@ where the arithmetic that the kernel promises can't tell: float64 where a row wa
 resolved, the data's own precision elsewhere.
 """
 
-import importlib.util
 import logging
 import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from hypothesis import strategies as st
 
 from shoal.network import HardThreshold, ReLU, Sigmoid, TopK, loss
 from shoal.network.activations import gate_of
-from shoal.network.kernels import choose, compiled, cpu, reference, use
+from shoal.network.kernels import choose, compiled, compiling, cpu, reference, use
 from shoal.vocabulary import ArgumentError, Parameters
 
 BF16, F32, F64 = torch.bfloat16, torch.float32, torch.float64
@@ -650,9 +648,10 @@ def test_the_kernel_has_norms_no_smaller_than_they_are():
             w = tensors(dtype, *arrays(name, dtype))[0].dictionary
             for screen in (BF16, F32):
                 low = w.to(screen)
-                found = compiled.largest_norms(cpu.flat(w), cpu.flat(low), *w.shape, 1)[0]
+                found = np.empty((1, 2))
+                compiled.largest_norms(cpu.flat(w), cpu.flat(low), *w.shape, 1, found)
                 wide = w.numpy().astype(np.longdouble)
-                for norm, of in zip(found, (wide, wide - low.double().numpy()), strict=True):
+                for norm, of in zip(found[0], (wide, wide - low.double().numpy()), strict=True):
                     true = np.sqrt(np.square(of).sum(axis=1)).max()
                     assert norm * (1 + 1e-5) >= true
                     assert norm <= true * (1 + 1e-5) + 1e-16
@@ -736,6 +735,66 @@ def test_every_sum_at_odd_sizes(sparse, n, dtype):
         for gate in (TopK(min(3, m)), ReLU()):
             judged = judged_sums(parameters, data, gate)
             check_sums(cpu.step(parameters, data, gate, screen=None), judged, dtype)
+
+
+def in_both_ways(monkeypatch, parameters, data, activation):
+    """The sums of a step in one call, whose it must be, and in several."""
+    monkeypatch.setattr(cpu, "_SMALL_UNITS", 1)
+    one = cpu._small_step(parameters, data, activation)
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu, "_small_step", lambda *_: None)
+        return one, cpu.step(parameters, data, activation)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+@pytest.mark.parametrize("rows", [4, 5, 7, 64])
+@pytest.mark.parametrize(("m", "n", "k"), [(8, 32, 1), (17, 33, 2), (64, 48, 8), (130, 65, 5)])
+def test_a_small_step_has_the_bits_of_any_other(monkeypatch, m, n, k, rows, bias, signed):
+    rng = np.random.default_rng([m, rows])
+    # Sums that no rounding tells apart from those in float64, so that every way must agree.
+    w, y = (rng.integers(-9, 10, size).astype(float) for size in ((m, n), (rows, n)))
+    y[rows // 2] = 0
+    w[m // 2] = w[1]
+    parameters, data = tensors(F32, w, bias * rng.integers(-3, 4, m).astype(float), y)
+    one, several = in_both_ways(monkeypatch, parameters, data, TopK(k, signed=signed))
+    assert all(map(torch.equal, one[:5], several[:5]))
+    judged = judged_sums(parameters, data, TopK(k, signed=signed))
+    check_sums(one, judged, F32)
+
+
+@pytest.mark.skipif(cpu.screening(F32, 64) is None, reason="nothing is screened")
+def test_a_small_step_decides_as_screening_does(monkeypatch):
+    resolved = 0
+    for seed, name in enumerate(CASES):
+        w, b, y = CASES[name](np.random.default_rng(seed), float(torch.finfo(F32).tiny))
+        parameters, data = tensors(F32, w, b, y)
+        wide = torch.zeros(len(data), 32 - min(32, data.shape[1]))
+        data = torch.cat([data, wide], dim=1)
+        wide = torch.zeros(len(b), data.shape[1] - parameters.dictionary.shape[1])
+        parameters = Parameters(torch.cat([parameters.dictionary, wide], dim=1), parameters.bias)
+        for activation in (TopK(2), TopK(2, signed=False)):
+            one, several = in_both_ways(monkeypatch, parameters, data, activation)
+            screen = cpu.screening(F32, data.shape[1])
+            encoder = cpu.Encoder(parameters, gate_of(activation), screen, 2)
+            if one is not None and encoder._chosen(data, screen).counts.min() >= 0:
+                resolved += 1
+                assert all(map(torch.equal, one[:5], several[:5])), name
+    assert resolved > 4
+
+
+def test_a_small_step_leaves_what_it_can_not_resolve():
+    rng = np.random.default_rng(0)
+    arrays = rng.normal(size=(64, 40)), np.zeros(64), rng.normal(size=(50, 40))
+    parameters, data = tensors(F32, *arrays)
+    assert cpu._small_step(parameters, data, TopK(4)) is not None
+    for activation in (TopK(9), HardThreshold(1.0), ReLU()):
+        assert cpu._small_step(parameters, data, activation) is None
+    assert cpu._small_step(parameters, data[:3], TopK(4)) is None
+    for value in (np.nan, np.inf, 3e38, 1e37):
+        data[3, 5] = value
+        assert cpu._small_step(parameters, data, TopK(4)) is None
+        cpu.step(parameters, data, TopK(4))
 
 
 @every_dtype
@@ -904,21 +963,30 @@ def test_precisions_are_not_mixed(screen):
             kernel(parameters, data.double(), TopK(3), **options)
 
 
-def test_a_failure_within_leaves_the_turn_to_others(monkeypatch):
-    def fail():
-        raise RuntimeError("no threads")
+def test_where_no_thread_is_to_be_had_the_caller_does_it_all(monkeypatch):
+    class Full:
+        def submit(self, *_):
+            raise RuntimeError("can't start new thread")
 
-    parameters, data = tensors(F32, *arrays("gaussian", F32))
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    with monkeypatch.context() as patch:
-        patch.setattr(cpu, "_start_threads", fail)
-        with pytest.raises(RuntimeError, match="no threads"):
-            cpu.step(parameters, data, TopK(3))
-    torch.set_num_threads(before)
-    with ThreadPoolExecutor(1) as another:
-        assert another.submit(cpu._turn.acquire, blocking=False).result()
-        another.submit(cpu._turn.release).result()
+    parameters, data = tensors(F64, *arrays("gaussian", F64))
+    expected = cpu.step(parameters, data, TopK(3))
+    monkeypatch.setattr(cpu, "n_parts", lambda: 3)
+    monkeypatch.setattr(compiling, "_team", Full())
+    found = cpu.step(parameters, data, TopK(3))
+    assert all(map(torch.equal, found[:5], expected[:5]))
+
+
+def test_a_failure_in_a_thread_reaches_the_caller():
+    def fail(*arguments):
+        if arguments[-1] == place:
+            raise KeyError(place)
+        done.append(arguments[-1])
+
+    for place in (0, 2):
+        done = []
+        with pytest.raises(KeyError):
+            compiling._together(fail, ("given",), 3)
+        assert sorted(done) == [part for part in range(3) if part != place]
 
 
 # --- the same again --------------------------------------------------------------------------
@@ -998,16 +1066,13 @@ from shoal.network import TopK, HardThreshold
 from shoal.network.kernels import cpu, choose
 from shoal.network.pursuit import *
 from shoal.vocabulary import Parameters
-import numba
 g = torch.Generator().manual_seed(0)
 data = torch.randn(3000, 64, generator=g)
 parameters = Parameters(torch.randn(200, 64, generator=g), torch.zeros(200))
 assert choose(data) is cpu
 cpu.step(parameters, data, TopK(5))
 assert torch.get_num_threads() == {threads}, torch.get_num_threads()
-with cpu.Threads() as parts:
-    assert parts == {threads} and (parts == 1 or numba.get_num_threads() == parts), parts
-assert numba.get_num_threads() == 2
+assert cpu.n_parts() == {threads}
 for dtype in (torch.float32, torch.float64):
     for screen in (None, torch.bfloat16):
         for activation in (TopK(5), TopK(1, signed=False), HardThreshold(22.0)):
@@ -1015,8 +1080,7 @@ for dtype in (torch.float32, torch.float64):
             many = [cpu.step(*both, activation, screen=screen) for _ in range(2)]
             mine = torch.get_num_threads()
             torch.set_num_threads(3 - mine)
-            with cpu.Threads() as parts:
-                assert parts == 3 - mine, parts
+            assert cpu.n_parts() == 3 - mine
             few = cpu.step(*both, activation, screen=screen)
             torch.set_num_threads(mine)
             assert all(map(torch.equal, many[0][:5], many[1][:5])), "again"
@@ -1070,9 +1134,7 @@ assert len(found) == 24 and len(set(found)) == 1, found
 
 
 def test_first_calls_at_once():
-    # The layer that numba has everywhere ends a process in which two callers meet.
-    layer = {"NUMBA_THREADING_LAYER": "workqueue"}
-    run(FIRST, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="2", **layer)
+    run(FIRST, NUMBA_NUM_THREADS="2", OMP_NUM_THREADS="2")
 
 
 ABSENT = """
@@ -1101,21 +1163,6 @@ assert "numba" in said[0] or "llvmlite" in said[0], said
 
 def test_without_numba():
     run(ABSENT.format(blocked=["numba"]))
-
-
-LAYER = """
-import numpy as np, torch, shoal
-torch.set_num_threads(2)
-X = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
-shoal.DictionaryAutoencoder(12, 2, random_state=0).fit(X)
-print(torch.get_num_threads())
-"""
-
-
-def test_without_the_threads_that_were_asked_for():
-    if importlib.util.find_spec("tbb"):
-        pytest.skip("they are there")
-    assert run(LAYER, NUMBA_THREADING_LAYER="tbb", OMP_NUM_THREADS="2") == "2\n"
 
 
 MEMORY = """

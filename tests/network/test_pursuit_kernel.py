@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from shoal.network.activations import Activated
 from shoal.network.codes import SparseCodes
 from shoal.network.inference import fast_least_squares
-from shoal.network.kernels import choose, cpu, pursuits, reference, repeated, use
+from shoal.network.kernels import choose, compiling, cpu, pursuits, reference, repeated, use
 from shoal.network.pursuit import (
     IterativeHardThresholding,
     OrthogonalMatchingPursuit,
     SubspacePursuit,
+    dependence,
     least_squares,
 )
 from shoal.vocabulary import Parameters, active
@@ -102,10 +103,16 @@ def check(pursuit, dictionary, data, *, strays=None, supports=True):
 
 # --- the parts -------------------------------------------------------------------------------
 
+# They are compiled with what calls them: here by themselves.
+_largest, _left, _fit_signs = (
+    compiling.apart(part.py_func)
+    for part in (pursuits._largest, pursuits._left, pursuits._fit_signs)
+)
+
 
 def largest(a, i, m, k, signed):
     units, keys = np.full(k + 2, -7), np.full(k + 2, -7.0, a.dtype)
-    count = pursuits._largest(a, i, m, k, signed, units, keys)
+    count = _largest(a, i, m, k, signed, units, keys)
     assert (units[k:] == -7).all(), "beyond its list"
     assert (keys[k:] == -7).all()
     return units[:count].tolist(), keys[:count].tolist()
@@ -149,6 +156,22 @@ def test_the_largest_wherever_it_is(real, m):
 
 
 @every_real
+@pytest.mark.parametrize("m", [256, 263, 271, 300])
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_the_largest_of_many(real, m, levels):
+    rng = np.random.default_rng([m, levels])
+    for k in (1, 2, 8, 16, 17):
+        for signed in (True, False):
+            a = rng.integers(-levels, levels + 1, m).astype(real)
+            assert largest(a, 0, m, k, signed) == expected_largest(a, k, signed)
+            few = np.where(rng.random(m) < 0.02, a, -np.abs(a) if not signed else 0 * a)
+            assert largest(few, 0, m, k, signed) == expected_largest(few, k, signed)
+            few[rng.integers(0, m, 20)] = np.nan
+            known = np.where(np.isnan(few), real(0), few)
+            assert largest(few, 0, m, k, signed) == expected_largest(known, k, signed)
+
+
+@every_real
 def test_the_largest_of_what_is_not_a_number(real):
     a = np.tile(np.array([np.nan, 1, np.inf, -np.inf, 0, -0.0, 2], real), 5)
     units, keys = largest(a, 0, 35, 8, False)
@@ -166,7 +189,7 @@ def test_what_is_left_to_correlate_with(real, m, count):
     gram, z = rng.normal(size=(m, m)).astype(real), rng.normal(size=2 * m + 3).astype(real)
     units, codes = rng.integers(0, m, 4), rng.normal(size=4).astype(real)
     rest = np.full(m + 2, -7, real)
-    pursuits._left(z, m + 3, gram.reshape(-1), m, units, codes, count, rest)
+    _left(z, m + 3, gram.reshape(-1), m, units, codes, count, rest)
     expected = z[m + 3 :] - codes[:count] @ gram[units[:count]]
     np.testing.assert_allclose(rest[:m], expected, rtol=0, atol=20 * np.finfo(real).eps)
     assert (rest[m:] == -7).all()
@@ -179,7 +202,7 @@ def fitted(dictionary, data, units, signed=True):
     units, count = np.array([*units, -7]), len(units)
     factor, codes = np.full((count, count), np.nan, real), np.full(count, np.nan, real)
     dependent = real.type(1e-5 if real == np.float32 else 1e-10)
-    count, explained = pursuits._fit_signs(
+    count, explained = _fit_signs(
         z, 1, gram, len(dictionary), units, count, factor, codes, signed, dependent
     )
     return codes[:count], explained, units[:count].tolist()
@@ -441,6 +464,27 @@ def test_a_row_does_not_depend_on_how_the_batch_is_cut(pursuit, monkeypatch):
         assert_sums(cpu.step(tied(dictionary), data, chosen), sums, F64)
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_row_of_which_enough_is_explained_is_done(signed):
+    # Iterations that can't gain what would count are left out: codes are those of all of them.
+    dictionary = unit_rows(31, 80, 40, F32)
+    rng = np.random.default_rng(31)
+    codes = np.zeros((400, 80), np.float32)
+    for row in codes:
+        row[rng.choice(80, 4, replace=False)] = [*rng.uniform(1, 2, 3), rng.uniform(0, 0.2)]
+    data = torch.from_numpy(codes) @ dictionary
+    data += torch.linspace(0, 0.02, 400)[:, None] * gaussian(32, 400, 40, dtype=F32)
+    pursuer = cpu.Pursuer(tied(dictionary), SubspacePursuit(4, signed))
+    given = cpu.flat(data @ dictionary.T), pursuer.gram, 80, 4, signed
+    found = []
+    for rows in (data, torch.full_like(data, 1e9)):  # such rows are never done
+        out = np.zeros((400, 4), int), np.zeros((400, 4), np.float32), np.zeros(400, int)
+        dependent = np.float32(dependence(F32))
+        pursuits.subspace_pursuit(cpu.flat(rows), 40, *given, 10, dependent, 1, *out)
+        found.append(out)
+    assert all(map(np.array_equal, *found))
+
+
 def run_kernel(pursuit, signed, dtype, parts):
     """The kernel's own codes from given scores, in as many `parts`."""
     dictionary, data = unit_rows(25, 45, 24, dtype), gaussian(26, 90, 24, dtype=dtype)
@@ -450,7 +494,8 @@ def run_kernel(pursuit, signed, dtype, parts):
     out = np.zeros((90, 6), int), np.zeros((90, 6), scores.dtype), np.zeros(90, int)
     real = scores.dtype.type
     if pursuit is SubspacePursuit:
-        pursuits.subspace_pursuit(*first, 10, real(1e-6), parts, *out)
+        rows = cpu.flat(data), data.shape[1]
+        pursuits.subspace_pursuit(*rows, *first, 10, real(1e-6), parts, *out)
     elif pursuit is OrthogonalMatchingPursuit:
         squares = cpu.flat(data.square().sum(dim=1))
         pursuits.matching_pursuit(*first, real(1e-6), squares, real(0), parts, *out)

@@ -22,6 +22,7 @@ from shoal.network.kernels.vector import (  # noqa: E402
     count_bits,
     entry,
     first_bit,
+    lane_of,
     load,
     load_part,
     maximum,
@@ -64,6 +65,13 @@ def calculate(a, b, c, x, flag, out):
     store(out[4], 0, select(flag, u, v))
     store(out[5], 0, splat(a, x))
     return at_least(u, v), total(u)
+
+
+@njit
+def reversed_lanes(a, out):
+    """The numbers of a vector, from the last lane to the first."""
+    for lane in range(LANES):
+        out[LANES - 1 - lane] = lane_of(load(a, a, 0), lane)
 
 
 @njit
@@ -127,6 +135,13 @@ def test_parts_of_vectors(like, dtype, at):
             guarded[LANES : LANES + written] = lanes[:written]
             np.testing.assert_array_equal(out, guarded)
             assert one == expected[at]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_lanes_of_a_vector(dtype):
+    array, out = numbers(dtype, LANES), np.zeros(LANES, dtype)
+    reversed_lanes(array, out)
+    np.testing.assert_array_equal(out, array[::-1])
 
 
 def test_bfloat16_is_what_torch_makes_of_it():

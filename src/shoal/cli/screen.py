@@ -141,7 +141,7 @@ def bar(*columns: str, quiet: bool) -> Iterator[Any]:
 
 @contextmanager
 def _logged(console: Any) -> Iterator[None]:
-    """Prints what shoal logs above a bar: that kernels are compiled takes half a minute, once."""
+    """Prints what shoal logs above a bar: that kernels are compiled, once, takes its time."""
     log = logging.getLogger("shoal")
     before, handler = log.level, _Lines(console)
     log.addHandler(handler)

@@ -47,9 +47,8 @@ bound for a second pass. How good the guesses are changes the time, never the re
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from shoal.network.kernels.compiling import apart, inline, on_threads, shared
+from shoal.network.kernels.compiling import apart, inline, shared, within
 from shoal.network.kernels.vector import (
     LANES,
     absolute,
@@ -69,14 +68,12 @@ from shoal.network.kernels.vector import (
     total,
 )
 
-__all__ = ["PADDING", "accumulate", "choose", "choose_again", "largest_norms", "wake"]
+__all__ = ["PADDING", "accumulate", "choose", "choose_again", "largest_norms", "small_step"]
 
 BLOCK = 4 * LANES
 
 PADDING = BLOCK
 """Room beyond their contents that lists of units need: blocks are written whole."""
-
-_WIDE = np.zeros(1)  # of float64: what `like` is where sums are to be wide
 
 # Squares below the smallest normal float32, 2^-126, may be lost from a norm: so much an entry.
 _LOST = 2.0**-63
@@ -84,13 +81,6 @@ _LOST = 2.0**-63
 # Samples of an atom that are summed before they are added to the total: one by one, digits of
 # float32 would be lost over many.
 _SUMMED = 256
-
-
-@on_threads
-def wake(out):
-    """Start the threads."""
-    for i in prange(len(out)):
-        out[i] = i
 
 
 # --- rows of matrices -------------------------------------------------------------------------
@@ -157,22 +147,19 @@ def _norms(a, low, i, n):
 
 
 @shared
-def largest_norms(a, low, m, n, parts):
-    """The largest |a| and the largest |a - low| of m rows, shape (parts, 2): take their max."""
-    found = np.zeros((parts, 2))
-    for p in prange(parts):
-        whole, rest = 0.0, 0.0
-        for j in range(_part(m, parts, p), _part(m, parts, p + 1)):
-            size, error = _norms(a, low, j * n, n)
-            whole, rest = max(whole, size), max(rest, error)
-        found[p, 0], found[p, 1] = whole + n * _LOST, rest + n * _LOST
-    return found
+def largest_norms(a, low, m, n, parts, found, part):
+    """The largest |a| and |a - low| of m rows, into `found` (parts, 2): take their max."""
+    whole, rest = 0.0, 0.0
+    for j in range(_part(m, parts, part), _part(m, parts, part + 1)):
+        size, error = _norms(a, low, j * n, n)
+        whole, rest = max(whole, size), max(rest, error)
+    found[part, 0], found[part, 1] = whole + n * _LOST, rest + n * _LOST
 
 
 # --- which units are active -------------------------------------------------------------------
 
 
-@apart
+@within
 def _kth_largest(a, n, k):
     """The k-th largest of a[:n], n >= k; reorders a and writes over PADDING entries beyond."""
     if n <= BLOCK:
@@ -232,7 +219,7 @@ def _value(low, at, bias, j, signed):
     return abs(z) if signed else z, abs(s)
 
 
-@apart
+@within
 def _floor(low, at, bias, m, slack, k, signed, best):
     """A number that k lower ends of the row reach: k-th largest of the maxima of k sets."""
     minus, none, exact = splat(low, -slack), splat(low, -np.inf), slack == 0
@@ -403,7 +390,7 @@ def _write(units, exact, count, indices, values):
 @shared
 def choose(
     low, lbias, slack, ylow, atoms, y, w, bias, n, m,
-    k, threshold, signed, screened, limit, parts, indices, values, counts,
+    k, threshold, signed, screened, limit, parts, indices, values, counts, part,
 ):  # fmt: skip
     """The active units of each row and their exact values.
 
@@ -428,49 +415,48 @@ def choose(
     """
     rows = len(counts)
     like = values[0]
-    for p in prange(parts):
-        units = np.empty(m + PADDING, np.int64)
-        scores = np.empty(m + PADDING, lbias.dtype)
-        exact = np.empty(m + PADDING, np.float64)
-        wide = np.empty(m + PADDING, np.float64)
-        best = np.empty((max(1, (2 * k + BLOCK - 1) // BLOCK) + 1) * BLOCK, lbias.dtype)
-        guess = 0.0
-        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
-            at = i * m
-            e, size = 0.0, 1.0
-            if screened or k > 0:
-                size, error = _norms(y, ylow, i * n, n)
-            if screened:
-                size, error = size + n * _LOST, error + n * _LOST
-                near, atom = size + error, atoms[0] + atoms[1]
-                if not near * atom + atoms[2] <= 2.0**120:
-                    counts[i] = -1
-                    continue
-                e = error * atom + size * atoms[1] + n * 2.0**-23 * near * atom
-                e += 2.0**-21 * (near * atom + atoms[2]) + n * 2.0**-124 * (1 + near + atom)
-                e *= 1 + n * 2.0**-22 + 2.0**-20  # its own rounding, and that of norms
-            count, guess = _candidates(
-                low, at, lbias, m, slack, e, size, k, threshold, signed, guess, best, units, scores
-            )
-            if count > limit:
+    units = np.empty(m + PADDING, np.int64)
+    scores = np.empty(m + PADDING, lbias.dtype)
+    exact = np.empty(m + PADDING, np.float64)
+    wide = np.empty(m + PADDING, np.float64)
+    best = np.empty((max(1, (2 * k + BLOCK - 1) // BLOCK) + 1) * BLOCK, lbias.dtype)
+    guess = 0.0
+    for i in range(_part(rows, parts, part), _part(rows, parts, part + 1)):
+        at = i * m
+        e, size = 0.0, 1.0
+        if screened or k > 0:
+            size, error = _norms(y, ylow, i * n, n)
+        if screened:
+            size, error = size + n * _LOST, error + n * _LOST
+            near, atom = size + error, atoms[0] + atoms[1]
+            if not near * atom + atoms[2] <= 2.0**120:
                 counts[i] = -1
                 continue
-            if screened:
-                _projections(_WIDE, y, i * n, w, units, count, n, exact)
-                for q in range(count):
-                    exact[q] += bias[units[q]]
-            else:
-                for q in range(count):
-                    exact[q] = entry(low, low, at + units[q]) + lbias[units[q]]
-            kept, _ = _active(units, exact, count, k, threshold, signed, wide, like)
-            counts[i] = kept
-            _write(units, exact, kept, indices[i], values[i])
+            e = error * atom + size * atoms[1] + n * 2.0**-23 * near * atom
+            e += 2.0**-21 * (near * atom + atoms[2]) + n * 2.0**-124 * (1 + near + atom)
+            e *= 1 + n * 2.0**-22 + 2.0**-20  # its own rounding, and that of norms
+        count, guess = _candidates(
+            low, at, lbias, m, slack, e, size, k, threshold, signed, guess, best, units, scores
+        )
+        if count > limit:
+            counts[i] = -1
+            continue
+        if screened:
+            _projections(exact, y, i * n, w, units, count, n, exact)
+            for q in range(count):
+                exact[q] += bias[units[q]]
+        else:
+            for q in range(count):
+                exact[q] = entry(low, low, at + units[q]) + lbias[units[q]]
+        kept, _ = _active(units, exact, count, k, threshold, signed, wide, like)
+        counts[i] = kept
+        _write(units, exact, kept, indices[i], values[i])
 
 
 @shared
 def choose_again(
     y, w, bias, n, k, threshold, signed, parts, listed, lengths, bounds, steps, fresh,
-    indices, values, counts,
+    indices, values, counts, part,
 ):  # fmt: skip
     """The active units of rows seen before, from a list of units and a bound on all others.
 
@@ -489,23 +475,22 @@ def choose_again(
     """
     rows, capacity = listed.shape
     like = values[0]
-    for p in prange(parts):
-        units = np.empty(capacity + PADDING, np.int64)
-        exact = np.empty(capacity + PADDING, np.float64)
-        wide = np.empty(capacity + PADDING, np.float64)
-        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
-            bounds[i] += steps[i]
-            count = lengths[i]
-            for q in range(count):
-                units[q] = listed[i, q]
-            _projections(_WIDE, y, i * n, w, units, count, n, exact)
-            for q in range(count):
-                exact[q] += bias[units[q]]
-            kept, kth = _active(units, exact, count, k, threshold, signed, wide, like)
-            # Another unit could be active: at a tie with the k-th it might come first.
-            decided = fresh or bounds[i] <= threshold or bounds[i] < kth
-            counts[i] = kept if decided else -1
-            _write(units, exact, kept, indices[i], values[i])
+    units = np.empty(capacity + PADDING, np.int64)
+    exact = np.empty(capacity + PADDING, np.float64)
+    wide = np.empty(capacity + PADDING, np.float64)
+    for i in range(_part(rows, parts, part), _part(rows, parts, part + 1)):
+        bounds[i] += steps[i]
+        count = lengths[i]
+        for q in range(count):
+            units[q] = listed[i, q]
+        _projections(exact, y, i * n, w, units, count, n, exact)
+        for q in range(count):
+            exact[q] += bias[units[q]]
+        kept, kth = _active(units, exact, count, k, threshold, signed, wide, like)
+        # Another unit could be active: at a tie with the k-th it might come first.
+        decided = fresh or bounds[i] <= threshold or bounds[i] < kth
+        counts[i] = kept if decided else -1
+        _write(units, exact, kept, indices[i], values[i])
 
 
 # --- what follows from the active units -------------------------------------------------------
@@ -575,13 +560,12 @@ def _rest_gradient(g, at, first, last, rows, codes, back, r, y, n, t, left):
 
 
 @apart
-def _offsets(starts):
-    """Where each unit's codes begin, (m + 1,), in the order of units; `starts` becomes each part's.
+def offsets(starts, first):
+    """Where each unit's codes begin, into `first` (m + 1,), in the order of units.
 
-    `starts` (parts, m) counts the codes that a part has of a unit.
+    `starts` (parts, m) counts the codes that a part has of a unit; it becomes where they begin.
     """
     parts, m = starts.shape
-    first = np.empty(m + 1, np.int64)
     size = 0
     for j in range(m):
         first[j] = size
@@ -590,21 +574,34 @@ def _offsets(starts):
             starts[p, j] = size
             size += count
     first[m] = size
-    return first
 
 
-@apart
-def _by_unit(begin, end, indices, values, counts, back, starts, sample, codes, slopes):
-    """The codes of rows begin to end in the order of their units: a counting sort, stable."""
-    for i in range(begin, end):
+@shared
+def by_unit(indices, values, counts, back, parts, starts, sample, codes, slopes, part):
+    """The codes of rows in the order of their units: a counting sort, stable."""
+    for i in range(_part(len(counts), parts, part), _part(len(counts), parts, part + 1)):
         for q in range(counts[i]):
             j = indices[i, q]
-            s = starts[j]
-            starts[j] = s + 1
+            s = starts[part, j]
+            starts[part, j] = s + 1
             sample[s], codes[s], slopes[s] = i, values[i, q], back[i, q]
 
 
-@apart
+@inline
+def _first_unit(first, m, parts, index):
+    """Where part `index` of the units begins, cut so that each has as many codes."""
+    wanted = _part(first[m], parts, index)
+    low, high = 0, m
+    while low < high:
+        middle = (low + high) // 2
+        if first[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low if index < parts else m
+
+
+@within
 def _unit_sums(mine, until, first, codes, slopes, bias_gradient, active, energy):
     """Add what units `mine` to `until` have of the bias' gradient, of counts and of energy."""
     dtype = codes.dtype
@@ -620,6 +617,264 @@ def _unit_sums(mine, until, first, codes, slopes, bias_gradient, active, energy)
 
 
 @shared
+def residuals(
+    y, target, w, n, indices, values, counts, tied, parts, losses, r, back, starts, part,
+):  # fmt: skip
+    """What is left of the rows `target` (T n) by their codes, and of the losses.
+
+    Parameters
+    ----------
+    tied : bool
+        Whether the projections e = <r, D_i> are wanted, into `back` (T, capacity); else it is 0.
+    r : array of T n
+        Out: what is left.
+    starts : array of shape (parts, m)
+        Out: how often each unit is active in the rows of a part.
+    """
+    for j in range(starts.shape[1]):
+        starts[part, j] = 0
+    for i in range(_part(len(counts), parts, part), _part(len(counts), parts, part + 1)):
+        count = counts[i]
+        losses[i] = _residual(target, i * n, w, n, indices[i], values[i], count, r) / 2
+        if tied:
+            _projections(y, r, i * n, w, indices[i], count, n, back[i])
+        for q in range(count):
+            starts[part, indices[i, q]] += 1
+            if not tied:
+                back[i, q] = 0
+
+
+@shared
+def unit_sums(
+    y, n, m, r, first, sample, codes, slopes, parts,
+    gradient, bias_gradient, active, energy, part,
+):  # fmt: skip
+    """Add what the samples of each unit contribute to its sums, in the order of the rows."""
+    mine, end = _first_unit(first, m, parts, part), _first_unit(first, m, parts, part + 1)
+    _unit_sums(mine, end, first, codes, slopes, bias_gradient, active, energy)
+    # By strips of features: that of all rows stays in the cache while the atoms pass.
+    full = n - n % BLOCK
+    for t in range(0, full, BLOCK):
+        for j in range(mine, end):
+            for begin in range(first[j], first[j + 1], _SUMMED):
+                _strip_gradient(
+                    gradient, j * n + t, begin, min(begin + _SUMMED, first[j + 1]),
+                    sample, codes, slopes, r, y, n, t,
+                )  # fmt: skip
+    for t in range(full, n, LANES):
+        for j in range(mine, end):
+            for begin in range(first[j], first[j + 1], _SUMMED):
+                _rest_gradient(
+                    gradient, j * n + t, begin, min(begin + _SUMMED, first[j + 1]),
+                    sample, codes, slopes, r, y, n, t, min(LANES, n - t),
+                )  # fmt: skip
+
+
+_residuals, _by_unit, _sums = residuals.one, by_unit.one, unit_sums.one
+
+
+@apart
+def accumulate_alone(
+    y, w, n, m, indices, values, counts, tied, losses, gradient, bias_gradient, active, energy
+):  # fmt: skip
+    """:func:`accumulate` by one thread, in one call."""
+    rows, capacity = indices.shape
+    dtype = values.dtype
+    r, back = np.empty(rows * n, dtype), np.empty((rows, capacity), dtype)
+    starts, first = np.empty((1, m), np.int64), np.empty(m + 1, np.int64)
+    _residuals(y, y, w, n, indices, values, counts, tied, 1, losses, r, back, starts, 0)
+    offsets(starts, first)
+    size = first[m]
+    sample, codes, slopes = np.empty(size, np.int64), np.empty(size, dtype), np.empty(size, dtype)
+    _by_unit(indices, values, counts, back, 1, starts, sample, codes, slopes, 0)
+    _sums(
+        y, n, m, r, first, sample, codes, slopes, 1, gradient, bias_gradient, active, energy, 0
+    )  # fmt: skip
+
+
+@inline
+def _store_block(out, at, a, b, c, d, room):
+    """Four vectors in a row, or so many of their numbers as there is room for."""
+    if room >= BLOCK:
+        store(out, at, a)
+        store(out, at + LANES, b)
+        store(out, at + 2 * LANES, c)
+        store(out, at + 3 * LANES, d)
+    else:
+        store_part(out, at, a, min(LANES, room))
+        store_part(out, at + LANES, b, min(LANES, max(0, room - LANES)))
+        store_part(out, at + 2 * LANES, c, min(LANES, max(0, room - 2 * LANES)))
+        store_part(out, at + 3 * LANES, d, min(LANES, max(0, room - 3 * LANES)))
+
+
+@within
+def _products(y, rows, n, w, m, out):
+    """All <y, w> of rows y (T n), T >= 4, and w (m n), into `out` (T m): four rows at once."""
+    zero = splat(y, 0.0)
+    width = (m + BLOCK - 1) // BLOCK * BLOCK
+    columns = np.empty(n * width, y.dtype)
+    for t in range(n):
+        for j in range(m):
+            columns[t * width + j] = w[j * n + t]
+        for j in range(m, width):
+            columns[t * width + j] = 0
+    for begin in range(0, rows, 4):
+        i = min(begin, rows - 4)  # some of the last ones twice
+        y0, y1, y2, y3 = i * n, i * n + n, i * n + 2 * n, i * n + 3 * n
+        for j in range(0, width, BLOCK):
+            a0, a1, a2, a3 = zero, zero, zero, zero
+            b0, b1, b2, b3 = zero, zero, zero, zero
+            c0, c1, c2, c3 = zero, zero, zero, zero
+            d0, d1, d2, d3 = zero, zero, zero, zero
+            for t in range(n):
+                p = t * width + j
+                w0, w1 = load(y, columns, p), load(y, columns, p + LANES)
+                w2, w3 = load(y, columns, p + 2 * LANES), load(y, columns, p + 3 * LANES)
+                x = splat(y, y[y0 + t])
+                a0, a1 = multiply_add(x, w0, a0), multiply_add(x, w1, a1)
+                a2, a3 = multiply_add(x, w2, a2), multiply_add(x, w3, a3)
+                x = splat(y, y[y1 + t])
+                b0, b1 = multiply_add(x, w0, b0), multiply_add(x, w1, b1)
+                b2, b3 = multiply_add(x, w2, b2), multiply_add(x, w3, b3)
+                x = splat(y, y[y2 + t])
+                c0, c1 = multiply_add(x, w0, c0), multiply_add(x, w1, c1)
+                c2, c3 = multiply_add(x, w2, c2), multiply_add(x, w3, c3)
+                x = splat(y, y[y3 + t])
+                d0, d1 = multiply_add(x, w0, d0), multiply_add(x, w1, d1)
+                d2, d3 = multiply_add(x, w2, d2), multiply_add(x, w3, d3)
+            _store_block(out, i * m + j, a0, a1, a2, a3, m - j)
+            _store_block(out, i * m + m + j, b0, b1, b2, b3, m - j)
+            _store_block(out, i * m + 2 * m + j, c0, c1, c2, c3, m - j)
+            _store_block(out, i * m + 3 * m + j, d0, d1, d2, d3, m - j)
+
+
+@inline
+def _length(a, i, n):
+    """|a| of a row and room for what is lost of it: see :func:`_norms`."""
+    square = splat(a, 0.0)
+    full = n - n % LANES
+    for t in range(0, full, LANES):
+        v = load(a, a, i + t)
+        square = multiply_add(v, v, square)
+    if full < n:
+        v = load_part(a, a, i + full, n - full)
+        square = multiply_add(v, v, square)
+    return np.sqrt(np.float64(total(square))) + n * _LOST
+
+
+@within
+def _choose_few(y, w, bias, rows, n, m, k, threshold, signed, indices, values, counts):
+    """What :func:`choose` finds for k <= LANES, screened by a product in the rows' precision.
+
+    The k-th largest maximum of LANES sets of units is a bound on the k-th largest score, so near
+    that no guess is worth more. False where a row is left unresolved.
+    """
+    scores, bars = np.empty(rows * m, y.dtype), np.empty(rows, np.float64)
+    _products(y, rows, n, w, m, scores)
+    atom, offset = 0.0, 0.0
+    for j in range(m):
+        atom, offset = max(atom, _length(w, j * n, n)), max(offset, abs(bias[j]))
+    # Loops without branches to mispredict: a processor is at several rows at once.
+    best = np.empty(LANES, y.dtype)
+    for i in range(rows):
+        size = _length(y, i * n, n)
+        near = size * atom + offset
+        e = n * 2.0**-23 * size * atom + 2.0**-21 * near + n * 2.0**-124 * (1 + size + atom)
+        e *= 1 + n * 2.0**-22 + 2.0**-20
+        highest = splat(y, -np.inf)
+        for j in range(0, m - m % LANES, LANES):
+            v, _ = _values(scores, i * m, bias, j, signed)
+            highest = maximum(v, highest)
+        store(best, 0, highest)
+        reached = -np.inf
+        for q in range(LANES):
+            above = count_bits(at_least(highest, splat(best, best[q])))
+            reached = max(reached, np.float64(best[q]) if above >= k else -np.inf)
+        least = -np.inf if signed or threshold < 0 else -e
+        bars[i] = max(reached - 2 * e, least) if near <= 2.0**120 else np.nan
+    units, zero, like = np.empty(m + PADDING, np.int64), y.dtype.type(0), values[0]
+    listed, found = np.empty((rows, LANES), np.int64), np.empty((rows, LANES), np.float64)
+    exact, wide = np.empty(m + PADDING, np.float64), np.empty(m + PADDING, np.float64)
+    for i in range(rows):
+        if np.isnan(bars[i]):
+            return False
+        count = _collect(scores, i * m, bias, m, zero, signed, bars[i], units)
+        counts[i] = count
+        if count <= LANES:
+            for q in range(LANES):
+                listed[i, q] = units[q]
+            for q in range(count, (count + 3) // 4 * 4):
+                listed[i, q] = 0
+            continue
+        _projections(exact, y, i * n, w, units, count, n, exact)
+        for q in range(count):
+            exact[q] += bias[units[q]]
+        kept, _ = _active(units, exact, count, k, threshold, signed, wide, like)
+        counts[i] = -kept - 1
+        _write(units, exact, kept, indices[i], values[i])
+    for i in range(rows):  # four at once, some of them for nothing
+        if counts[i] >= 0:
+            whole = (counts[i] + 3) // 4 * 4
+            _projections(exact, y, i * n, w, listed[i], whole, n, found[i])
+    for i in range(rows):
+        count = counts[i]
+        if count < 0:
+            counts[i] = -count - 1
+            continue
+        for q in range(count):
+            found[i, q] += bias[listed[i, q]]
+        if count > k:
+            kept, _ = _active(listed[i], found[i], count, k, threshold, signed, wide, like)
+            counts[i] = kept
+            _write(listed[i], found[i], kept, indices[i], values[i])
+            continue
+        kept = 0
+        for q in range(count):  # they are the k largest
+            z = found[i, q]
+            code = like.dtype.type(z)
+            indices[i, kept], values[i, kept] = listed[i, q], code
+            kept += ((abs(z) if signed else z) > threshold) & (code != 0)
+        counts[i] = kept
+    return True
+
+
+@apart
+def small_step(
+    y, w, bias, n, m, k, threshold, signed, losses, gradient, bias_gradient, active, energy
+):  # fmt: skip
+    """A whole step on rows y (T n), T >= 4, in one call: product, choice and sums.
+
+    What comes out doesn't differ from that of other ways, as the product only screens. Sums are
+    written, not added to; False where a row is left unresolved, and they are none.
+    """
+    rows = len(losses)
+    dtype = y.dtype
+    indices, values = np.empty((rows, k), np.int64), np.empty((rows, k), dtype)
+    counts, counted = np.empty(rows, np.int64), np.empty(m, np.int64)
+    if not _choose_few(y, w, bias, rows, n, m, k, threshold, signed, indices, values, counts):
+        return False
+    for j in range(m):
+        bias_gradient[j], energy[j], counted[j] = 0, 0, 0
+    for j in range(m * n):
+        gradient[j] = 0
+    accumulate_alone(
+        y, w, n, m, indices, values, counts, True, losses, gradient, bias_gradient, counted, energy
+    )  # fmt: skip
+    for j in range(m):
+        active[j] = counted[j]
+    return True
+
+
+def ordered(indices, values, counts, back, parts, starts):
+    """The codes of rows in the order of their units: where each begins, samples, codes, slopes."""
+    first = np.empty(starts.shape[1] + 1, np.int64)
+    offsets(starts, first)
+    size, dtype = first[-1], values.dtype
+    sample, codes, slopes = np.empty(size, np.int64), np.empty(size, dtype), np.empty(size, dtype)
+    by_unit(indices, values, counts, back, parts, starts, sample, codes, slopes)
+    return first, sample, codes, slopes
+
+
 def accumulate(
     y, w, n, m, indices, values, counts, tied, parts,
     losses, gradient, bias_gradient, active, energy,
@@ -634,44 +889,13 @@ def accumulate(
     adds up their samples in the order of the rows. So no two threads write to one place, and
     the sums don't depend on how many threads there are.
     """
-    rows, capacity = indices.shape
-    dtype = values.dtype
-    r = np.empty(rows * n, dtype)
-    back = np.zeros((rows, capacity), dtype)  # e = <r, D_i>
-    starts = np.zeros((parts, m), np.int64)
-    for p in prange(parts):
-        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
-            count = counts[i]
-            losses[i] = _residual(y, i * n, w, n, indices[i], values[i], count, r) / 2
-            if tied:
-                _projections(y, r, i * n, w, indices[i], count, n, back[i])
-            for q in range(count):
-                starts[p, indices[i, q]] += 1
-    first = _offsets(starts)
-    size = first[m]
-    sample = np.empty(size, np.int64)
-    codes = np.empty(size, dtype)
-    slopes = np.empty(size, dtype)
-    for p in prange(parts):
-        begin, end = _part(rows, parts, p), _part(rows, parts, p + 1)
-        _by_unit(begin, end, indices, values, counts, back, starts[p], sample, codes, slopes)
-    for p in prange(parts):
-        mine = np.searchsorted(first[:m], _part(size, parts, p))
-        end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
-        _unit_sums(mine, end, first, codes, slopes, bias_gradient, active, energy)
-        # By strips of features: that of all rows stays in the cache while the atoms pass.
-        full = n - n % BLOCK
-        for t in range(0, full, BLOCK):
-            for j in range(mine, end):
-                for begin in range(first[j], first[j + 1], _SUMMED):
-                    _strip_gradient(
-                        gradient, j * n + t, begin, min(begin + _SUMMED, first[j + 1]),
-                        sample, codes, slopes, r, y, n, t,
-                    )  # fmt: skip
-        for t in range(full, n, LANES):
-            for j in range(mine, end):
-                for begin in range(first[j], first[j + 1], _SUMMED):
-                    _rest_gradient(
-                        gradient, j * n + t, begin, min(begin + _SUMMED, first[j + 1]),
-                        sample, codes, slopes, r, y, n, t, min(LANES, n - t),
-                    )  # fmt: skip
+    given = y, w, n, m, indices, values, counts, tied
+    out = losses, gradient, bias_gradient, active, energy
+    if parts == 1:
+        accumulate_alone(*given, *out)
+        return
+    r, back = np.empty(len(counts) * n, values.dtype), np.empty(indices.shape, values.dtype)
+    starts = np.empty((parts, m), np.int64)
+    residuals(y, y, w, n, indices, values, counts, tied, parts, losses, r, back, starts)
+    listed = ordered(indices, values, counts, back, parts, starts)
+    unit_sums(y, n, m, r, *listed, parts, *out[1:])

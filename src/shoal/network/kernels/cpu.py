@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import binding
+from numba import config
 from numba.core.compiler_lock import global_compiler_lock
 from torch import Tensor
 
@@ -76,6 +76,11 @@ _PROBE_ROWS = 32
 _PROBED, _SPARE = 128, 1.25
 # With fewer features, screening saves less than it costs.
 _SCREEN_FEATURES = 32
+# A step is made in one call with so many multiplications at most in its product, so many rows at
+# least and so many active units at most.
+_SMALL_WORK, _SMALL_ROWS, _SMALL_K = 1 << 23, 4, 8
+# With fewer units, screening in bfloat16 leaves many rows open: its bits are those of a product.
+_SMALL_UNITS = 32
 # A row of which more than this fraction of the units stay open is cheaper to redo as a product.
 _OPEN = 1 / 8
 # Where more than this fraction of a tile's rows had to be redone, screening stops.
@@ -83,23 +88,13 @@ _REDONE = 1 / 4
 
 _log = logging.getLogger("shoal")
 
-# numba's threads serve one caller at a time on some platforms.
-_turn = threading.RLock()
-
-
-def _finish_turns() -> None:
-    """Wait until no thread uses numba's threads or its compiler: a fork would cut it short."""
-    _turn.acquire()
-    global_compiler_lock.acquire()
-
-
-def _go_on() -> None:
-    global_compiler_lock.release()
-    _turn.release()
-
-
+# A fork would cut a compilation short.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_finish_turns, after_in_parent=_go_on, after_in_child=_go_on)
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 @cache
@@ -113,58 +108,11 @@ def screening(dtype: torch.dtype, n_features: int) -> torch.dtype | None:
     return torch.float32 if dtype == torch.float64 else None
 
 
-@cache
-def _start_threads() -> int:
-    """Start numba's threads; their number, 1 where there are none to be had."""
-    from numba import config
-
-    if config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
+def n_parts() -> int:
+    """The threads that share the work: as many as torch has been given; one in a forked process."""
+    if forked():
         return 1
-    threads = torch.get_num_threads()
-    try:
-        compiled.wake(np.zeros(2))
-    except ValueError as error:  # of NUMBA_THREADING_LAYER, where that one is not installed
-        _log.warning("the kernels run on one thread: %s", (str(error).splitlines() or [""])[0])
-        return 1
-    # Where they share a pool with torch's, starting them sets torch's number to their own.
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-
-
-class Threads:
-    """As many numba threads as torch has been given, one caller at a time.
-
-    One thread is the caller's own, which waits for nobody; so it is in a forked process.
-    """
-
-    def __enter__(self) -> int:
-        import numba
-
-        self._shared = not forked() and torch.get_num_threads() > 1
-        if not self._shared:
-            return 1
-        _turn.acquire()
-        try:
-            parts = min(torch.get_num_threads(), _start_threads())
-            self._before = self._parts = parts
-            if parts > 1:
-                self._before = numba.get_num_threads()
-            if parts != self._before:
-                numba.set_num_threads(parts)
-        except BaseException:
-            _turn.release()
-            raise
-        return parts
-
-    def __exit__(self, *_: object) -> None:
-        import numba
-
-        if not self._shared:
-            return
-        if self._parts != self._before:
-            numba.set_num_threads(self._before)
-        _turn.release()
+    return min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
 def flat(tensor: Tensor) -> np.ndarray:
@@ -216,10 +164,10 @@ class Encoder:
         if screen is not None:
             self.low_dictionary = self.dictionary.to(screen)
             self.low_bias = flat(self.bias.to(torch.float32))
-            with Threads() as parts:
-                norms = compiled.largest_norms(
-                    self.w, flat(self.low_dictionary), self.m, self.n, parts
-                )
+            parts = n_parts()
+            norms = np.empty((parts, 2))
+            low = flat(self.low_dictionary)
+            compiled.largest_norms(self.w, low, self.m, self.n, parts, norms)
             self.atoms = np.array([*norms.max(axis=0), np.abs(self.b).max()])
 
     def codes(self, tile: Tensor) -> Codes:
@@ -258,13 +206,13 @@ class Encoder:
                 np.empty((len(tile), self.capacity), self.w.dtype),
                 np.empty(len(tile), np.int64),
             )
-            with Threads() as parts:
-                compiled.choose(
-                    flat(scores), low_bias, low_bias.dtype.type(slack), flat(low_tile), atoms,
-                    flat(tile), self.w, self.b, self.n, self.m,
-                    self.k, float(gate.threshold), gate.signed, screen is not None, limit, parts,
-                    found.indices, found.values, found.counts,
-                )  # fmt: skip
+            parts = n_parts()
+            compiled.choose(
+                flat(scores), low_bias, low_bias.dtype.type(slack), flat(low_tile), atoms,
+                flat(tile), self.w, self.b, self.n, self.m,
+                self.k, float(gate.threshold), gate.signed, screen is not None, limit, parts,
+                found.indices, found.values, found.counts,
+            )  # fmt: skip
             most = int(found.counts.max())
             if most <= self.capacity:
                 return found
@@ -298,20 +246,20 @@ class Pursuer:
         out = found.indices, found.values, found.counts
         first = scores, self.gram, self.m, k, pursuit.signed
         dependent = real(dependence(tile.dtype))
-        with Threads() as parts:
-            if isinstance(pursuit, SubspacePursuit):
-                limit = pursuit.max_iterations
-                pursuits.subspace_pursuit(*first, limit, dependent, parts, *out)
-            elif isinstance(pursuit, IterativeHardThresholding):
-                limits = pursuit.max_iterations, real(pursuit.tolerance)
-                pursuits.hard_thresholding(*first, *limits, parts, *out)
-            elif isinstance(pursuit, ThresholdPursuit):
-                bars = self.threshold, real(pursuit.shrinkage)
-                pursuits.threshold_pursuit(*first, *bars, dependent, parts, *out)
-            else:
-                share = real(getattr(pursuit, "tolerance", 0.0))
-                squares = flat(tile.square().sum(dim=1))
-                pursuits.matching_pursuit(*first, dependent, squares, share, parts, *out)
+        parts = n_parts()
+        if isinstance(pursuit, SubspacePursuit):
+            rows, limit = (flat(tile), tile.shape[1]), pursuit.max_iterations
+            pursuits.subspace_pursuit(*rows, *first, limit, dependent, parts, *out)
+        elif isinstance(pursuit, IterativeHardThresholding):
+            limits = pursuit.max_iterations, real(pursuit.tolerance)
+            pursuits.hard_thresholding(*first, *limits, parts, *out)
+        elif isinstance(pursuit, ThresholdPursuit):
+            bars = self.threshold, real(pursuit.shrinkage)
+            pursuits.threshold_pursuit(*first, *bars, dependent, parts, *out)
+        else:
+            share = real(getattr(pursuit, "tolerance", 0.0))
+            squares = flat(tile.square().sum(dim=1))
+            pursuits.matching_pursuit(*first, dependent, squares, share, parts, *out)
         return found
 
 
@@ -394,8 +342,8 @@ def _keep_largest(tiles: list[Codes], wanted: int) -> None:
         before = np.cumsum(equal) - equal
         ties = np.clip(left - before, 0, equal)
         left -= int(ties.sum())
-        with Threads() as parts:
-            untied.above(codes.indices, codes.values, codes.counts, level, ties, parts)
+        parts = n_parts()
+        untied.above(codes.indices, codes.values, codes.counts, level, ties, parts)
 
 
 def _jumps(activation: object) -> bool:
@@ -496,13 +444,13 @@ class Sums:
         if self.tied and not self.parameters.tied:
             self._add_untied(where, tile, codes)
             return
-        with Threads() as parts:
-            compiled.accumulate(
-                flat(tile), flat(self.parameters.dictionary), n, m,
-                codes.indices, codes.values, codes.counts, self.tied, parts,
-                flat(sums.losses[where]), flat(sums.dictionary), flat(sums.bias),
-                flat(self.counts), flat(sums.energy),
-            )  # fmt: skip
+        parts = n_parts()
+        compiled.accumulate(
+            flat(tile), flat(self.parameters.dictionary), n, m,
+            codes.indices, codes.values, codes.counts, self.tied, parts,
+            flat(sums.losses[where]), flat(sums.dictionary), flat(sums.bias),
+            flat(self.counts), flat(sums.energy),
+        )  # fmt: skip
         self._add_offset(tile, codes)
 
     def _add_untied(self, where: slice, tile: Tensor, codes: Codes) -> None:
@@ -516,13 +464,13 @@ class Sums:
         m, n = parameters.dictionary.shape
         # Tied, what goes through the encoder is a part of the dictionary's gradient.
         encoder = sums.dictionary if sums.encoder is None else sums.encoder
-        with Threads() as parts:
-            untied.accumulate(
-                flat(tile), flat(target), flat(parameters.dictionary), n, m,
-                codes.indices, codes.values, codes.counts, True, not self.held, parts,
-                flat(sums.losses[where]), flat(encoder), flat(sums.dictionary), flat(sums.bias),
-                flat(self.counts), flat(sums.energy),
-            )  # fmt: skip
+        parts = n_parts()
+        untied.accumulate(
+            flat(tile), flat(target), flat(parameters.dictionary), n, m,
+            codes.indices, codes.values, codes.counts, True, not self.held, parts,
+            flat(sums.losses[where]), flat(encoder), flat(sums.dictionary), flat(sums.bias),
+            flat(self.counts), flat(sums.energy),
+        )  # fmt: skip
         self._add_offset(target, codes)
 
     def add_nested(
@@ -534,13 +482,13 @@ class Sums:
         target = tile if parameters.offset is None else tile - parameters.offset
         encoder = sums.dictionary if sums.encoder is None else sums.encoder
         felt = np.empty((len(tile), groups, n), codes.values.dtype)
-        with Threads() as parts:
-            untied.nested(
-                flat(tile), flat(target), flat(parameters.dictionary), n, m,
-                codes.indices, codes.values, codes.counts, group, felt, parts,
-                flat(sums.losses[where]), flat(encoder), flat(sums.dictionary), flat(sums.bias),
-                flat(self.counts), flat(sums.energy),
-            )  # fmt: skip
+        parts = n_parts()
+        untied.nested(
+            flat(tile), flat(target), flat(parameters.dictionary), n, m,
+            codes.indices, codes.values, codes.counts, group, felt, parts,
+            flat(sums.losses[where]), flat(encoder), flat(sums.dictionary), flat(sums.bias),
+            flat(self.counts), flat(sums.energy),
+        )  # fmt: skip
         if sums.offset is not None:
             sums.offset.sub_(torch.from_numpy(felt[:, 0].sum(axis=0)))
 
@@ -591,6 +539,8 @@ def _step(
     *,
     held: bool,
 ) -> StepSums:
+    if screen == "auto" and (found := _small_step(parameters, data, activation)) is not None:
+        return found
     if _jumps(activation):
         return _jump_step(parameters, data.detach(), activation, screen, held=held)
     sums = Sums(parameters, len(data), tied=not isinstance(activation, Pursuit), held=held)
@@ -600,6 +550,39 @@ def _step(
         else:
             sums.add(where, tile, codes)
     return sums.result()
+
+
+def _small_step(
+    parameters: Parameters, data: Tensor, activation: Activation | Pursuit
+) -> StepSums | None:
+    """The same in one compiled call, where it is so little that all else would take longer."""
+    if type(activation) is not TopK or not parameters.tied or data.dtype != torch.float32:
+        return None
+    dictionary, bias = parameters.dictionary, parameters.bias
+    (m, n), rows, k = dictionary.shape, len(data), activation.k
+    if not _SMALL_ROWS <= rows <= _SMALL_WORK // (m * n) or k > min(_SMALL_K, DENSE * m):
+        return None
+    if dictionary.dtype != data.dtype or bias.dtype != data.dtype or n < _SCREEN_FEATURES:
+        return None
+    if m < _SMALL_UNITS:
+        return None
+    gate = gate_of(activation)
+    assert gate is not None
+    losses, gradient = np.empty(rows, np.float32), np.empty((m, n), np.float32)
+    slope, active, energy = (np.empty(m, np.float32) for _ in range(3))
+    resolved = compiled.small_step(
+        _plain(data), _plain(dictionary), _plain(bias), n, m, k, float(gate.threshold), gate.signed,
+        losses, gradient.reshape(-1), slope, active, energy,
+    )  # fmt: skip
+    if not resolved:
+        return None
+    own = torch.from_numpy
+    return StepSums(own(gradient), own(slope), own(losses), own(active), own(energy), rows)
+
+
+def _plain(tensor: Tensor) -> np.ndarray:
+    """A tensor as a flat array."""
+    return tensor.detach().numpy().reshape(-1)
 
 
 def _jump_step(
@@ -632,14 +615,14 @@ def _jump_step(
         fraction = listed.counts.sum() / (len(tile) * m)
         codes = Codes(*(np.empty_like(each) for each in vars(listed).values()))
         target = tile if offset is None else tile - offset
-        with Threads() as parts:
-            slopes, crowd = (np.empty((parts, m), listed.values.dtype) for _ in range(2))
-            untied.near(
-                flat(tile), flat(target), flat(sums.parameters.dictionary), n, m,
-                listed.indices, listed.values, listed.counts, flat(threshold),
-                listed.values.dtype.type(window), parts,
-                codes.indices, codes.values, codes.counts, slopes, crowd,
-            )  # fmt: skip
+        parts = n_parts()
+        slopes, crowd = (np.empty((parts, m), listed.values.dtype) for _ in range(2))
+        untied.near(
+            flat(tile), flat(target), flat(sums.parameters.dictionary), n, m,
+            listed.indices, listed.values, listed.counts, flat(threshold),
+            listed.values.dtype.type(window), parts,
+            codes.indices, codes.values, codes.counts, slopes, crowd,
+        )  # fmt: skip
         pulled, near = (torch.from_numpy(each.sum(axis=0)) / window for each in (slopes, crowd))
         sums.sums.threshold.add_(pulled * threshold.clamp_min(0.0))
         sums.sums.near.add_(near)
@@ -739,11 +722,11 @@ def least_squares(
     indices, values = (part.detach().contiguous().numpy() for part in support)
     found = np.empty(values.shape, flat(data).dtype)
     dependent = flat(data).dtype.type(dependence(data.dtype))
-    with Threads() as parts:
-        pursuits.least_squares(
-            flat(data), flat(dictionary), n, gram, m, indices, values, signed, dependent, parts,
-            found,
-        )  # fmt: skip
+    parts = n_parts()
+    pursuits.least_squares(
+        flat(data), flat(dictionary), n, gram, m, indices, values, signed, dependent, parts,
+        found,
+    )  # fmt: skip
     return SparseCodes(support.indices, torch.from_numpy(found))
 
 
@@ -779,11 +762,11 @@ def adam_(
 ) -> None:
     """One step of Adam in place, in one pass over its memory."""
     mean, square = memory
-    with Threads() as parts:
-        untied.adam(
-            flat(part), flat(slope), flat(mean), flat(square), *keep, rate, 1 / correction,
-            epsilon, scale, parts,
-        )  # fmt: skip
+    parts = n_parts()
+    untied.adam(
+        flat(part), flat(slope), flat(mean), flat(square), *keep, rate, 1 / correction,
+        epsilon, scale, parts,
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -803,11 +786,11 @@ def corrected_encode(
         where = slice(start, start + rows)
         tile = data[where].detach().contiguous()
         counts = np.empty(len(tile), np.int64)
-        with Threads() as parts:
-            untied.corrected(
-                flat(_product(tile, weights)), bias, gram, m, k, activation.signed, n_steps, step,
-                parts, indices[where], values[where], counts,
-            )  # fmt: skip
+        parts = n_parts()
+        untied.corrected(
+            flat(_product(tile, weights)), bias, gram, m, k, activation.signed, n_steps, step,
+            parts, indices[where], values[where], counts,
+        )  # fmt: skip
         found = Codes(indices[where], values[where], counts).padded()
         indices[where], values[where] = found.indices.numpy(), found.values.numpy()
     return SparseCodes(torch.from_numpy(indices), torch.from_numpy(values))

@@ -171,12 +171,12 @@ class LazySteps:
             np.empty(len(rows), np.int64),
         )
         bounds = self._bounds[index]
-        with cpu.Threads() as parts:
-            compiled.choose_again(
-                cpu.flat(rows), cpu.flat(parameters.dictionary), cpu.flat(parameters.bias), n,
-                gate.k or 0, float(gate.threshold), gate.signed, parts,
-                self._units[index], self._lengths[index], bounds, steps, fresh,
-                codes.indices, codes.values, codes.counts,
-            )  # fmt: skip
+        parts = cpu.n_parts()
+        compiled.choose_again(
+            cpu.flat(rows), cpu.flat(parameters.dictionary), cpu.flat(parameters.bias), n,
+            gate.k or 0, float(gate.threshold), gate.signed, parts,
+            self._units[index], self._lengths[index], bounds, steps, fresh,
+            codes.indices, codes.values, codes.counts,
+        )  # fmt: skip
         self._bounds[index] = bounds
         return codes

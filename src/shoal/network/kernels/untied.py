@@ -10,17 +10,17 @@ and of the dictionary's -sum_i x_ij r_i. All arrays are flat and C-ordered.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from shoal.network.kernels.compiled import (
     _SUMMED,
     BLOCK,
-    _by_unit,
-    _offsets,
+    _first_unit,
     _part,
     _projections,
     _residual,
     _unit_sums,
+    ordered,
+    residuals,
 )
 from shoal.network.kernels.compiling import inline, shared
 from shoal.network.kernels.pursuits import _largest, _left, _write
@@ -83,6 +83,22 @@ def _gradient(g, mine, end, first, rows, factors, source, n):
 
 
 @shared
+def _unit_gradients(
+    y, r, n, m, first, sample, left, codes, slopes, encoded, decoded, parts,
+    encoder_gradient, dictionary_gradient, bias_gradient, active, energy, part,
+):  # fmt: skip
+    """Add what the samples of each unit contribute to its sums, in the order of the rows.
+
+    Of the encoder's gradient from row `sample` of y, of the dictionary's from row `left` of r.
+    """
+    mine, end = _first_unit(first, m, parts, part), _first_unit(first, m, parts, part + 1)
+    _unit_sums(mine, end, first, codes, slopes, bias_gradient, active, energy)
+    if encoded:
+        _gradient(encoder_gradient, mine, end, first, sample, slopes, y, n)
+    if decoded:
+        _gradient(dictionary_gradient, mine, end, first, left, codes, r, n)
+
+
 def accumulate(
     y, target, w, n, m, indices, values, counts, encoded, decoded, parts,
     losses, encoder_gradient, dictionary_gradient, bias_gradient, active, energy,
@@ -100,37 +116,65 @@ def accumulate(
     losses : array of T
         Out. To the other sums is added; as in `compiled.accumulate` they don't depend on `parts`.
     """
-    rows, capacity = indices.shape
-    dtype = values.dtype
-    r = np.empty(rows * n, dtype)
-    back = np.zeros((rows, capacity), dtype)  # e = <r, D_i>
-    starts = np.zeros((parts, m), np.int64)
-    for p in prange(parts):
-        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
-            count = counts[i]
-            losses[i] = _residual(target, i * n, w, n, indices[i], values[i], count, r) / 2
-            _projections(y, r, i * n, w, indices[i], count, n, back[i])
-            for q in range(count):
-                starts[p, indices[i, q]] += 1
-    first = _offsets(starts)
-    size = first[m]
-    sample = np.empty(size, np.int64)
-    codes = np.empty(size, dtype)
-    slopes = np.empty(size, dtype)
-    for p in prange(parts):
-        begin, end = _part(rows, parts, p), _part(rows, parts, p + 1)
-        _by_unit(begin, end, indices, values, counts, back, starts[p], sample, codes, slopes)
-    for p in prange(parts):
-        mine = np.searchsorted(first[:m], _part(size, parts, p))
-        end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
-        _unit_sums(mine, end, first, codes, slopes, bias_gradient, active, energy)
-        if encoded:
-            _gradient(encoder_gradient, mine, end, first, sample, slopes, y, n)
-        if decoded:
-            _gradient(dictionary_gradient, mine, end, first, sample, codes, r, n)
+    r, back = np.empty(len(counts) * n, values.dtype), np.empty(indices.shape, values.dtype)
+    starts = np.empty((parts, m), np.int64)
+    residuals(y, target, w, n, indices, values, counts, True, parts, losses, r, back, starts)
+    first, sample, codes, slopes = ordered(indices, values, counts, back, parts, starts)
+    _unit_gradients(
+        y, r, n, m, first, sample, sample, codes, slopes, encoded, decoded, parts,
+        encoder_gradient, dictionary_gradient, bias_gradient, active, energy,
+    )  # fmt: skip
 
 
 @shared
+def _nested_residuals(
+    y, target, w, n, indices, values, counts, group, felt, parts, losses, back, starts, part
+):  # fmt: skip
+    """By rows: see :func:`nested`. Out as of `compiled.residuals`."""
+    groups = felt.shape[1]
+    dtype = values.dtype
+    share = dtype.type(1) / dtype.type(groups)
+    left = felt.reshape(-1)
+    r = np.empty(n, dtype)
+    for j in range(starts.shape[1]):
+        starts[part, j] = 0
+    for i in range(_part(len(counts), parts, part), _part(len(counts), parts, part + 1)):
+        count = counts[i]
+        for t in range(n):
+            r[t] = target[i * n + t]
+        q = 0
+        for g in range(groups):
+            while q < count and group[indices[i, q]] == g:
+                x, j = values[i, q], indices[i, q] * n
+                for t in range(n):
+                    r[t] -= x * w[j + t]
+                q += 1
+            at = (i * groups + g) * n
+            for t in range(n):
+                left[at + t] = r[t]
+        loss = dtype.type(0)
+        for t in range(n):
+            loss += r[t] * r[t]
+        losses[i] = loss / 2
+        for g in range(groups - 2, -1, -1):
+            at = (i * groups + g) * n
+            for t in range(n):
+                left[at + t] += left[at + n + t]
+        for t in range(i * groups * n, (i + 1) * groups * n):
+            left[t] *= share
+        begin = 0
+        while begin < count:
+            g, end = group[indices[i, begin]], begin
+            while end < count and group[indices[i, end]] == g:
+                end += 1
+            at = (i * groups + g) * n
+            mine, out = indices[i, begin:end], back[i, begin:end]
+            _projections(y, left, at, w, mine, end - begin, n, out)
+            begin = end
+        for q in range(count):
+            starts[part, indices[i, q]] += 1
+
+
 def nested(
     y, target, w, n, m, indices, values, counts, group, felt, parts,
     losses, encoder_gradient, dictionary_gradient, bias_gradient, active, energy,
@@ -147,88 +191,37 @@ def nested(
     losses : array of T
         Out: by all atoms.
     """
-    rows, capacity = indices.shape
-    groups = felt.shape[1]
-    dtype = values.dtype
-    share = dtype.type(1) / dtype.type(groups)
-    left = felt.reshape(-1)
-    back = np.zeros((rows, capacity), dtype)
-    starts = np.zeros((parts, m), np.int64)
-    for p in prange(parts):
-        r = np.empty(n, dtype)
-        for i in range(_part(rows, parts, p), _part(rows, parts, p + 1)):
-            count = counts[i]
-            for t in range(n):
-                r[t] = target[i * n + t]
-            q = 0
-            for g in range(groups):
-                while q < count and group[indices[i, q]] == g:
-                    x, j = values[i, q], indices[i, q] * n
-                    for t in range(n):
-                        r[t] -= x * w[j + t]
-                    q += 1
-                at = (i * groups + g) * n
-                for t in range(n):
-                    left[at + t] = r[t]
-            loss = dtype.type(0)
-            for t in range(n):
-                loss += r[t] * r[t]
-            losses[i] = loss / 2
-            for g in range(groups - 2, -1, -1):
-                at = (i * groups + g) * n
-                for t in range(n):
-                    left[at + t] += left[at + n + t]
-            for t in range(i * groups * n, (i + 1) * groups * n):
-                left[t] *= share
-            begin = 0
-            while begin < count:
-                g, end = group[indices[i, begin]], begin
-                while end < count and group[indices[i, end]] == g:
-                    end += 1
-                at = (i * groups + g) * n
-                mine, out = indices[i, begin:end], back[i, begin:end]
-                _projections(y, left, at, w, mine, end - begin, n, out)
-                begin = end
-            for q in range(count):
-                starts[p, indices[i, q]] += 1
-    first = _offsets(starts)
-    size = first[m]
-    sample, deep = np.empty(size, np.int64), np.empty(size, np.int64)
-    codes, slopes = np.empty(size, dtype), np.empty(size, dtype)
-    for p in prange(parts):
-        begin, end = _part(rows, parts, p), _part(rows, parts, p + 1)
-        _by_unit(begin, end, indices, values, counts, back, starts[p], sample, codes, slopes)
-    for p in prange(parts):
-        mine = np.searchsorted(first[:m], _part(size, parts, p))
-        end = np.searchsorted(first[:m], _part(size, parts, p + 1)) if p + 1 < parts else m
-        for j in range(mine, end):
-            for s in range(first[j], first[j + 1]):
-                deep[s] = sample[s] * groups + group[j]
-        _unit_sums(mine, end, first, codes, slopes, bias_gradient, active, energy)
-        _gradient(encoder_gradient, mine, end, first, sample, slopes, y, n)
-        _gradient(dictionary_gradient, mine, end, first, deep, codes, left, n)
+    back, starts = np.zeros(indices.shape, values.dtype), np.empty((parts, m), np.int64)
+    _nested_residuals(
+        y, target, w, n, indices, values, counts, group, felt, parts, losses, back, starts
+    )  # fmt: skip
+    first, sample, codes, slopes = ordered(indices, values, counts, back, parts, starts)
+    deep = sample * felt.shape[1] + np.repeat(group, np.diff(first))
+    _unit_gradients(
+        y, felt.reshape(-1), n, m, first, sample, deep, codes, slopes, True, True, parts,
+        encoder_gradient, dictionary_gradient, bias_gradient, active, energy,
+    )  # fmt: skip
 
 
 @shared
-def above(indices, values, counts, level, ties, parts):
+def above(indices, values, counts, level, ties, parts, part):
     """Codes above `level`, and so many of each row at it as `ties` (T,) says, in place."""
-    for p in prange(parts):
-        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
-            kept, left = 0, ties[i]
-            for q in range(counts[i]):
-                x = values[i, q]
-                if x > level or (x == level and left > 0):
-                    if x == level:
-                        left -= 1
-                    indices[i, kept], values[i, kept] = indices[i, q], x
-                    kept += 1
-            counts[i] = kept
+    for i in range(_part(len(counts), parts, part), _part(len(counts), parts, part + 1)):
+        kept, left = 0, ties[i]
+        for q in range(counts[i]):
+            x = values[i, q]
+            if x > level or (x == level and left > 0):
+                if x == level:
+                    left -= 1
+                indices[i, kept], values[i, kept] = indices[i, q], x
+                kept += 1
+        counts[i] = kept
 
 
 @shared
 def near(
     y, target, w, n, m, indices, values, counts, threshold, window, parts,
-    kept_indices, kept_values, kept_counts, slopes, crowd,
+    kept_indices, kept_values, kept_counts, slopes, crowd, part,
 ):  # fmt: skip
     """Codes above a threshold for each unit, and what those near it say of the threshold.
 
@@ -248,59 +241,59 @@ def near(
     capacity = indices.shape[1]
     dtype = values.dtype
     zero = dtype.type(0)
-    for p in prange(parts):
-        r = np.empty(n, dtype)
-        row = np.empty(n, dtype)
-        back = np.empty(capacity, dtype)
-        close = np.empty(capacity, np.int64)
-        for j in range(m):
-            slopes[p, j] = zero
-            crowd[p, j] = zero
-        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
-            kept, found = 0, 0
-            for q in range(counts[i]):
-                j, x = indices[i, q], values[i, q]
-                if x > max(threshold[j], zero):
-                    kept_indices[i, kept], kept_values[i, kept] = j, x
-                    kept += 1
-                if abs(x - threshold[j]) < window / 2:
-                    close[found] = j
-                    found += 1
-            kept_counts[i] = kept
-            if found:
-                for t in range(n):
-                    row[t] = target[i * n + t]
-                _residual(row, 0, w, n, kept_indices[i], kept_values[i], kept, r)
-                _projections(y, r, 0, w, close, found, n, back)
-                for q in range(found):
-                    slopes[p, close[q]] += back[q]
-                    crowd[p, close[q]] += dtype.type(1)
+    r = np.empty(n, dtype)
+    row = np.empty(n, dtype)
+    back = np.empty(capacity, dtype)
+    close = np.empty(capacity, np.int64)
+    for j in range(m):
+        slopes[part, j] = zero
+        crowd[part, j] = zero
+    for i in range(_part(len(counts), parts, part), _part(len(counts), parts, part + 1)):
+        kept, found = 0, 0
+        for q in range(counts[i]):
+            j, x = indices[i, q], values[i, q]
+            if x > max(threshold[j], zero):
+                kept_indices[i, kept], kept_values[i, kept] = j, x
+                kept += 1
+            if abs(x - threshold[j]) < window / 2:
+                close[found] = j
+                found += 1
+        kept_counts[i] = kept
+        if found:
+            for t in range(n):
+                row[t] = target[i * n + t]
+            _residual(row, 0, w, n, kept_indices[i], kept_values[i], kept, r)
+            _projections(y, r, 0, w, close, found, n, back)
+            for q in range(found):
+                slopes[part, close[q]] += back[q]
+                crowd[part, close[q]] += dtype.type(1)
 
 
 @shared
-def adam(part, slope, mean, square, keep, keep_square, rate, shrink, epsilon, scale, parts):
+def adam(
+    weights, slope, mean, square, keep, keep_square, rate, shrink, epsilon, scale, parts, part
+):
     """One step of Adam on flat arrays, in place: moments, root and update in a single pass.
 
     `slope` times `scale` is the gradient, `rate` the step over the first moment's correction, and
     `shrink` 1 over that of the second.
     """
-    dtype = part.dtype
+    dtype = weights.dtype
     keep, keep_square = dtype.type(keep), dtype.type(keep_square)
     rest, rest_square = dtype.type(1) - keep, dtype.type(1) - keep_square
     rate, shrink = dtype.type(rate), dtype.type(shrink)
     epsilon, scale = dtype.type(epsilon), dtype.type(scale)
-    for p in prange(parts):
-        for j in range(_part(len(part), parts, p), _part(len(part), parts, p + 1)):
-            g = slope[j] * scale
-            first = keep * mean[j] + rest * g
-            second = keep_square * square[j] + rest_square * g * g
-            mean[j] = first
-            square[j] = second
-            part[j] -= rate * first / (np.sqrt(second * shrink) + epsilon)
+    for j in range(_part(len(weights), parts, part), _part(len(weights), parts, part + 1)):
+        g = slope[j] * scale
+        first = keep * mean[j] + rest * g
+        second = keep_square * square[j] + rest_square * g * g
+        mean[j] = first
+        square[j] = second
+        weights[j] -= rate * first / (np.sqrt(second * shrink) + epsilon)
 
 
 @shared
-def corrected(z, bias, gram, m, k, signed, n_steps, step, parts, indices, values, counts):
+def corrected(z, bias, gram, m, k, signed, n_steps, step, parts, indices, values, counts, part):
     """Codes of rows with scores z = E y (T m), the k largest of z + b corrected `n_steps` times.
 
     x <- the k largest of x + step (z - x M) with M = D E^T, `gram` (m m): a row of it for each
@@ -308,23 +301,22 @@ def corrected(z, bias, gram, m, k, signed, n_steps, step, parts, indices, values
     """
     dtype = z.dtype
     step = dtype.type(step)
-    for p in prange(parts):
-        rest, keys = np.empty(m, dtype), np.empty(k, dtype)
-        codes, units = np.empty(k, dtype), np.empty(k, np.int64)
-        for i in range(_part(len(counts), parts, p), _part(len(counts), parts, p + 1)):
-            at = i * m
+    rest, keys = np.empty(m, dtype), np.empty(k, dtype)
+    codes, units = np.empty(k, dtype), np.empty(k, np.int64)
+    for i in range(_part(len(counts), parts, part), _part(len(counts), parts, part + 1)):
+        at = i * m
+        for j in range(m):
+            rest[j] = z[at + j] + bias[j]
+        count = _largest(rest, 0, m, k, signed, units, keys)
+        for q in range(count):
+            codes[q] = rest[units[q]]
+        for _ in range(n_steps):
+            _left(z, at, gram, m, units, codes, count, rest)
             for j in range(m):
-                rest[j] = z[at + j] + bias[j]
+                rest[j] *= step
+            for q in range(count):
+                rest[units[q]] += codes[q]
             count = _largest(rest, 0, m, k, signed, units, keys)
             for q in range(count):
                 codes[q] = rest[units[q]]
-            for _ in range(n_steps):
-                _left(z, at, gram, m, units, codes, count, rest)
-                for j in range(m):
-                    rest[j] *= step
-                for q in range(count):
-                    rest[units[q]] += codes[q]
-                count = _largest(rest, 0, m, k, signed, units, keys)
-                for q in range(count):
-                    codes[q] = rest[units[q]]
-            counts[i] = _write(units, codes, count, indices[i], values[i])
+        counts[i] = _write(units, codes, count, indices[i], values[i])

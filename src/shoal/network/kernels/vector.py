@@ -24,6 +24,7 @@ __all__ = [
     "count_bits",
     "entry",
     "first_bit",
+    "lane_of",
     "load",
     "load_part",
     "maximum",
@@ -240,6 +241,12 @@ def total(typing_context, a):
         return _call(builder, name, a.type.element, zero, a, fastmath=("reassoc",))
 
     return a.dtype(a), _operation(build)
+
+
+@intrinsic
+def lane_of(typing_context, a, lane):
+    """The number in a lane."""
+    return a.dtype(a, types.intp), _operation(lambda builder, a, n: builder.extract_element(a, n))
 
 
 # --- bits -------------------------------------------------------------------------------------
