@@ -161,12 +161,6 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _kept(function: Callable[..., Any], **options: Any) -> Any:
-    compiled = njit(nogil=True, error_model="numpy", **options)(function)
-    compiled._cache = _Cache(function)  # what njit(cache=True) does, with numba's own
-    return compiled
-
-
 class _Part(JITCodeLibrary):
     """The code of a function that others are made of: it is optimised with them, and never run."""
 
