@@ -422,7 +422,8 @@ def synth(fits: int) -> None:
     """The field's planted world: what is certified of it, beside the truth."""
     world = synth_sae_bench("1k", random_state=0)
     rows = world.sample(60_000, random_state=1).data
-    model = shoal.DictionaryAutoencoder(len(world.dictionary), random_state=0).fit(rows)
+    m = len(world.dictionary)
+    model = shoal.DictionaryAutoencoder(m, "auto", random_state=0).fit(rows)
     truth = np.asarray(world.dictionary, float)
     cosines = np.abs(np.asarray(model.components_, float) @ truth.T).max(axis=1)
     begun = time.process_time()
