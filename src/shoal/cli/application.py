@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -157,8 +157,6 @@ def _leave(code: Any) -> NoReturn:
     is aborted, and torchrun then ends all others before they have written.
     """
     if isinstance(code, str):
-        print(code, file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
+        screen.error(code)
+    screen.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import typer
@@ -88,6 +89,13 @@ def error(text: object) -> None:
     if len(said) > _LONGEST:
         said = f"{said[: _LONGEST // 2]}…{said[-_LONGEST // 2 :]}"
     typer.echo(f"error: {printable(said)}", err=True)
+
+
+def flush() -> None:
+    """Let go of what is written, where somebody still reads it."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
 
 
 def record(values: Any) -> None:
